@@ -1,0 +1,67 @@
+"""Metadata, dependencies and the map from folders to packages: the one place for each of them."""
+
+from pathlib import Path
+
+from setuptools import find_namespace_packages, find_packages, setup
+
+EXTRAS = {
+    "parquet": ["pyarrow>=14"],
+    "test": [
+        "hypothesis>=6.90",
+        "mypy>=1.11",
+        "pyarrow>=14",
+        "pytest>=8",
+        "ruff>=0.6",
+        "scikit-learn>=1.4",
+        "types-tqdm",
+    ],
+    # What remaking the shipped artefacts needs: the embedded model and the pictogram images.
+    "train": [
+        "resvg-py>=0.1.8",
+        "scikit-image>=0.22",
+        "scikit-learn>=1.4",
+        "timm>=1.0.9",
+        "transformers>=4.44",
+    ],
+}
+
+packages = find_packages(include=["tanl", "tanl.*"])
+packages += ["tanl.corpora", "tanl.benchmarks"]
+packages += [
+    f"tanl.benchmarks.{name}" for name in find_namespace_packages("benchmarks", include=["pictograms*"])
+]
+
+setup(
+    name="tanl",
+    version="0.1.0",
+    description="Training-free out-of-distribution detection for any vision-language model",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=packages,
+    package_dir={"tanl.corpora": "corpora", "tanl.benchmarks": "benchmarks"},
+    include_package_data=True,
+    install_requires=[
+        "numpy>=1.24",
+        "open_clip_torch>=2.26",
+        "Pillow>=10",
+        "safetensors>=0.4.3",
+        "scipy>=1.10",
+        "torch>=2.2",
+        "tqdm>=4.66",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["tanl = tanl.cli:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

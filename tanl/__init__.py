@@ -1,0 +1,60 @@
+"""Training-free out-of-distribution detection for any vision-language model.
+
+Public names load on first use, so ``import tanl`` costs nothing and needs no network.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "load_backbone": "backbones",
+    "Backbone": "backbones",
+    "BackboneError": "backbones",
+    "ClipBackbone": "backbones.clip",
+    "Corpus": "corpus",
+    "LabelBank": "labels",
+    "Detector": "detectors",
+    "Evidence": "detectors",
+    "Energy": "detectors",
+    "MCM": "detectors",
+    "MaxLogit": "detectors",
+    "NegLabel": "detectors",
+    "TANL": "detectors",
+    "ActivationState": "state",
+    "noise_embeddings": "noise",
+    "Guard": "guard",
+    "Detection": "guard",
+    "Verdict": "guard",
+    "OODMetrics": "metrics",
+    "UnreadableImage": "images",
+}
+__all__ = [*_HOME, "__version__"]
+
+if TYPE_CHECKING:
+    __version__: str
+    from .backbones import Backbone, BackboneError, load_backbone
+    from .backbones.clip import ClipBackbone
+    from .corpus import Corpus
+    from .detectors import MCM, TANL, Detector, Energy, Evidence, MaxLogit, NegLabel
+    from .guard import Detection, Guard, Verdict
+    from .images import UnreadableImage
+    from .labels import LabelBank
+    from .metrics import OODMetrics
+    from .noise import noise_embeddings
+    from .state import ActivationState
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = version("tanl")
+    elif name in _HOME:
+        value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    else:
+        raise AttributeError(f"module 'tanl' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,48 @@
+"""What a backbone is to the rest of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+class BackboneError(OSError):
+    """A model's weights cannot be fetched or read."""
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A vision-language model that embeds images and texts into one space."""
+
+    name: str
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights and preprocessing: embeddings agree where it does."""
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied by (CLIP: 100)."""
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the pixels that `encode_images` takes."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, and where pixels must be."""
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """An RGB image to pixels ``[3, H, W]``, float32."""
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Pixels ``[B, 3, H, W]`` to unit embeddings ``[B, D]``, float32."""
+
+    def encode_texts(
+        self, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False, title: str = "texts"
+    ) -> Tensor:
+        """n texts to unit embeddings ``[n, D]``, float32."""

@@ -1,0 +1,75 @@
+"""Checks of what users hand in: each error names the value and says what to do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Rounding a unit vector to half precision moves its norm by up to about 5e-4 (fp16) and 4e-3 (bf16).
+_NORM_TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1e-2}
+
+
+def unit_embeddings(
+    z: Tensor, what: str, *, dim: int | None = None, device: torch.device | None = None
+) -> Tensor:
+    """Check embeddings and give them as float32, detached from any graph.
+
+    Args:
+        z: ``[n, D]``, floating point, unit rows, n >= 1.
+        what: what to call them in an error.
+        dim: the D that is wanted.
+        device: the device that is wanted.
+
+    Raises:
+        TypeError: not a tensor, or not of a floating dtype.
+        ValueError: wrong shape, no row, wrong device, a NaN or infinite value, a row that is not of unit norm.
+    """
+    if not isinstance(z, Tensor):
+        raise TypeError(
+            f"{what} must be a torch.Tensor, not {type(z).__name__}; torch.as_tensor converts arrays"
+        )
+    if not z.is_floating_point():
+        raise TypeError(f"{what} must be of a floating dtype, not {z.dtype}")
+    if z.ndim != 2:
+        hint = "; one embedding is z[None]" if z.ndim == 1 else ""
+        raise ValueError(f"{what} must have shape [n, D], not {list(z.shape)}{hint}")
+    if len(z) == 0:
+        raise ValueError(f"{what} is empty (shape {list(z.shape)}); leave empty batches out")
+    if dim is not None and z.shape[1] != dim:
+        raise ValueError(
+            f"{what} has D = {z.shape[1]}, but the label bank has D = {dim}; both must come from the same backbone"
+        )
+    if device is not None and z.device != device:
+        raise ValueError(
+            f"{what} is on {z.device}, but the label bank is on {device}; move one with .to(...)"
+        )
+    norms = torch.linalg.vector_norm(z.float(), dim=1)
+    off = (norms - 1).abs() > _NORM_TOLERANCE.get(z.dtype, 1e-3)
+    off |= ~norms.isfinite()
+    if bool(off.any()):
+        row = int(off.nonzero()[0])
+        if not bool(z[row].isfinite().all()):
+            raise ValueError(f"{what}: row {row} has a NaN or infinite value; leave such rows out")
+        raise ValueError(
+            f"{what}: row {row} has norm {float(norms[row]):.4g}, not 1; "
+            "normalise with torch.nn.functional.normalize(z, dim=1)"
+        )
+    return z.detach().float()
+
+
+def whole_number(value: int, name: str, *, at_least: int) -> int:
+    """The value, or an error that names it: a whole number (not a bool) of ``at_least`` or more."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, not {value}")
+    return value
+
+
+def fraction(value: float, name: str) -> float:
+    """The value, or an error that names it: a number in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], not {value}")
+    return value

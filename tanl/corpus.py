@@ -1,0 +1,291 @@
+"""Words to look for besides the ID labels: WordNet's nouns and adjectives, NegLabel's choice, or any list.
+
+A corpus is words with their parts of speech; each part of speech has a prompt template. WordNet 3.0 ships
+with the package (``corpora/README.md`` says how it was made), is read on first use and kept in memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib import resources
+from os import PathLike, sep
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+TEMPLATES: Mapping[str, str] = MappingProxyType({"noun": "The nice {}.", "adj": "This is a {} photo."})
+
+SELECTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "wordnet": "all nouns and adjectives of WordNet 3.0",
+        "wordnet-nouns": "all nouns of WordNet 3.0",
+        "neglabel": "NegLabel's: the first word of each synset, nouns for animals and food left out",
+    }
+)
+
+_NEGLABEL_LEAVES_OUT = frozenset({"noun.animal", "noun.food"})
+_SHOWN = 5
+
+
+class _Synset(NamedTuple):
+    part_of_speech: str
+    lexicographer_file: str
+    lemmas: tuple[str, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Corpus:
+    """Immutable words with their parts of speech, ``"noun"`` or ``"adj"``, in a fixed order.
+
+    Words that differ only by case are one word, so no two may. Usually made by :meth:`load`.
+
+    Raises ``TypeError`` for words that are not strings, ``ValueError`` for empty or repeated words, unknown
+    parts of speech and lists of unequal length.
+    """
+
+    words: tuple[str, ...]
+    parts_of_speech: tuple[str, ...]
+    name: str = "custom"
+
+    def __post_init__(self) -> None:
+        words, parts = self.words, self.parts_of_speech
+        if len(words) != len(parts):
+            raise ValueError(f"{len(words)} words but {len(parts)} parts of speech; give one for each word")
+        if not words:
+            raise ValueError(f"the corpus {self.name!r} has no words")
+        for index, word in enumerate(words):
+            if not isinstance(word, str):
+                raise TypeError(f"words must be strings; word {index} is {word!r} ({type(word).__name__})")
+            if word != word.strip() or not word or any(mark in word for mark in "\t\r\n"):
+                raise ValueError(f"word {index} is {word!r}; it must have text, without tabs or outer spaces")
+        unknown = sorted({repr(part) for part in parts} - {repr(part) for part in TEMPLATES})
+        if unknown:
+            raise ValueError(f"unknown part of speech {unknown[0]}; use one of {list(TEMPLATES)}")
+        if len({word.casefold() for word in words}) != len(words):
+            raise ValueError(_describe_duplicates(words, self.name))
+
+    @classmethod
+    def load(cls, source: str | PathLike[str] | Iterable[str]) -> Corpus:
+        """A corpus by the name of a selection, from a text file, or from words.
+
+        Args:
+            source: a name in :data:`SELECTIONS`; the path of a UTF-8 text file with a word a line, optionally
+                followed by a tab and ``noun`` or ``adj`` (a noun when nothing is said); or words, taken as
+                nouns. A file that is named like a selection is reached as ``./wordnet``.
+
+        Raises:
+            ValueError: an unknown selection, no words, an empty line, a repeated word, text that isn't UTF-8.
+            FileNotFoundError: no such file.
+            TypeError: words that are not strings.
+        """
+        if isinstance(source, str) and source in SELECTIONS:
+            return _selection(source)
+        if isinstance(source, (str, PathLike)):
+            return _read_file(source)
+        if isinstance(source, (bytes, Mapping)) or not isinstance(source, Iterable):
+            kind = type(source).__name__
+            raise TypeError(f"a corpus is a selection's name, a path or an iterable of words, not {kind}")
+        words = tuple(word.strip() if isinstance(word, str) else word for word in source)
+        return cls(words, ("noun",) * len(words), "custom")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hexadecimal) of the words and their parts of speech, in order."""
+        lines = (f"{part}\t{word}\n" for word, part in zip(self.words, self.parts_of_speech, strict=True))
+        return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
+
+    @cached_property
+    def _forms(self) -> list[tuple[str, ...]]:
+        return [_known_forms(normalise(word)) for word in self.words]
+
+    def without(self, labels: Iterable[str]) -> Corpus:
+        """This corpus less ``labels`` and their WordNet synonyms (see :func:`synonyms`).
+
+        Case, hyphens, underscores and plain plurals make no difference, and a word goes whatever its part of
+        speech. Raises ``ValueError`` when no word would be left.
+        """
+        removed = synonyms(labels)
+        pairs = [
+            (word, part)
+            for word, part, forms in zip(self.words, self.parts_of_speech, self._forms, strict=True)
+            if removed.isdisjoint(forms)
+        ]
+        if not pairs:
+            raise ValueError(f"every word of the corpus {self.name!r} is a label or a synonym of one")
+        if len(pairs) == len(self.words):
+            return self
+        words, parts = zip(*pairs, strict=True)
+        return Corpus(words, parts, self.name)
+
+    def prompts(self, templates: Mapping[str, str] | None = None) -> list[str]:
+        """Each word in the template of its part of speech, in order.
+
+        Args:
+            templates: text with ``{}`` where the word goes, by part of speech; default :data:`TEMPLATES`.
+        """
+        chosen = TEMPLATES if templates is None else templates
+        for part in sorted(set(self.parts_of_speech)):
+            if part not in chosen:
+                raise ValueError(f"no template for {part!r}; the templates given are for {sorted(chosen)}")
+            if "{}" not in chosen[part]:
+                raise ValueError(f"the template {chosen[part]!r} for {part!r} has no {{}} for the word")
+        pairs = zip(self.words, self.parts_of_speech, strict=True)
+        return [chosen[part].replace("{}", word) for word, part in pairs]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.words)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{self.parts_of_speech.count(part)} {part}" for part in TEMPLATES)
+        return f"Corpus({self.name!r}, {len(self)} words: {counts})"
+
+
+def synonyms(labels: Iterable[str]) -> set[str]:
+    """The labels and every spelling that shares a noun synset of WordNet with one of them, normalised.
+
+    A label that WordNet doesn't know is also looked up in its plain singular (``giraffes``: ``giraffe``).
+    """
+    if isinstance(labels, (str, bytes)):
+        raise TypeError(f"labels must be a list of strings, not the one string {labels!r}")
+    index = _noun_index()
+    found: set[str] = set()
+    for label in labels:
+        if not isinstance(label, str):
+            raise TypeError(f"labels must be strings; got {label!r} ({type(label).__name__})")
+        for form in _known_forms(normalise(label)):
+            found.add(form)
+            for lemmas in index.get(form, ()):
+                found.update(lemmas)
+    return found
+
+
+def normalise(word: str) -> str:
+    """Lower case, hyphens and underscores as spaces, single spaces: ``Flying_fox`` is ``flying fox``."""
+    return " ".join(word.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def merge_spellings(words: Iterable[str]) -> dict[str, str]:
+    """One spelling for words that differ only by case, keyed by the case-folded word, in order of appearance.
+
+    The spelling with the fewest capitals is kept, so that ``china`` stands for ``China`` too.
+    """
+    merged: dict[str, str] = {}
+    for word in words:
+        kept = merged.setdefault(word.casefold(), word)
+        if kept != word and _capitals(word) < _capitals(kept):
+            merged[word.casefold()] = word
+    return merged
+
+
+def _capitals(word: str) -> int:
+    return sum(map(str.isupper, word))
+
+
+@lru_cache(maxsize=1)
+def _read_wordnet() -> tuple[_Synset, ...]:
+    packed = resources.files("tanl.corpora").joinpath("wordnet.tsv.gz").read_bytes()
+    synsets = []
+    for line in gzip.decompress(packed).decode("utf-8").splitlines():
+        part, lexicographer_file, *lemmas = line.split("\t")
+        synsets.append(_Synset(part, lexicographer_file, tuple(lemmas)))
+    return tuple(synsets)
+
+
+@lru_cache(maxsize=1)
+def _spellings() -> dict[str, str]:
+    """The one spelling of every lemma, whatever the selection, keyed by its case-folded form."""
+    return merge_spellings(lemma for synset in _read_wordnet() for lemma in synset.lemmas)
+
+
+@lru_cache(maxsize=len(SELECTIONS))
+def _selection(name: str) -> Corpus:
+    parts: dict[str, str] = {}
+    # Nouns come before adjectives in the file, so a word that is both stays a noun.
+    for synset in _read_wordnet():
+        lemmas = synset.lemmas
+        if name == "neglabel":
+            lemmas = () if synset.lexicographer_file in _NEGLABEL_LEAVES_OUT else lemmas[:1]
+        elif name == "wordnet-nouns" and synset.part_of_speech != "noun":
+            break
+        for lemma in lemmas:
+            parts.setdefault(lemma.casefold(), synset.part_of_speech)
+    spellings = _spellings()
+    return Corpus(tuple(spellings[key] for key in parts), tuple(parts.values()), name)
+
+
+@lru_cache(maxsize=1)
+def _noun_index() -> dict[str, list[tuple[str, ...]]]:
+    """Normalised noun -> the normalised lemmas of each of its synsets."""
+    index: dict[str, list[tuple[str, ...]]] = {}
+    for synset in _read_wordnet():
+        if synset.part_of_speech == "noun":
+            lemmas = tuple(normalise(lemma) for lemma in synset.lemmas)
+            for lemma in lemmas:
+                index.setdefault(lemma, []).append(lemmas)
+    return index
+
+
+def _known_forms(word: str) -> tuple[str, ...]:
+    """The normalised word, and its plain singular where WordNet knows only that."""
+    index = _noun_index()
+    if word in index or not word.endswith("s"):
+        return (word,)
+    stems = [word[:-1]]
+    if word.endswith("es"):
+        stems.append(word[:-2])
+    if word.endswith("ies"):
+        stems.append(word[:-3] + "y")
+    if word.endswith("ves"):
+        stems += [word[:-3] + "f", word[:-3] + "fe"]
+    return (word, *(stem for stem in stems if stem in index))
+
+
+def _read_file(source: str | PathLike[str]) -> Corpus:
+    path = Path(source)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the text file with a word a line")
+    if not path.is_file():
+        if not isinstance(source, str) or path.suffix or sep in source or "/" in source:
+            raise FileNotFoundError(f"no such corpus file: {path}")
+        names = ", ".join(SELECTIONS)
+        raise ValueError(f"unknown corpus {source!r}: no file of that name, and the selections are {names}")
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from error
+    if not text.strip():
+        raise ValueError(f"{path} is empty; write a word a line")
+    words, parts = [], []
+    for number, row in enumerate(text.removesuffix("\n").split("\n"), start=1):
+        word, _, part = (field.strip() for field in row.partition("\t"))
+        if not word:
+            raise ValueError(f"{path}, line {number}: no word; remove the empty line")
+        if "\t" in row and part not in TEMPLATES:
+            raise ValueError(
+                f"{path}, line {number}: {part!r} is no part of speech; use one of {list(TEMPLATES)}"
+            )
+        words.append(word)
+        parts.append(part or "noun")
+    return Corpus(tuple(words), tuple(parts), path.name)
+
+
+def _describe_duplicates(words: tuple[str, ...], name: str) -> str:
+    seen: set[str] = set()
+    repeated: dict[str, None] = {}
+    for word in words:
+        key = word.casefold()
+        if key in seen:
+            repeated[word] = None
+        seen.add(key)
+    shown = ", ".join(map(repr, list(repeated)[:_SHOWN]))
+    more = f" and {len(repeated) - _SHOWN} more" if len(repeated) > _SHOWN else ""
+    return f"the corpus {name!r} repeats {shown}{more} (case makes no difference); give each word once"

@@ -1,0 +1,174 @@
+"""What every detector does the same way: checks, decisions, evidence, saved state."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..calibration import threshold_at_tpr
+from ..checks import unit_embeddings, whole_number
+from ..functional import TILE_ROWS
+from ..labels import LabelBank
+
+
+class Evidence(NamedTuple):
+    """A label that an image resembles, with its share of the softmax over all labels."""
+
+    label: str
+    probability: float
+    is_negative: bool
+
+
+class Detector:
+    """Base of the detectors. A method gives `_scores`; one with a stream also overrides the call and `reset`.
+
+    Verbs: the call scores and commits to the stream; `score` leaves the stream alone; `predict` decides;
+    `calibrate` sets the threshold; `explain` tells why; `reset` forgets the stream.
+
+    Args:
+        bank: ID labels, and negatives for the methods that use them.
+    """
+
+    higher_is_ood = True
+
+    def __init__(self, bank: LabelBank) -> None:
+        if not isinstance(bank, LabelBank):
+            raise TypeError(f"bank must be a LabelBank, not {type(bank).__name__}")
+        self.bank = bank
+        self._calibrated: float | None = None
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Score a batch of the stream and commit to it.
+
+        Args:
+            z: image embeddings ``[B, D]``, unit rows, on the bank's device.
+
+        Returns:
+            OOD scores ``[B]``, float32; higher = more OOD.
+
+        Raises:
+            TypeError: z is not a floating tensor.
+            ValueError: wrong shape, D or device, no row, NaN, or a row that is not of unit norm. The state
+                is unchanged after any error.
+        """
+        return self.score(z)
+
+    forward = __call__
+
+    @torch.no_grad()
+    def score(self, z: Tensor) -> Tensor:
+        """The scores that the call would give, ``[B, D] -> [B]``; the stream's state stays as it is."""
+        return self._scores(self._checked(z))
+
+    def _scores(self, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def threshold(self) -> float | None:
+        """The OOD score above which `predict` says OOD; None while there is none."""
+        return self._calibrated
+
+    def predict(self, z: Tensor) -> Tensor:
+        """Decide: True = OOD, ``[B, D] -> [B]``; the stream's state stays as it is.
+
+        Raises:
+            ValueError: there is no threshold yet (see `calibrate`), or z is unusable.
+        """
+        scores = self.score(z)
+        if self.threshold is None:
+            raise ValueError(
+                f"{type(self).__name__} has no threshold yet: call calibrate(scores of ID images) first"
+            )
+        return scores > self.threshold
+
+    def calibrate(self, id_scores: Tensor, tpr: float = 0.95) -> float:
+        """Set the threshold so that new ID images are kept with probability at least ``tpr``.
+
+        Args:
+            id_scores: OOD scores of ID images, ``[n]``; at least ``tpr / (1 - tpr)`` of them (19 for 0.95).
+            tpr: wanted share of ID images that are kept.
+
+        Returns:
+            The threshold; see `tanl.calibration.threshold_at_tpr` for what it guarantees.
+        """
+        self._calibrated = threshold_at_tpr(id_scores, tpr)
+        return self._calibrated
+
+    @torch.no_grad()
+    def explain(self, z: Tensor, k: int = 5) -> list[tuple[Evidence, ...]]:
+        """The ``k`` negative labels that each image activates most, with their probabilities.
+
+        Probabilities are the softmax over all labels at the bank's logit scale. A bank without negatives
+        gives ID labels.
+
+        Args:
+            z: ``[B, D]``.
+            k: labels an image.
+
+        Returns:
+            For each row its evidence, the most probable first.
+        """
+        z = self._checked(z)
+        whole_number(k, "k", at_least=1)
+        bank = self.bank
+        first = bank.num_id if bank.num_negatives else 0
+        k = min(k, len(bank.names) - first)
+        result: list[tuple[Evidence, ...]] = []
+        for start in range(0, len(z), TILE_ROWS):
+            logits = (z[start : start + TILE_ROWS] * bank.logit_scale) @ bank.embeddings.T
+            best = logits[:, first:].topk(k, dim=1)
+            probabilities = (best.values - logits.logsumexp(dim=1, keepdim=True)).exp()
+            for columns, values in zip(best.indices.tolist(), probabilities.tolist(), strict=True):
+                result.append(
+                    tuple(
+                        Evidence(bank.names[first + column], value, first > 0)
+                        for column, value in zip(columns, values, strict=True)
+                    )
+                )
+        return result
+
+    def reset(self) -> None:
+        """Forget the stream; the threshold that `calibrate` set stays. Nothing to do for a stateless method."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on bit for bit: tensors, numbers and strings."""
+        return {
+            "method": type(self).__name__,
+            "bank": self.bank.fingerprint,
+            "settings": self._settings(),
+            "threshold": self._calibrated,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from `state_dict`.
+
+        Raises:
+            ValueError: it comes from another method, another bank or other settings; nothing has changed then.
+        """
+        own = self.state_dict() if type(self).state_dict is Detector.state_dict else Detector.state_dict(self)
+        for key, what in (("method", "method"), ("bank", "label bank"), ("settings", "settings")):
+            if key not in state:
+                raise ValueError(f"the state has no {key!r}; it is not one of state_dict()'s")
+            if state[key] != own[key]:
+                raise ValueError(
+                    f"the state was saved with another {what}: {state[key]!r}, while this detector has {own[key]!r}"
+                )
+        self._calibrated = state["threshold"]
+
+    def _settings(self) -> dict[str, Any]:
+        return {}
+
+    def _checked(self, z: Tensor) -> Tensor:
+        return unit_embeddings(z, "image embeddings", dim=self.bank.dim, device=self.bank.device)
+
+    def _require_negatives(self) -> None:
+        if self.bank.num_negatives == 0:
+            raise ValueError(
+                f"{type(self).__name__} needs negative labels, and the bank has none; give a corpus"
+            )
+
+    def __repr__(self) -> str:
+        settings = "".join(f", {name}={value!r}" for name, value in self._settings().items())
+        return f"{type(self).__name__}({self.bank!r}{settings})"

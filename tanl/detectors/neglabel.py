@@ -1,0 +1,52 @@
+"""NegLabel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checks import whole_number
+from ..functional import grouped_negative_share
+from ..labels import LabelBank
+from .base import Detector
+
+
+class NegLabel(Detector):
+    """NegLabel: the share of the softmax that mined negative labels take from the ID labels.
+
+    Jiang et al., *Negative label guided OOD detection with pretrained vision-language models*, ICLR 2024
+    (arXiv 2403.20078): eq. 4 for the sum score, section 3.3 for the grouping. Uses no stream.
+
+    Args:
+        bank: ID labels and candidates for negatives.
+        num_negatives: how many negatives are mined (the least similar to the ID labels); a bank with fewer
+            gives all of them. None takes all of the bank's in its order, without mining.
+        groups: into how many groups the negatives are split; the score is the mean over the groups.
+        seed: shuffles the negatives before they are split; None keeps their order.
+    """
+
+    def __init__(
+        self, bank: LabelBank, *, num_negatives: int | None = 10_000, groups: int = 5, seed: int | None = 0
+    ) -> None:
+        super().__init__(bank)
+        self._require_negatives()
+        whole_number(groups, "groups", at_least=1)
+        used = bank if num_negatives is None else bank.mined(num_negatives)
+        if used.num_negatives < groups:
+            raise ValueError(f"{used.num_negatives} negatives cannot make {groups} groups; lower groups")
+        self.num_negatives = num_negatives
+        self.groups = groups
+        self.seed = seed
+        self._negatives = used.negative_embeddings
+        if seed is not None:
+            order = torch.randperm(len(self._negatives), generator=torch.Generator().manual_seed(seed))
+            self._negatives = self._negatives[order.to(bank.device)]
+
+    def _scores(self, z: Tensor) -> Tensor:
+        bank = self.bank
+        return grouped_negative_share(z, bank.id_embeddings, self._negatives, bank.logit_scale, self.groups)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"num_negatives": self.num_negatives, "groups": self.groups, "seed": self.seed}

@@ -1,0 +1,202 @@
+"""TANL: test-time activated negative labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checks import fraction, unit_embeddings, whole_number
+from ..functional import negative_share, otsu_threshold, stable_topk
+from ..labels import LabelBank
+from ..state import ActivationState, RingUpdate
+from .base import Detector
+
+# "paper": the paper's section on implementation details. The others are what the published shell scripts set
+# (scripts/ood/TANL of YBZh/OpenOOD-VLM): where a script tries several values, the first that it assigns.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"num_selected": 1000, "step": 1, "gap": 0.2, "alpha": 0.95, "capacity": 300},
+    "official-script": {"num_selected": 1000, "step": 1, "gap": 0.5, "alpha": 0.0, "capacity": 300},
+    "cifar": {"num_selected": 1000, "step": 1, "gap": 0.2, "alpha": 0.95, "capacity": 300},
+    "medical": {"num_selected": 1000, "step": 1, "gap": 0.0, "alpha": 0.95, "capacity": 300},
+}
+
+
+@dataclass(frozen=True)
+class _Advance:
+    """What a batch yields, and what committing it will change."""
+
+    scores: Tensor
+    history: Tensor
+    threshold: float
+    positive: RingUpdate | None
+    negative: RingUpdate | None
+
+
+class TANL(Detector):
+    """Test-time activated negative labels.
+
+    *Activation matters: test-time activated negative labels for OOD detection with vision-language models*,
+    CVPR 2026 (arXiv 2603.25250). Every batch is scored with the negative labels that the stream's confident
+    outliers activate more than its confident ID images do. The result depends on the order of the stream,
+    and on its batches: a batch of 1 learns as well, but re-ranks for one image only.
+
+    Args:
+        bank: ID labels and candidates for negatives (the whole corpus: TANL needs no mining).
+        num_selected: K, how many activated negatives are used; a bank with fewer gives all of them.
+        step: q, the distance between the prefixes over which the score is averaged; 0 is NegLabel's sum.
+        gap: g in [0, 1]: how far past the threshold a confidence must lie to count as confident.
+        alpha: in [0, 1], the weight of the ring's mean against the batch's own in the final ranking.
+        capacity: L, how many confident embeddings of either kind are remembered.
+        seed: orders the ID labels that start the positive ring; None keeps their order.
+        initial_ood: ``[n, D]`` embeddings known to be OOD; `tanl.noise_embeddings` gives the paper's. With
+            None the negative ring starts empty.
+
+    Raises:
+        TypeError, ValueError: an unusable setting; a bank without negatives.
+    """
+
+    def __init__(
+        self,
+        bank: LabelBank,
+        *,
+        num_selected: int = 1000,
+        step: int = 1,
+        gap: float = 0.2,
+        alpha: float = 0.95,
+        capacity: int = 300,
+        seed: int | None = 0,
+        initial_ood: Tensor | None = None,
+    ) -> None:
+        super().__init__(bank)
+        self._require_negatives()
+        self.num_selected = whole_number(num_selected, "num_selected", at_least=1)
+        self.step = whole_number(step, "step", at_least=0)
+        self.gap = fraction(gap, "gap")
+        self.alpha = fraction(alpha, "alpha")
+        self.capacity = whole_number(capacity, "capacity", at_least=1)
+        self.seed = seed
+        if initial_ood is not None:
+            initial_ood = unit_embeddings(initial_ood, "initial_ood", dim=bank.dim, device=bank.device)
+        self.initial_ood = initial_ood
+        self.reset()
+
+    @staticmethod
+    def preset(name: str) -> dict[str, Any]:
+        """Published settings by name, as keyword arguments: ``TANL(bank, **TANL.preset("paper"))``.
+
+        Args:
+            name: "paper", or one of the published shell scripts: "official-script", "cifar", "medical".
+        """
+        if name not in PRESETS:
+            raise ValueError(f"no preset {name!r}; there are {', '.join(map(repr, PRESETS))}")
+        return dict(PRESETS[name])
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Forget the stream: start again from the ID labels and ``initial_ood``."""
+        state = ActivationState(self.bank, self.capacity, seed=self.seed, initial_ood=self.initial_ood)
+        known = self.bank.id_embeddings
+        if self.initial_ood is not None:
+            known = torch.cat([known, self.initial_ood])
+        first = 1 - self._shares(known, self._selected(state.relevance))
+        state.history = state.extended_history(first)
+        self.state = state
+        self._running = otsu_threshold(state.history)
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor) -> Tensor:
+        """Score a batch of the stream, ``[B, D] -> [B]``, and learn from its confident images."""
+        ahead = self._advance(self._checked(z))
+        if ahead.positive is not None:
+            self.state.positive.commit(ahead.positive)
+        if ahead.negative is not None:
+            self.state.negative.commit(ahead.negative)
+        self.state.history = ahead.history
+        self._running = ahead.threshold
+        return ahead.scores
+
+    forward = __call__
+
+    def _scores(self, z: Tensor) -> Tensor:
+        return self._advance(z).scores
+
+    @property
+    def threshold(self) -> float:
+        """The OOD score above which `predict` says OOD: calibrated, or Otsu's of the stream so far."""
+        return 1 - self._running if self._calibrated is None else self._calibrated
+
+    @torch.no_grad()
+    def predict(self, z: Tensor) -> Tensor:
+        """Decide, True = OOD; without a calibrated threshold by Otsu's, this batch included."""
+        ahead = self._advance(self._checked(z))
+        threshold = 1 - ahead.threshold if self._calibrated is None else self._calibrated
+        return ahead.scores > threshold
+
+    @property
+    def selected(self) -> list[str]:
+        """The negative labels that the stream activates most, as the next batch's first pass will use them."""
+        names = self.bank.negative_names
+        return [names[i] for i in self._selected(self.state.relevance).tolist()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on bit for bit: tensors, numbers and strings."""
+        return {**super().state_dict(), "stream": self.state.state_dict(), "running_threshold": self._running}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from `state_dict`, bit for bit.
+
+        Raises:
+            ValueError: it comes from another method, another bank or other settings; nothing has changed then.
+        """
+        missing = {"stream", "running_threshold"} - set(state)
+        if missing:
+            raise ValueError(f"the state has no {sorted(missing)}; it is not one of TANL's state_dict()")
+        super().load_state_dict(state)
+        self.state.load_state_dict(state["stream"])
+        self._running = state["running_threshold"]
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "num_selected": self.num_selected,
+            "step": self.step,
+            "gap": self.gap,
+            "alpha": self.alpha,
+            "capacity": self.capacity,
+            "seed": self.seed,
+        }
+
+    def _selected(self, relevance: Tensor) -> Tensor:
+        return stable_topk(relevance, self.num_selected)
+
+    def _shares(self, z: Tensor, selected: Tensor) -> Tensor:
+        """The activation-aware share of the selected negatives, ``[B]``: only C + K columns are computed."""
+        bank = self.bank
+        scaled = z * bank.logit_scale
+        id_logits = scaled @ bank.id_embeddings.T
+        negative_logits = scaled @ bank.negative_embeddings[selected].T
+        return negative_share(id_logits, negative_logits, self.step)
+
+    def _advance(self, z: Tensor) -> _Advance:
+        """One step of the method on ``z [B, D]``, the state untouched."""
+        state = self.state
+        first_choice = self._selected(state.relevance)
+        scores = self._shares(z, first_choice)
+        confidence = 1 - scores
+        history = state.extended_history(confidence)
+        threshold = otsu_threshold(history)
+        confident_id = confidence > threshold + self.gap * (1 - threshold)
+        confident_ood = confidence < threshold - self.gap * threshold
+        positive = state.positive.prepare(z[confident_id]) if bool(confident_id.any()) else None
+        negative = state.negative.prepare(z[confident_ood]) if bool(confident_ood.any()) else None
+        positive_mean, negative_mean = state.positive.mean, state.negative.mean
+        if positive is not None:
+            positive_mean = self.alpha * positive_mean + (1 - self.alpha) * positive.mean
+        if negative is not None:
+            negative_mean = self.alpha * negative_mean + (1 - self.alpha) * negative.mean
+        final_choice = self._selected(negative_mean - positive_mean)
+        if not torch.equal(final_choice, first_choice):
+            scores = self._shares(z, final_choice)
+        return _Advance(scores, history, threshold, positive, negative)

@@ -1,0 +1,200 @@
+"""What TANL remembers of its stream: two rings of embeddings with their mean activations, and past scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .functional import activation_sums
+from .labels import LabelBank
+
+BLOCK = 16
+HISTORY = 20_000
+
+
+@dataclass(frozen=True)
+class RingUpdate:
+    """What one push will change in a ring; made by `ActivationRing.prepare`, nothing is changed before `commit`."""
+
+    rows: Tensor  # [n, D]
+    mean: Tensor  # [M], float64: the mean activation of the new rows
+    sums: dict[int, Tensor]  # block number -> what the new rows add to its sum, [M]
+    front: Tensor | None  # [M]: sum over the front block's kept rows, where some of its rows are evicted
+
+
+class ActivationRing:
+    """The last ``capacity`` embeddings of one kind, first in, first out, and the mean of their activations.
+
+    Every row ever pushed has a number; rows ``16 b`` to ``16 b + 15`` are block b. A block's summed
+    activations are kept in float32 and added up in float64, so that nothing drifts, however long the stream.
+    Only the front block may hold evicted rows; its remaining sum costs the activations of at most eight rows.
+    """
+
+    def __init__(self, bank: LabelBank, capacity: int) -> None:
+        self.capacity = capacity
+        self._bank = bank
+        self._total = 0
+        self._rows = bank.embeddings[:0]  # from the first row of the front block on
+        self._sums: list[Tensor] = []  # one a block, the front block first
+        self._front: Tensor | None = None
+        self._mean = torch.zeros(bank.num_negatives, dtype=torch.float64, device=bank.device)
+
+    def __len__(self) -> int:
+        return min(self._total, self.capacity)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean activation over the ring, ``[M]`` in float64; zeros while it is empty."""
+        return self._mean
+
+    @property
+    def embeddings(self) -> Tensor:
+        """The ring's embeddings, oldest first, ``[len(ring), D]``."""
+        return self._rows[len(self._rows) - len(self) :]
+
+    def prepare(self, rows: Tensor) -> RingUpdate:
+        """Compute what pushing ``rows [n, D]`` (n >= 1) will change, in one pass over the label matrix."""
+        old, new = self._total, self._total + len(rows)
+        kept_from = max(0, new - self.capacity)
+        front = kept_from // BLOCK
+        number = torch.arange(old, new, device=rows.device)
+        weights = [(number < front * BLOCK).to(rows.dtype)]  # rows that are evicted again at once
+        blocks = range(max(front, old // BLOCK), (new - 1) // BLOCK + 1)
+        weights += [(number // BLOCK == b).to(rows.dtype) for b in blocks]
+
+        first_row = self._first_block * BLOCK
+        evicted = (front * BLOCK, kept_from)
+        remaining = (kept_from, min((front + 1) * BLOCK, new))
+        recomputed = evicted if evicted[1] - evicted[0] <= remaining[1] - remaining[0] else remaining
+        partial = evicted[1] > evicted[0]
+        earlier = self._rows[recomputed[0] - first_row : max(0, min(recomputed[1], old) - first_row)]
+        if not partial:
+            earlier = earlier[:0]
+        stacked = torch.zeros(len(weights) + partial, len(rows) + len(earlier), device=rows.device)
+        stacked[: len(weights), : len(rows)] = torch.stack(weights)
+        if partial:
+            stacked[-1, : len(rows)] = (number >= recomputed[0]) & (number < recomputed[1])
+            stacked[-1, len(rows) :] = 1
+
+        bank = self._bank
+        sums = activation_sums(
+            torch.cat([rows, earlier]), bank.embeddings, bank.num_id, bank.logit_scale, stacked
+        )
+        added = {b: sums[1 + i] for i, b in enumerate(blocks)}
+        kept_of_front = None
+        if partial:
+            kept_of_front = sums[-1].clone()
+            if recomputed == evicted:
+                whole = self._block_sum(front, added.get(front))
+                kept_of_front = (whole - kept_of_front).clamp_(min=0)
+        mean = sums[: len(weights)].sum(dim=0, dtype=torch.float64) / len(rows)
+        return RingUpdate(rows, mean, added, kept_of_front)
+
+    def commit(self, update: RingUpdate) -> None:
+        """Take over what `prepare` computed."""
+        first = self._first_block
+        rows = torch.cat([self._rows, update.rows])
+        for b, added in update.sums.items():
+            if first <= b < first + len(self._sums):
+                self._sums[b - first] = self._sums[b - first] + added
+            else:
+                self._sums.append(added.clone())
+        self._total += len(update.rows)
+        front = max(0, self._total - self.capacity) // BLOCK
+        self._sums = self._sums[-self._blocks_from(front) :]
+        self._rows = rows[len(rows) - (self._total - front * BLOCK) :].clone()
+        self._front = update.front
+        self._refresh()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers that `load_state_dict` resumes from bit for bit."""
+        empty = self._mean.new_zeros(0, len(self._mean), dtype=torch.float32)
+        return {
+            "total": self._total,
+            "rows": self._rows.clone(),
+            "sums": torch.stack(self._sums) if self._sums else empty,
+            "front": None if self._front is None else self._front.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from `state_dict`."""
+        device = self._bank.device
+        self._total = int(state["total"])
+        self._rows = state["rows"].to(device).clone()
+        self._sums = list(state["sums"].to(device).clone())
+        self._front = None if state["front"] is None else state["front"].to(device).clone()
+        self._refresh()
+
+    @property
+    def _first_block(self) -> int:
+        return max(0, self._total - self.capacity) // BLOCK
+
+    def _blocks_from(self, front: int) -> int:
+        return (self._total - 1) // BLOCK + 1 - front
+
+    def _block_sum(self, block: int, added: Tensor | None) -> Tensor:
+        i = block - self._first_block
+        if i >= len(self._sums):
+            assert added is not None, "a block beyond the ring holds new rows only"
+            return added
+        return self._sums[i] if added is None else self._sums[i] + added
+
+    def _refresh(self) -> None:
+        total = torch.zeros_like(self._mean)
+        for i, block in enumerate(self._sums):
+            total += self._front if i == 0 and self._front is not None else block
+        self._mean = total / max(1, len(self))
+
+
+class ActivationState:
+    """All that TANL carries from batch to batch.
+
+    ``positive`` holds confident ID embeddings, ``negative`` confident OOD ones (with the noise they start
+    from), ``history`` the first-pass ID confidences of the last 20 000 images.
+
+    Args:
+        bank: the labels.
+        capacity: L, how many embeddings a ring holds.
+        seed: orders the ID labels of which the last L start the positive ring; None keeps their order.
+        initial_ood: ``[n, D]`` embeddings that start the negative ring, or None for an empty one.
+    """
+
+    def __init__(
+        self, bank: LabelBank, capacity: int, *, seed: int | None, initial_ood: Tensor | None
+    ) -> None:
+        self.positive = ActivationRing(bank, capacity)
+        self.negative = ActivationRing(bank, capacity)
+        self.history = torch.zeros(0, device=bank.device)
+        known = bank.id_embeddings
+        if seed is not None:
+            order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
+            known = known[order.to(bank.device)]
+        self.positive.commit(self.positive.prepare(known[-capacity:]))
+        if initial_ood is not None:
+            self.negative.commit(self.negative.prepare(initial_ood))
+
+    @property
+    def relevance(self) -> Tensor:
+        """How much more OOD than ID samples activate each negative label, ``[M]`` in float64."""
+        return self.negative.mean - self.positive.mean
+
+    def extended_history(self, confidences: Tensor) -> Tensor:
+        """The history with ``confidences [B]`` at its end, cut to its last 20 000."""
+        return torch.cat([self.history, confidences])[-HISTORY:]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers that `load_state_dict` resumes from bit for bit."""
+        return {
+            "positive": self.positive.state_dict(),
+            "negative": self.negative.state_dict(),
+            "history": self.history.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from `state_dict`."""
+        self.positive.load_state_dict(state["positive"])
+        self.negative.load_state_dict(state["negative"])
+        self.history = state["history"].to(self.history.device).clone()

@@ -1,0 +1,145 @@
+"""Backbones through open_clip: a tiny random CLIP, wrapped objects, and what cannot be loaded."""
+
+import logging
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+import tanl
+from tanl.noise import noise_images
+
+TEXTS = ["The nice dog.", "a", "This is a very long, detailed and colourful photo.", "The nice dog."]
+
+
+def raw_model(tiny_clip):
+    return open_clip.create_model_and_transforms(f"local-dir:{tiny_clip}")
+
+
+def test_embeddings_are_those_of_open_clip(tiny_clip, tiny_backbone):
+    model, _, preprocess = raw_model(tiny_clip)
+    model.eval()
+    tokens = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")(TEXTS)
+    image = Image.new("RGB", (50, 40), "red")
+    with torch.no_grad():
+        texts = model.encode_text(tokens, normalize=True)
+        images = model.encode_image(preprocess(image)[None], normalize=True)
+    torch.testing.assert_close(tiny_backbone.encode_texts(TEXTS), texts, atol=1e-6, rtol=1e-5)
+    pixels = tiny_backbone.preprocess(image)[None]
+    torch.testing.assert_close(tiny_backbone.encode_images(pixels), images, atol=1e-6, rtol=1e-5)
+    assert tiny_backbone.logit_scale == pytest.approx(model.logit_scale.exp().item())
+    assert tiny_backbone.image_size == 32
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 256])
+def test_text_embeddings_keep_their_order_in_any_batches(tiny_backbone, batch_size):
+    whole = tiny_backbone.encode_texts(TEXTS)
+    torch.testing.assert_close(
+        tiny_backbone.encode_texts(TEXTS, batch_size=batch_size), whole, atol=1e-6, rtol=1e-5
+    )
+    assert torch.equal(whole[0], whole[3])
+
+
+def test_fingerprint_follows_weights(tiny_clip, tiny_backbone):
+    again = tanl.load_backbone(f"local-dir:{tiny_clip}")
+    assert again.fingerprint == tiny_backbone.fingerprint
+    model, _, preprocess = raw_model(tiny_clip)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
+    first = tanl.ClipBackbone(model, preprocess, tokenizer).fingerprint
+    with torch.no_grad():
+        model.logit_scale += 1e-3
+    assert tanl.ClipBackbone(model, preprocess, tokenizer).fingerprint != first
+
+
+def test_wrapped_model_without_visual_size_asks_its_preprocessing(tiny_clip):
+    model, _, preprocess = raw_model(tiny_clip)
+
+    class Bare(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logit_scale = model.logit_scale
+            self.encode_image, self.encode_text = model.encode_image, model.encode_text
+
+    backbone = tanl.ClipBackbone(Bare(), preprocess, open_clip.get_tokenizer(f"local-dir:{tiny_clip}"))
+    assert isinstance(backbone, tanl.Backbone)
+    assert backbone.image_size == 32
+    assert tanl.noise_embeddings(backbone).shape == (15, 24)
+
+
+def test_wrap_refuses_what_is_no_clip():
+    with pytest.raises(TypeError, match="Linear has no encode_image, encode_text, logit_scale"):
+        tanl.ClipBackbone(torch.nn.Linear(1, 1), None, None)
+    with pytest.raises(TypeError, match=r"must be a torch.nn.Module, not str"):
+        tanl.ClipBackbone("ViT-B-16", None, None)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "kind", "message"),
+    [
+        (torch.zeros(3, 32, 32), ValueError, r"shape \[B, 3, 32, 32\] with B >= 1, not \[3, 32, 32\]"),
+        (torch.zeros(0, 3, 32, 32), ValueError, r"not \[0, 3, 32, 32\]"),
+        (torch.zeros(1, 3, 64, 64), ValueError, r"not \[1, 3, 64, 64\]"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), TypeError, "floating torch.Tensor, not torch.uint8"),
+        ("image.png", TypeError, "not str"),
+        (torch.zeros(1, 3, 32, 32, device="meta"), ValueError, "on meta, but"),
+    ],
+)
+def test_unusable_pixels_are_refused(tiny_backbone, pixels, kind, message):
+    with pytest.raises(kind, match=message):
+        tiny_backbone.encode_images(pixels)
+
+
+@pytest.mark.parametrize(
+    ("texts", "kind", "message"),
+    [([], ValueError, "no texts"), ("dog", TypeError, "list of strings, not 'dog'"), ([1], TypeError, "strings")],
+)
+def test_unusable_texts_are_refused(tiny_backbone, texts, kind, message):
+    with pytest.raises(kind, match=message):
+        tiny_backbone.encode_texts(texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("miny", ValueError, r"no backbone 'miny': there is \"mini\""),
+        ("ViT-B-99/openai", ValueError, "architectures: .*ViT-B-16"),
+        ("ViT-B-16", ValueError, "ViT-B-16 has no pretrained weights ''.*openai"),
+        ("ViT-B-16/opnai", ValueError, "no pretrained weights 'opnai'; .*openai"),
+        ("", TypeError, "named by a string"),
+        (None, TypeError, "named by a string"),
+        ("local-dir:/nowhere", OSError, "cannot be loaded.*mini.*needs no network"),
+    ],
+)
+def test_backbones_that_do_not_exist_are_refused(name, kind, message):
+    with pytest.raises(kind, match=message):
+        tanl.load_backbone(name)
+
+
+def test_backbone_that_cannot_be_fetched_points_to_mini(monkeypatch, caplog):
+    def offline(*arguments, **options):
+        logging.error("a traceback nobody asked for")
+        raise RuntimeError("Failed to download weights\nmore lines")
+
+    monkeypatch.setattr(open_clip, "create_model_and_transforms", offline)
+    with pytest.raises(tanl.BackboneError, match=r"Failed to download weights \(load_backbone\(\"mini\"\)") as e:
+        tanl.load_backbone("ViT-B-16/openai")
+    assert "\n" not in str(e.value)
+    assert not caplog.records
+    logging.getLogger("any").error("later lines are heard")
+    assert len(caplog.records) == 1
+
+
+def test_noise_is_five_kinds_scaled_to_one_and_seeded():
+    noise = noise_images(16)
+    assert noise.shape == (15, 3, 16, 16)
+    for kind in noise.split(3):
+        assert (float(kind.min()), float(kind.max())) == (0.0, 1.0)
+    assert torch.equal(noise, noise_images(16))
+    assert not torch.equal(noise, noise_images(16, seed=1))
+    assert set(noise[12:].unique().tolist()) == {0.0, 1.0}
+    gaussian, uniform, poisson, gamma = (kind.flatten() for kind in noise_images(64).split(3)[:4])
+    assert abs(float(uniform.mean()) - 0.5) < 0.02
+    assert abs(float(gaussian.mean()) - 0.5) < 0.1
+    assert len(poisson.unique()) < 30  # whole numbers, scaled
+    assert float(gamma.mean()) < 0.35  # a long tail to the right

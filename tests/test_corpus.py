@@ -1,0 +1,297 @@
+"""The corpus: shipped selections, synonyms, user files and every way that they are refused."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tanl.corpora import build_wordnet
+from tanl.corpus import SELECTIONS, Corpus, merge_spellings, normalise, synonyms
+
+LICENCE = "  1 Licence text.  \n  2   \n  3 WordNet 3.0 Copyright 2006 by Princeton University.  \n"
+NOUNS = (
+    LICENCE
+    + "00000001 05 n 02 dog 0 domestic_dog 0 000 | barks  \n"
+    + "00000002 06 n 03 Dog-iron 0 dog-iron 1 dog 0 000 | holds logs  \n"
+)
+ADJECTIVES = LICENCE + "00000003 00 s 02 afraid(p) 0 two-fold 0 000 | x  \n00000004 44 a 01 dog 0 000 | y  \n"
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def dictionary(folder: Path, nouns: str = NOUNS, adjectives: str = ADJECTIVES) -> Path:
+    folder.mkdir(exist_ok=True)
+    write(folder / "data.noun", nouns)
+    write(folder / "data.adj", adjectives)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "nouns", "adjectives"),
+    [("wordnet", 117_798, 18_341), ("wordnet-nouns", 117_798, 0), ("neglabel", 58_514, 12_280)],
+)
+def test_selection_has_the_documented_counts(name: str, nouns: int, adjectives: int) -> None:
+    corpus = Corpus.load(name)
+    assert corpus.name == name
+    assert len(corpus) == nouns + adjectives
+    assert corpus.parts_of_speech.count("noun") == nouns
+    assert len({word.casefold() for word in corpus}) == len(corpus)
+    assert set(SELECTIONS) == {"wordnet", "wordnet-nouns", "neglabel"}
+
+
+def test_selections_hold_what_they_say() -> None:
+    wordnet, neglabel = set(Corpus.load("wordnet")), set(Corpus.load("neglabel"))
+    assert {"dog", "Canis familiaris", "pizza", "beautiful", "china"} <= wordnet
+    assert neglabel < wordnet
+    assert {"golden retriever", "Canis familiaris", "pizza"}.isdisjoint(neglabel)
+    assert {"airplane", "beautiful"} <= neglabel
+
+
+def test_wordnet_spelling() -> None:
+    words = Corpus.load("wordnet").words
+    assert not [word for word in words if "_" in word or word.endswith((")", " ")) or not word.isascii()]
+    assert "afraid" in words
+
+
+def test_nouns_come_first_and_win_over_adjectives() -> None:
+    corpus = Corpus.load("wordnet")
+    boundary = corpus.parts_of_speech.index("adj")
+    assert set(corpus.parts_of_speech[boundary:]) == {"adj"}
+    assert corpus.parts_of_speech[corpus.words.index("orange")] == "noun"
+
+
+def test_fingerprint_names_words_order_and_part_of_speech(tmp_path: Path) -> None:
+    assert Corpus.load("wordnet").fingerprint[:12] == "a3e3aaeddf7c"
+    assert Corpus.load(["a", "b"]).fingerprint == Corpus(("a", "b"), ("noun", "noun"), "other").fingerprint
+    different = [Corpus.load(words).fingerprint for words in (["a", "b"], ["b", "a"], ["a"])]
+    different.append(Corpus(("a", "b"), ("noun", "adj")).fingerprint)
+    assert len(set(different)) == 4
+
+
+def test_import_does_not_need_torch() -> None:
+    code = "import sys, tanl.corpus; tanl.corpus.Corpus.load('neglabel'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("label", "gone"),
+    [
+        ("dog", {"dog", "domestic dog", "Canis familiaris"}),
+        ("Domestic_Dog", {"dog", "domestic dog", "Canis familiaris"}),
+        ("giraffes", {"giraffe", "camelopard"}),
+        ("T shirt", {"T-shirt", "tee shirt"}),
+        ("wolves", {"wolf"}),
+        ("strawberries", {"strawberry"}),
+        ("orange", {"orange"}),
+    ],
+)
+def test_without_removes_label_and_synonyms(label: str, gone: set[str]) -> None:
+    corpus = Corpus.load(sorted({"cat", "table", "glass", "beautiful"} | gone))
+    left = corpus.without([label])
+    assert set(left) == {"cat", "table", "glass", "beautiful"}
+    assert left.name == corpus.name
+    assert len(left.parts_of_speech) == len(left)
+
+
+def test_without_on_all_of_wordnet() -> None:
+    corpus = Corpus.load("wordnet")
+    left = corpus.without(["dog", "red"])
+    assert {"dog", "domestic dog", "Canis familiaris", "red", "redness"} <= set(corpus) - set(left)
+    assert {"cat", "table", "beautiful"} <= set(left)
+    kept = set(left)
+    assert left.words == tuple(word for word in corpus if word in kept)
+
+
+def test_plural_that_wordnet_knows_is_its_own_word() -> None:
+    assert "glass" not in synonyms(["glasses"])
+    assert "spectacles" in synonyms(["glasses"])
+
+
+def test_without_unknown_label_changes_nothing() -> None:
+    corpus = Corpus.load(["red panda", "zebra"])
+    assert corpus.without(["qwertyuiop", "qwertyuiops"]) == corpus
+    assert corpus.without([]) == corpus
+
+
+def test_without_works_on_a_list_of_the_users() -> None:
+    corpus = Corpus.load(["Felis_catus", "true cats", "Dogs", "zebra"])
+    assert corpus.without(["dog", "true cat"]).words == ("Felis_catus", "zebra")
+
+
+def test_without_everything_is_refused() -> None:
+    with pytest.raises(ValueError, match="every word of the corpus 'custom'"):
+        Corpus.load(["dog", "domestic dog"]).without(["dog"])
+
+
+def test_without_one_string_is_refused() -> None:
+    with pytest.raises(TypeError, match="list of strings"):
+        Corpus.load(["dog"]).without("dog")
+    with pytest.raises(TypeError, match="got 3 "):
+        Corpus.load(["dog"]).without([3])  # type: ignore[list-item]
+
+
+def test_synonyms_are_normalised_and_hold_the_labels() -> None:
+    found = synonyms(["T-Shirt", "my own class"])
+    assert {"t shirt", "my own class"} <= found
+    assert found == {normalise(word) for word in found}
+
+
+def test_prompts_follow_the_part_of_speech() -> None:
+    corpus = Corpus(("dog", "red"), ("noun", "adj"))
+    assert corpus.prompts() == ["The nice dog.", "This is a red photo."]
+    assert corpus.prompts({"noun": "a {}", "adj": "{}!", "verb": ""}) == ["a dog", "red!"]
+    assert Corpus(("{0} of {}",), ("noun",)).prompts() == ["The nice {0} of {}."]
+
+
+def test_prompts_refuse_templates_that_lose_the_word() -> None:
+    corpus = Corpus(("dog", "red"), ("noun", "adj"))
+    with pytest.raises(ValueError, match="no template for 'adj'"):
+        corpus.prompts({"noun": "a {}"})
+    with pytest.raises(ValueError, match="'a photo' for 'noun' has no"):
+        corpus.prompts({"noun": "a photo", "adj": "{}"})
+
+
+def test_user_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.txt", "\ufeffdog\r\nfire engine\tnoun\r\nred\tadj\n ünïcode \n")
+    corpus = Corpus.load(path)
+    assert corpus.words == ("dog", "fire engine", "red", "ünïcode")
+    assert corpus.parts_of_speech == ("noun", "noun", "adj", "noun")
+    assert corpus.name == "mine.txt"
+    assert Corpus.load(str(path)) == corpus
+    assert list(corpus) == list(corpus.words)
+    assert repr(corpus) == "Corpus('mine.txt', 4 words: 3 noun, 1 adj)"
+
+
+def test_a_file_may_be_named_like_a_selection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "wordnet", "dog\n")
+    monkeypatch.chdir(tmp_path)
+    assert len(Corpus.load("./wordnet")) == 1
+    assert len(Corpus.load(Path("wordnet"))) == 1
+    assert len(Corpus.load("wordnet")) == 136_139
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
+        (b"dog\n\ncat\n", "line 2: no word"),
+        (b"dog\n\tadj\n", "line 2: no word"),
+        (b"dog\tverb\n", "line 1: 'verb' is no part of speech"),
+        (b"dog\t\n", "line 1: '' is no part of speech"),
+        (b"dog\tnoun\tx\n", "line 1: 'noun\\\\tx' is no part of speech"),
+        (b"dog\ncaf\xe9\n", "line 2: not UTF-8"),
+        (b"dog\ncat\nDog\ncat\n", "repeats 'Dog', 'cat' "),
+    ],
+)
+def test_user_file_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Corpus.load(write(tmp_path / "words.txt", content))
+
+
+def test_unknown_name_lists_the_selections() -> None:
+    with pytest.raises(ValueError, match=r"unknown corpus 'wordnets'.*wordnet, wordnet-nouns, neglabel"):
+        Corpus.load("wordnets")
+
+
+@pytest.mark.parametrize("source", ["words.txt", "folder/words", Path("words")])
+def test_missing_file(source: str | Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no such corpus file: .*words"):
+        Corpus.load(source)
+
+
+def test_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder"):
+        Corpus.load(tmp_path)
+
+
+@pytest.mark.parametrize("source", [3, b"wordnet", {"dog": "noun"}, None])
+def test_source_of_another_type(source: object) -> None:
+    with pytest.raises(TypeError, match=f"not {type(source).__name__}"):
+        Corpus.load(source)  # type: ignore[arg-type]
+
+
+def test_words_of_another_type() -> None:
+    with pytest.raises(TypeError, match=r"word 1 is 3 \(int\)"):
+        Corpus.load(["dog", 3])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("word", ["", "  ", "a\tb", "a\nb"])
+def test_words_without_text_or_with_breaks(word: str) -> None:
+    with pytest.raises(ValueError, match="word 1 is "):
+        Corpus.load(["dog", word])
+
+
+def test_no_words() -> None:
+    with pytest.raises(ValueError, match="has no words"):
+        Corpus.load([])
+
+
+def test_repeated_words_name_the_first_few() -> None:
+    words = [f"w{index}" for index in range(8)]
+    with pytest.raises(ValueError, match="repeats 'w0', 'w1', 'w2', 'w3', 'w4' and 3 more"):
+        Corpus.load(words + words)
+
+
+def test_constructor_refuses_bad_parts_of_speech() -> None:
+    with pytest.raises(ValueError, match="2 words but 1 parts of speech"):
+        Corpus(("a", "b"), ("noun",))
+    with pytest.raises(ValueError, match=r"unknown part of speech 'verb'"):
+        Corpus(("a", "b"), ("noun", "verb"))
+
+
+def test_spelling_with_the_fewest_capitals_is_kept_in_first_place() -> None:
+    assert list(merge_spellings(["China", "dog", "china", "CHINA"]).values()) == ["china", "dog"]
+
+
+def test_build_is_deterministic_and_readable(tmp_path: Path) -> None:
+    source = dictionary(tmp_path / "dict")
+    first, second = tmp_path / "one", tmp_path / "two"
+    for output in (first, second):
+        output.mkdir()
+        assert build_wordnet.build(source, output) == {"noun": 2, "adj": 2}
+    packed = (first / "wordnet.tsv.gz").read_bytes()
+    assert packed == (second / "wordnet.tsv.gz").read_bytes()
+    assert gzip.decompress(packed).decode() == (
+        "noun\tnoun.animal\tdog\tdomestic dog\n"
+        "noun\tnoun.artifact\tDog-iron\tdog-iron\tdog\n"
+        "adj\tadj.all\tafraid\ttwo-fold\n"
+        "adj\tadj.ppl\tdog\n"
+    )
+    licence = (first / "WORDNET_LICENSE.txt").read_text()
+    assert licence == "Licence text.\n\nWordNet 3.0 Copyright 2006 by Princeton University.\n"
+
+
+@pytest.mark.parametrize(
+    ("nouns", "message"),
+    [
+        (NOUNS.replace("3.0", "3.1"), "holds WordNet 3.1; version 3.0 is needed"),
+        ("00000001 05 n 01 dog 0 000 | barks  \n", "no WordNet licence"),
+        (LICENCE + "00000001 77 n 01 dog 0 000 | x\n", "data.noun, line 4: not a synset"),
+        (LICENCE + "00000001 05 n 09 dog 0 000\n", "data.noun, line 4: not a synset"),
+    ],
+)
+def test_build_refuses_other_dictionaries(tmp_path: Path, nouns: str, message: str) -> None:
+    with pytest.raises(build_wordnet.DictionaryError, match=message):
+        build_wordnet.build(dictionary(tmp_path / "dict", nouns), tmp_path)
+    assert not (tmp_path / "wordnet.tsv.gz").exists()
+
+
+def test_build_names_the_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        build_wordnet.main([str(tmp_path)])
+    assert stop.value.code == 2
+    assert "no data.noun in" in capsys.readouterr().err
+
+
+def test_shipped_licence_is_wordnets() -> None:
+    text = (Path(build_wordnet.__file__).parent / "WORDNET_LICENSE.txt").read_text()
+    assert text.startswith("This software and database is being provided")
+    assert "WordNet 3.0 Copyright 2006 by Princeton University" in text

@@ -1,0 +1,337 @@
+"""Every detector keeps the verbs' promises; TANL's stream is pure, ordered, resumable."""
+
+import copy
+
+import pytest
+import torch
+
+import tanl
+from conftest import golden, golden_bank, unit
+
+
+def tanl_detector(bank, **settings):
+    return tanl.TANL(
+        bank, **{"num_selected": 20, "capacity": 30, "initial_ood": unit(15, 16, seed=9), **settings}
+    )
+
+
+MAKERS = {
+    "MCM": tanl.MCM,
+    "MaxLogit": tanl.MaxLogit,
+    "Energy": tanl.Energy,
+    "NegLabel": lambda bank: tanl.NegLabel(bank, num_negatives=50, groups=3),
+    "TANL": tanl_detector,
+}
+
+
+@pytest.fixture(params=MAKERS)
+def detector(request, bank):
+    return MAKERS[request.param](bank)
+
+
+def test_score_is_pure_and_equals_the_call(detector, stream):
+    for z in stream:
+        before = str(detector.state_dict())
+        pure = detector.score(z)
+        again = detector.score(z)
+        assert str(detector.state_dict()) == before
+        committed = detector(z)
+        assert torch.equal(pure, again)
+        assert torch.equal(pure, committed)
+        assert pure.shape == (len(z),)
+        assert pure.dtype == torch.float32
+
+
+def test_higher_score_is_more_ood(detector, bank):
+    assert detector.score(bank.id_embeddings).mean() < detector.score(bank.negative_embeddings).mean()
+    assert detector.higher_is_ood
+
+
+@pytest.mark.parametrize("rows", [1, 2, 17])
+@pytest.mark.parametrize("method", sorted(MAKERS.keys() - {"TANL"}))
+def test_stateless_scores_do_not_depend_on_the_other_rows(method, bank, rows):
+    detector = MAKERS[method](bank)
+    z = unit(rows, 16, seed=5)
+    alone = torch.cat([detector.score(row[None]) for row in z])
+    torch.testing.assert_close(detector.score(z), alone, atol=1e-5, rtol=1e-5)
+
+
+def test_calibrate_sets_what_predict_uses(detector, stream):
+    z = torch.cat(stream)
+    if not isinstance(detector, tanl.TANL):
+        with pytest.raises(ValueError, match=r"no threshold yet: call calibrate"):
+            detector.predict(z)
+    scores = detector.score(z)
+    threshold = detector.calibrate(scores, tpr=0.8)
+    assert detector.threshold == threshold
+    assert torch.equal(detector.predict(z), scores > threshold)
+    assert float((scores <= threshold).float().mean()) >= 0.8
+
+
+def test_explain_gives_the_most_probable_negatives(detector, bank):
+    z = unit(70, 16, seed=4)
+    found = detector.explain(z, k=3)
+    probabilities = (20 * z @ bank.embeddings.T).softmax(1)[:, bank.num_id :]
+    best = probabilities.topk(3, dim=1)
+    for row, evidence in enumerate(found):
+        assert [e.label for e in evidence] == [bank.negative_names[i] for i in best.indices[row].tolist()]
+        assert [e.probability for e in evidence] == pytest.approx(best.values[row].tolist(), rel=1e-4)
+        assert all(e.is_negative for e in evidence)
+
+
+def test_explain_without_negatives_gives_id_labels(bank):
+    ids = tanl.LabelBank(bank.id_names, bank.id_embeddings, num_id=7)
+    (evidence,) = tanl.MaxLogit(ids).explain(bank.id_embeddings[2:3], k=99)
+    assert len(evidence) == 7
+    assert evidence[0].label == "class 2"
+    assert not evidence[0].is_negative
+    assert sum(e.probability for e in evidence) == pytest.approx(1)
+
+
+BAD_EMBEDDINGS = {
+    "wrong D": (lambda: unit(3, 15), ValueError, r"D = 15, but the label bank has D = 16"),
+    "one dimension": (lambda: unit(16), ValueError, r"one embedding is z\[None\]"),
+    "empty batch": (lambda: torch.zeros(0, 16), ValueError, "is empty"),
+    "NaN": (lambda: unit(3, 16).index_fill(0, torch.tensor([1]), float("nan")), ValueError, "row 1 has a NaN"),
+    "infinite": (lambda: unit(3, 16) * torch.tensor([[1.0], [1.0], [float("inf")]]), ValueError, "row 2 has"),
+    "not unit": (lambda: 3 * unit(2, 16), ValueError, r"row 0 has norm 3, not 1; normalise"),
+    "zero row": (lambda: torch.zeros(1, 16), ValueError, "has norm 0"),
+    "integers": (lambda: torch.ones(2, 16, dtype=torch.long), TypeError, r"floating dtype, not torch.int64"),
+    "an array": (lambda: unit(2, 16).numpy(), TypeError, "must be a torch.Tensor, not ndarray"),
+    "other device": (lambda: unit(2, 16).to("meta"), ValueError, r"on meta, but the label bank is on cpu"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_EMBEDDINGS)
+def test_bad_embeddings_are_refused_before_any_change(detector, case):
+    make, kind, message = BAD_EMBEDDINGS[case]
+    before = str(detector.state_dict())
+    for verb in (detector, detector.score, detector.predict, detector.explain):
+        with pytest.raises(kind, match=message):
+            verb(make())
+    assert str(detector.state_dict()) == before
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-5), (torch.float16, 0.02), (torch.bfloat16, 0.15)]
+)
+def test_other_floating_types_are_scored_in_float32(detector, bank, dtype, tolerance):
+    z = unit(20, 16, seed=6)
+    scores = detector.score(z.to(dtype))
+    assert scores.dtype == torch.float32
+    spread = float(detector.score(z).std())
+    torch.testing.assert_close(scores, detector.score(z), atol=tolerance * max(1, spread), rtol=0)
+
+
+def test_gradients_are_neither_needed_nor_kept(detector):
+    z = unit(3, 16).requires_grad_()
+    assert not detector(z).requires_grad
+
+
+# --- TANL's stream ------------------------------------------------------------------------------------------
+
+
+def test_tanl_resumes_bit_for_bit_in_the_middle_of_a_stream(bank, stream):
+    first, second = tanl_detector(bank), tanl_detector(bank)
+    for z in stream[:5]:
+        first(z)
+    saved = copy.deepcopy(first.state_dict())
+    second.load_state_dict(saved)
+    for z in stream[5:]:
+        assert torch.equal(first(z), second(z))
+    assert first.threshold == second.threshold
+    assert str(saved) == str(copy.deepcopy(saved))
+
+
+def test_tanl_saved_state_does_not_follow_the_stream(bank, stream):
+    detector = tanl_detector(bank)
+    detector(stream[2])
+    saved = detector.state_dict()
+    frozen = copy.deepcopy(saved)
+    for z in stream[3:]:
+        detector(z)
+    assert str(saved) == str(frozen)
+
+
+def test_tanl_reset_forgets_the_stream_and_keeps_the_threshold(bank, stream):
+    detector = tanl_detector(bank)
+    fresh = [detector(z) for z in stream]
+    detector.calibrate(torch.linspace(0, 1, 30))
+    detector.reset()
+    assert all(torch.equal(a, detector(z)) for a, z in zip(fresh, stream, strict=True))
+    assert detector.threshold == pytest.approx(29 / 29, abs=0.04)
+
+
+def test_tanl_refuses_a_state_of_another_bank_method_or_setting(bank, stream):
+    detector = tanl_detector(bank)
+    detector(stream[2])
+    before = str(detector.state_dict())
+    other = tanl.LabelBank(bank.names, unit(110, 16, seed=3), num_id=7, logit_scale=20.0)
+    for state, message in (
+        (tanl_detector(other).state_dict(), "another label bank"),
+        (tanl_detector(bank, gap=0.3).state_dict(), "another settings"),
+        (tanl.MaxLogit(bank).state_dict(), "it is not one of TANL's"),
+        ({}, "it is not one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            detector.load_state_dict(state)
+    assert str(detector.state_dict()) == before
+
+
+def test_stateless_state_round_trips_and_refuses_others(bank):
+    first, second = tanl.NegLabel(bank, groups=2), tanl.NegLabel(bank, groups=2)
+    first.calibrate(torch.rand(40))
+    second.load_state_dict(first.state_dict())
+    assert second.threshold == first.threshold
+    with pytest.raises(ValueError, match="another method"):
+        tanl.Energy(bank).load_state_dict(tanl.MaxLogit(bank).state_dict())
+    with pytest.raises(ValueError, match="another settings"):
+        tanl.NegLabel(bank, groups=3).load_state_dict(first.state_dict())
+
+
+def test_tanl_learns_from_confident_images_only(bank, stream):
+    cautious = tanl_detector(bank, gap=1.0)
+    before = cautious.state.relevance
+    for z in stream:
+        cautious(z)
+    assert torch.equal(cautious.state.relevance, before)
+    eager = tanl_detector(bank, gap=0.0)
+    eager(stream[2])
+    assert len(eager.state.negative) > 15
+
+
+def test_tanl_threshold_runs_with_the_stream_until_calibrated(bank, stream):
+    detector = tanl_detector(bank)
+    z = stream[2]
+    predicted = detector.predict(z)
+    scores = detector(z)
+    assert torch.equal(predicted, scores > detector.threshold)
+    assert 0 <= detector.threshold <= 1
+
+
+def test_tanl_seed_orders_the_labels_that_start_the_stream(bank):
+    small = {"capacity": 3, "num_selected": 5}
+    assert tanl_detector(bank, seed=1, **small).selected == tanl_detector(bank, seed=1, **small).selected
+    natural = tanl_detector(bank, seed=None, **small).state.positive.embeddings
+    assert torch.equal(natural, bank.id_embeddings[-3:])
+    orders = {str(tanl_detector(bank, seed=s, **small).state.positive.embeddings) for s in range(5)}
+    assert len(orders) > 1
+
+
+def test_tanl_starts_without_known_outliers(bank, stream):
+    detector = tanl.TANL(bank, num_selected=10)
+    assert len(detector.state.negative) == 0
+    for z in stream:
+        assert bool(detector(z).isfinite().all())
+
+
+def test_tanl_uses_all_negatives_of_a_small_bank(bank, stream):
+    whole = tanl_detector(bank, num_selected=103)
+    more = tanl_detector(bank, num_selected=100_000)
+    for z in stream:
+        assert torch.equal(whole(z), more(z))
+
+
+def test_tanl_with_one_id_label(bank, stream):
+    one = tanl.LabelBank(
+        ["only", *bank.negative_names],
+        torch.cat([bank.embeddings[:1], bank.negative_embeddings]),
+        num_id=1,
+        logit_scale=20.0,
+    )
+    detector = tanl_detector(one)
+    scores = torch.cat([detector(z) for z in stream])
+    assert bool(scores.isfinite().all())
+    assert 0 <= float(scores.min()) <= float(scores.max()) <= 1
+
+
+def test_tanl_history_keeps_the_last_20000_scores(bank):
+    detector = tanl_detector(bank)
+    detector.state.history = torch.rand(19_990)
+    detector(unit(30, 16))
+    assert len(detector.state.history) == 20_000
+
+
+def test_tanl_does_not_depend_on_the_number_of_threads():
+    case = golden("aware_score_mixed")
+    settings = {"num_selected": 100, "gap": 0.5, "alpha": 0.95, "capacity": 50, "seed": None}
+    results = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            detector = tanl.TANL(golden_bank(case), initial_ood=case["noise_features"], **settings)
+            results.append(torch.cat([detector(z) for z in case["images"]]))
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(*results, atol=1e-6, rtol=0)
+
+
+def test_presets_are_settings_that_tanl_takes(bank):
+    for name in ("paper", "official-script", "cifar", "medical"):
+        tanl.TANL(bank, **tanl.TANL.preset(name))
+    defaults = tanl.TANL(bank)
+    assert all(getattr(defaults, key) == value for key, value in tanl.TANL.preset("paper").items())
+    tanl.TANL.preset("paper")["gap"] = 9
+    assert tanl.TANL.preset("paper")["gap"] == 0.2
+    with pytest.raises(ValueError, match=r"no preset 'papre'; there are 'paper'"):
+        tanl.TANL.preset("papre")
+
+
+# --- settings -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"num_selected": 0}, ValueError, "num_selected must be at least 1, not 0"),
+        ({"num_selected": 1.5}, TypeError, "num_selected must be a whole number, not 1.5"),
+        ({"step": -1}, ValueError, "step must be at least 0"),
+        ({"gap": 1.2}, ValueError, r"gap must lie in \[0, 1\], not 1.2"),
+        ({"alpha": float("nan")}, ValueError, "alpha must lie"),
+        ({"alpha": "0.5"}, TypeError, "alpha must be a number"),
+        ({"capacity": 0}, ValueError, "capacity must be at least 1"),
+        ({"initial_ood": unit(2, 15)}, ValueError, "initial_ood has D = 15"),
+        ({"initial_ood": 2 * unit(2, 16)}, ValueError, "initial_ood: row 0 has norm 2"),
+    ],
+)
+def test_tanl_refuses_unusable_settings(bank, settings, kind, message):
+    with pytest.raises(kind, match=message):
+        tanl.TANL(bank, **settings)
+
+
+def test_methods_refuse_banks_they_cannot_use(bank):
+    ids = tanl.LabelBank(bank.id_names, bank.id_embeddings, num_id=7)
+    one = tanl.LabelBank(["only"], bank.id_embeddings[:1], num_id=1)
+    for method in (tanl.TANL, tanl.NegLabel):
+        with pytest.raises(ValueError, match="needs negative labels, and the bank has none"):
+            method(ids)
+    with pytest.raises(ValueError, match="at least two ID labels"):
+        tanl.MCM(one)
+    with pytest.raises(ValueError, match="103 negatives cannot make 200 groups"):
+        tanl.NegLabel(bank, groups=200)
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        tanl.MCM(bank, temperature=0)
+    with pytest.raises(TypeError, match="must be a LabelBank, not Tensor"):
+        tanl.Energy(bank.embeddings)
+
+
+@pytest.mark.parametrize(
+    ("scores", "tpr", "message"),
+    [
+        (torch.rand(18), 0.95, "18 ID scores are too few for tpr = 0.95: 19 are needed"),
+        (torch.rand(30), 1.0, "strictly between 0 and 1"),
+        (torch.rand(3, 10), 0.5, r"must have shape \[n\]"),
+        (torch.tensor([0.1, float("nan")]), 0.5, "NaN"),
+    ],
+)
+def test_calibrate_refuses_what_gives_no_guarantee(bank, scores, tpr, message):
+    with pytest.raises(ValueError, match=message):
+        tanl.Energy(bank).calibrate(scores, tpr)
+
+
+def test_calibrate_is_the_conformal_quantile(bank):
+    detector = tanl.Energy(bank)
+    assert detector.calibrate(torch.arange(19.0), 0.95) == 18
+    assert detector.calibrate(torch.arange(99.0), 0.95) == 94
+    assert detector.calibrate([3, 1, 2], tpr=0.5) == 2

@@ -1,0 +1,115 @@
+"""The formulas against the same formulas written naively."""
+
+import math
+
+import pytest
+import torch
+
+from conftest import unit
+from tanl import functional as f
+
+
+def naive_negative_share(id_logits, negative_logits, step):
+    ids = id_logits.double().exp().sum(1)
+    prefixes = [negative_logits.shape[1]]
+    if step:
+        prefixes = sorted({*range(step, negative_logits.shape[1] + 1, step), negative_logits.shape[1]})
+    shares = [negative_logits[:, :m].double().exp().sum(1) for m in prefixes]
+    return torch.stack([w / (ids + w) for w in shares]).mean(0).float()
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 7, 100, 101, 500])
+@pytest.mark.parametrize("k", [1, 6, 101])
+def test_negative_share_is_the_mean_over_prefixes(k, step):
+    id_logits, negative_logits = 5 * unit(4, 9, seed=k), 9 * unit(4, k, seed=step)
+    expected = naive_negative_share(id_logits, negative_logits, step)
+    torch.testing.assert_close(
+        f.negative_share(id_logits, negative_logits, step), expected, atol=1e-6, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_negative_share_keeps_tiny_scores_and_survives_extreme_logits(step):
+    certain = f.negative_share(torch.tensor([[100.0]]), torch.tensor([[40.0, 20.0]]), step)
+    assert certain.item() == pytest.approx(math.exp(-60), rel=1e-3)
+    lost = f.negative_share(torch.tensor([[-100.0]]), torch.full((1, 1000), 100.0), step)
+    assert lost.item() == 1.0
+
+
+def test_mcm_is_one_minus_the_largest_probability():
+    cosines = unit(5, 12)
+    expected = 1 - cosines.double().softmax(1).max(1).values
+    torch.testing.assert_close(f.mcm_score(cosines), expected.float(), atol=1e-6, rtol=1e-6)
+    sure = f.mcm_score(torch.tensor([[1.0, 0.0]]), temperature=0.02)
+    assert sure.item() == pytest.approx(math.exp(-50), rel=1e-4)
+
+
+@pytest.mark.parametrize("labels", [1, 100, f.TILE_COLUMNS, f.TILE_COLUMNS + 3])
+def test_row_lse_joins_its_tiles(labels):
+    z, rows = unit(3, 6), unit(labels, 6, seed=1)
+    torch.testing.assert_close(
+        f.row_lse(z, rows, 50.0), (50 * z @ rows.T).logsumexp(1), atol=1e-4, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 130])
+@pytest.mark.parametrize("labels", [9, f.TILE_COLUMNS + 5])
+def test_activation_sums_joins_its_tiles(rows, labels):
+    z, matrix, weights = unit(rows, 6), unit(labels, 6, seed=1), torch.rand(3, rows)
+    expected = weights.double() @ (80 * z.double() @ matrix.double().T).softmax(1)[:, 4:]
+    result = f.activation_sums(z, matrix, 4, 80.0, weights)
+    torch.testing.assert_close(result, expected.float(), atol=2e-5, rtol=1e-4)
+
+
+def naive_otsu(scores):
+    grid = torch.arange(0, 1, 0.01)
+    values = []
+    for t in grid:
+        low, high = scores[scores < t], scores[scores >= t]
+        if len(low) == 0 or len(high) == 0:
+            values.append(math.inf)
+            continue
+        values.append(sum(len(side) * side.double().var(unbiased=False).item() for side in (low, high)))
+    smallest = [i for i, value in enumerate(values) if value <= min(values) + 1e-12]
+    return grid[smallest[len(smallest) // 2]].item()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_otsu_equals_a_pass_for_every_threshold(seed):
+    generator = torch.Generator().manual_seed(seed)
+    low = 0.3 * torch.rand(1 + 40 * seed, generator=generator)
+    high = 1 - 0.4 * torch.rand(200, generator=generator)
+    scores = torch.cat([low, high])
+    assert f.otsu_threshold(scores) == pytest.approx(naive_otsu(scores), abs=1e-7)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.37, 1.0])
+def test_otsu_of_equal_scores_is_the_middle(value):
+    assert f.otsu_threshold(torch.full((9,), value)) == 0.5
+
+
+def test_otsu_takes_the_middle_of_a_gap():
+    assert f.otsu_threshold(torch.tensor([0.101, 0.101, 0.899, 0.899])) == pytest.approx(0.5, abs=0.011)
+
+
+def test_otsu_reads_grid_values_as_the_upper_side():
+    grid = torch.arange(0, 1, 0.01)
+    scores = torch.cat([grid[10].repeat(5), grid[80].repeat(5)])
+    assert f.otsu_threshold(scores) == pytest.approx(naive_otsu(scores), abs=1e-7)
+
+
+def test_stable_topk_keeps_the_order_of_ties():
+    values = torch.tensor([1.0, 3.0, 2.0, 3.0, 2.0, 2.0, 0.0])
+    assert f.stable_topk(values, 4).tolist() == [1, 3, 2, 4]
+    assert f.stable_topk(values, 99).tolist() == [1, 3, 2, 4, 5, 0, 6]
+    assert f.stable_topk(torch.zeros(5), 3).tolist() == [0, 1, 2]
+
+
+def test_grouped_share_drops_the_remainder_and_averages():
+    z, ids, negatives = unit(4, 6), unit(3, 6, seed=1), unit(11, 6, seed=2)
+    i = (20 * z @ ids.T).exp().sum(1)
+    shares = [(20 * z @ negatives[a : a + 3].T).exp().sum(1) for a in (0, 3, 6)]
+    expected = torch.stack([w / (i + w) for w in shares]).mean(0)
+    torch.testing.assert_close(
+        f.grouped_negative_share(z, ids, negatives, 20.0, 3), expected, atol=1e-6, rtol=1e-5
+    )

@@ -1,0 +1,150 @@
+"""Guard: images in, verdicts out; nothing changes when a batch is refused."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+import tanl
+
+LABELS = ["red thing", "green thing", "blue thing"]
+CORPUS = [f"word{i}" for i in range(30)]
+
+
+def pictures(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [Image.fromarray(rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+@pytest.fixture
+def guard(tiny_backbone, tmp_path):
+    return tanl.Guard(tiny_backbone, LABELS, corpus=CORPUS, cache_dir=tmp_path, evidence=3)
+
+
+def test_detection_is_what_the_detector_says(guard):
+    images = pictures(9)
+    z = guard.encode(images)
+    expected = guard.detector.score(z)
+    detection = guard(images)
+    assert len(detection) == 9
+    assert torch.equal(detection.ood_score, expected)
+    assert torch.equal(detection.is_ood, expected > guard.detector.threshold)
+    probabilities = (guard.bank.logit_scale * z @ guard.bank.id_embeddings.T).softmax(1)
+    assert detection.label == [LABELS[i] for i in probabilities.argmax(1).tolist()]
+    torch.testing.assert_close(detection.id_probability, probabilities.max(1).values)
+    for i, verdict in enumerate(detection):
+        assert verdict == detection[i]
+        assert len(verdict.evidence) == (3 if verdict.is_ood else 0)
+    assert list(detection.evidence[int(detection.is_ood.int().argmax())][0]._fields) == [
+        "label",
+        "probability",
+        "is_negative",
+    ]
+
+
+def test_paths_images_and_pixels_are_the_same(guard, tmp_path):
+    images = pictures(5)
+    paths = []
+    for i, image in enumerate(images):
+        image.save(tmp_path / f"{i}.png")
+        paths.append(tmp_path / f"{i}.png")
+    mixed = [images[0], str(paths[1]), paths[2], images[3], paths[4]]
+    pixels = torch.stack([guard.backbone.preprocess(image) for image in images])
+    z = guard.encode(images)
+    assert torch.equal(guard.encode(mixed), z)
+    assert torch.equal(guard.encode(pixels), z)
+
+
+def test_single_images_are_a_stream_too(guard):
+    for image in pictures(4):
+        assert len(guard([image])) == 1
+
+
+@pytest.mark.parametrize("method", ["neglabel", "mcm", "max_logit", "energy"])
+def test_methods_by_name_score_first_and_decide_once_calibrated(tiny_backbone, tmp_path, method):
+    guard = tanl.Guard(tiny_backbone, LABELS, corpus=CORPUS, method=method, cache_dir=tmp_path)
+    assert guard.bank.num_negatives == (30 if method == "neglabel" else 0)
+    detection = guard(pictures(6))
+    assert detection.is_ood is None
+    assert detection[0].is_ood is None
+    assert detection.evidence == [()] * 6
+    threshold = guard.calibrate(pictures(25), tpr=0.9)
+    detection = guard(pictures(6))
+    assert torch.equal(detection.is_ood, detection.ood_score > threshold)
+
+
+def test_calibrate_leaves_the_stream_alone(guard):
+    before = str(guard.detector.state.state_dict())
+    guard.calibrate(pictures(25), tpr=0.9)
+    assert str(guard.detector.state.state_dict()) == before
+
+
+def test_method_may_be_a_function_of_the_bank(tiny_backbone, tmp_path):
+    guard = tanl.Guard(
+        tiny_backbone,
+        LABELS,
+        corpus=CORPUS,
+        cache_dir=tmp_path,
+        method=lambda bank: tanl.TANL(bank, **{**tanl.TANL.preset("official-script"), "num_selected": 7}),
+    )
+    assert len(guard.detector.selected) == 7
+    assert len(guard(pictures(3))) == 3
+
+
+def test_tanl_starts_from_noise_images(guard, tiny_backbone):
+    assert torch.equal(guard.detector.state.negative.embeddings, tanl.noise_embeddings(tiny_backbone))
+
+
+def test_wrap_takes_a_loaded_model(tiny_clip, tmp_path, guard):
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tiny_clip}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
+    wrapped = tanl.Guard.wrap(model, preprocess, tokenizer, LABELS, corpus=CORPUS, cache_dir=tmp_path)
+    images = pictures(6)
+    torch.testing.assert_close(wrapped(images).ood_score, guard(images).ood_score, atol=1e-5, rtol=1e-4)
+
+
+def test_reset_forgets_the_stream(guard):
+    images = pictures(8)
+    first = guard(images).ood_score
+    guard(pictures(20, seed=1))
+    guard.reset()
+    assert torch.equal(guard(images).ood_score, first)
+
+
+def test_refused_batches_leave_the_state_alone(guard, tmp_path):
+    broken, empty = tmp_path / "broken.png", tmp_path / "empty.png"
+    broken.write_bytes(b"\x89PNG and then nothing")
+    empty.write_bytes(b"")
+    good = pictures(1)[0]
+    before = str(guard.detector.state_dict())
+    for images, kind, message in (
+        ([good, broken], tanl.UnreadableImage, r"broken\.png"),
+        ([good, str(empty)], tanl.UnreadableImage, r"empty\.png.*empty"),
+        ([tmp_path / "missing.png"], tanl.UnreadableImage, r"missing\.png"),
+        ([], ValueError, "no images"),
+        (good, TypeError, "give a list of images"),
+        ("photo.jpg", TypeError, "give a list of images, not the one image 'photo.jpg'"),
+        ([good, 5], TypeError, "expected a PIL image, got int"),
+        (torch.full((2, 3, 32, 32), float("nan")), ValueError, "row 0 has a NaN"),
+    ):
+        with pytest.raises(kind, match=message):
+            guard(images)
+    assert str(guard.detector.state_dict()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"method": "tanel"}, ValueError, "no method 'tanel'; there are tanl, neglabel"),
+        ({"evidence": -1}, ValueError, "evidence must be at least 0"),
+        ({"corpus": None}, ValueError, "needs negative labels"),
+        ({"labels": []}, ValueError, "no ID labels"),
+        ({"labels": ["a", "a"]}, ValueError, "more than once"),
+    ],
+)
+def test_unusable_settings_are_refused(tiny_backbone, tmp_path, options, kind, message):
+    with pytest.raises(kind, match=message):
+        tanl.Guard(
+            tiny_backbone, **{"labels": LABELS, "corpus": CORPUS, "cache_dir": tmp_path, **options}
+        )

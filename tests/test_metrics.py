@@ -1,0 +1,79 @@
+"""OODMetrics against scikit-learn and cases done by hand."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import auc, precision_recall_curve, roc_auc_score, roc_curve
+
+import tanl
+
+
+def compute(scores, labels):
+    metrics = tanl.OODMetrics()
+    metrics.update(scores, labels)
+    return metrics.compute()
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 8])
+@pytest.mark.parametrize("seed", range(5))
+def test_equals_scikit_learn_with_and_without_ties(seed, decimals):
+    rng = np.random.default_rng(seed)
+    labels = np.where(rng.random(500) < 0.3, -1, rng.integers(0, 9, 500))
+    scores = (rng.normal(size=500) + (labels < 0)).round(decimals)
+    is_ood = labels < 0
+    found = compute(scores, labels)
+    assert found["AUROC"] == pytest.approx(roc_auc_score(is_ood, scores))
+    for name, positive, s in (("AUPR_OUT", is_ood, scores), ("AUPR_IN", ~is_ood, -scores)):
+        precision, recall, _ = precision_recall_curve(positive, s)
+        assert found[name] == pytest.approx(auc(recall, precision))
+    for name, positive, s in (("FPR95", is_ood, scores), ("FPR95_ID", ~is_ood, -scores)):
+        fpr, tpr, _ = roc_curve(positive, s, drop_intermediate=False)
+        assert found[name] == pytest.approx(fpr[np.argmax(tpr >= 0.95)])
+
+
+def test_perfect_and_useless_scores():
+    labels = [0] * 30 + [-1] * 10
+    perfect = compute([0.0] * 30 + [1.0] * 10, labels)
+    assert (perfect["AUROC"], perfect["FPR95"], perfect["FPR95_ID"]) == (1.0, 0.0, 0.0)
+    assert (perfect["AUPR_IN"], perfect["AUPR_OUT"]) == (1.0, 1.0)
+    useless = compute([0.5] * 40, labels)
+    assert (useless["AUROC"], useless["FPR95"], useless["FPR95_ID"]) == (0.5, 1.0, 1.0)
+
+
+def test_the_two_meanings_of_fpr95_differ():
+    # 20 OOD: 19 of them at 2, one at 0. 10 ID: nine at 1, one at 3.
+    found = compute([2] * 19 + [0] + [1] * 9 + [3], [-1] * 20 + [0] * 10)
+    assert found["FPR95"] == 0.1  # the threshold 2 catches 19 of 20 OOD and flags one ID of ten
+    assert found["FPR95_ID"] == 1.0  # accepting 10 of 10 ID takes threshold 3, which accepts every OOD
+
+
+def test_any_negative_label_is_ood_and_batches_merge():
+    whole = compute(torch.arange(6.0), torch.tensor([0, 3, -7, 2, -1, -1]))
+    first, second = tanl.OODMetrics(), tanl.OODMetrics()
+    first.update([0.0, 1.0, 2.0], [0, 3, -7])
+    second.update([3.0, 4.0, 5.0], [2, -1, -1])
+    first.merge_state(second)
+    assert first.compute() == whole
+    assert (whole["num_id"], whole["num_ood"]) == (3, 3)
+    first.reset()
+    with pytest.raises(ValueError, match="there are 0 and 0"):
+        first.compute()
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        ([1.0, 2.0], [0], "must both be"),
+        ([[1.0]], [[0]], "must both be"),
+        ([0.0, float("nan")], [0, -1], "score 1 is nan"),
+    ],
+)
+def test_refuses_what_it_cannot_count(scores, labels, message):
+    metrics = tanl.OODMetrics()
+    with pytest.raises(ValueError, match=message):
+        metrics.update(scores, labels)
+
+
+def test_needs_both_sides():
+    with pytest.raises(ValueError, match="there are 2 and 0"):
+        compute([0.0, 1.0], [0, 1])
