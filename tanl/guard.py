@@ -25,7 +25,9 @@ from .noise import noise_embeddings
 Images = Sequence[Image.Image | str | PathLike[str]] | Tensor
 Method = str | Callable[[LabelBank], Detector]
 
-_ENCODING_BATCH = 64
+# A processor keeps the activations of few images in its cache; an accelerator wants many at once.
+_CPU_ENCODING_BATCH = 16
+_ACCELERATOR_ENCODING_BATCH = 256
 METHODS: dict[str, type[Detector]] = {
     "tanl": TANL,
     "neglabel": NegLabel,
@@ -170,22 +172,14 @@ class Guard:
     def encode(self, images: Images) -> Tensor:
         """Embed images, ``[B, D]`` unit rows, without judging them."""
         if isinstance(images, Tensor):
-            return self.backbone.encode_images(images.to(self.backbone.device))
+            return self._encode_pixels(images)
         if isinstance(images, str | PathLike | Image.Image):
             raise TypeError(f"give a list of images, not the one image {images!r}")
         images = list(images)
         if not images:
             raise ValueError("no images; leave empty batches out")
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            pixels = list(pool.map(self._pixels, images))
-        return torch.cat(
-            [
-                self.backbone.encode_images(
-                    torch.stack(pixels[i : i + _ENCODING_BATCH]).to(self.backbone.device)
-                )
-                for i in range(0, len(pixels), _ENCODING_BATCH)
-            ]
-        )
+            return self._encode_pixels(torch.stack(list(pool.map(self._pixels, images))))
 
     @torch.no_grad()
     def detect_embeddings(self, z: Tensor) -> Detection:
@@ -222,6 +216,11 @@ class Guard:
         if method == "tanl":
             return TANL(self.bank, initial_ood=noise_embeddings(self.backbone))
         return METHODS[method](self.bank)
+
+    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+        device = self.backbone.device
+        size = _CPU_ENCODING_BATCH if device.type == "cpu" else _ACCELERATOR_ENCODING_BATCH
+        return torch.cat([self.backbone.encode_images(part.to(device)) for part in torch.split(pixels, size)])
 
     def _pixels(self, image: Image.Image | str | PathLike[str]) -> Tensor:
         if isinstance(image, str | PathLike):

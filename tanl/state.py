@@ -110,7 +110,7 @@ class ActivationRing:
         self._refresh()
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and numbers that `load_state_dict` resumes from bit for bit."""
+        """Tensors and numbers that `from_state_dict` goes on from bit for bit."""
         empty = self._mean.new_zeros(0, len(self._mean), dtype=torch.float32)
         return {
             "total": self._total,
@@ -119,14 +119,28 @@ class ActivationRing:
             "front": None if self._front is None else self._front.clone(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from `state_dict`."""
-        device = self._bank.device
-        self._total = int(state["total"])
-        self._rows = state["rows"].to(device).clone()
-        self._sums = list(state["sums"].to(device).clone())
-        self._front = None if state["front"] is None else state["front"].to(device).clone()
-        self._refresh()
+    @classmethod
+    def from_state_dict(cls, bank: LabelBank, capacity: int, state: dict[str, Any]) -> ActivationRing:
+        """A ring that goes on bit for bit where `state_dict` was taken.
+
+        Raises:
+            ValueError: a tensor does not fit the bank or the capacity.
+        """
+        ring = cls(bank, capacity)
+        ring._total = int(state["total"])
+        first = ring._first_block
+        expected = {
+            "rows": (ring._total - first * BLOCK, bank.dim),
+            "sums": (ring._blocks_from(first), bank.num_negatives),
+        }
+        for name, shape in expected.items():
+            if tuple(state[name].shape) != shape:
+                raise ValueError(f"the ring's {name} must be {list(shape)}, not {list(state[name].shape)}")
+        ring._rows = state["rows"].to(bank.device, copy=True)
+        ring._sums = list(state["sums"].to(bank.device, copy=True))
+        ring._front = None if state["front"] is None else state["front"].to(bank.device, copy=True)
+        ring._refresh()
+        return ring
 
     @property
     def _first_block(self) -> int:
@@ -149,32 +163,57 @@ class ActivationRing:
         self._mean = total / max(1, len(self))
 
 
+@dataclass
 class ActivationState:
     """All that TANL carries from batch to batch.
 
-    ``positive`` holds confident ID embeddings, ``negative`` confident OOD ones (with the noise they start
-    from), ``history`` the first-pass ID confidences of the last 20 000 images.
-
-    Args:
-        bank: the labels.
-        capacity: L, how many embeddings a ring holds.
-        seed: orders the ID labels of which the last L start the positive ring; None keeps their order.
-        initial_ood: ``[n, D]`` embeddings that start the negative ring, or None for an empty one.
+    Attributes:
+        positive: confident ID embeddings.
+        negative: confident OOD embeddings, after the known outliers that they start from.
+        history: first-pass ID confidences of the last 20 000 images, ``[n]``.
     """
 
-    def __init__(
-        self, bank: LabelBank, capacity: int, *, seed: int | None, initial_ood: Tensor | None
-    ) -> None:
-        self.positive = ActivationRing(bank, capacity)
-        self.negative = ActivationRing(bank, capacity)
-        self.history = torch.zeros(0, device=bank.device)
+    positive: ActivationRing
+    negative: ActivationRing
+    history: Tensor
+
+    @classmethod
+    def initial(
+        cls, bank: LabelBank, capacity: int, seed: int | None, initial_ood: Tensor | None
+    ) -> ActivationState:
+        """The state before a stream, its history empty.
+
+        Args:
+            bank: the labels.
+            capacity: L, how many embeddings a ring holds.
+            seed: orders the ID labels of which the last L start the positive ring; None keeps their order.
+            initial_ood: ``[n, D]`` embeddings that start the negative ring, or None for an empty one.
+        """
+        positive, negative = ActivationRing(bank, capacity), ActivationRing(bank, capacity)
         known = bank.id_embeddings
         if seed is not None:
             order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
             known = known[order.to(bank.device)]
-        self.positive.commit(self.positive.prepare(known[-capacity:]))
+        positive.commit(positive.prepare(known[-capacity:]))
         if initial_ood is not None:
-            self.negative.commit(self.negative.prepare(initial_ood))
+            negative.commit(negative.prepare(initial_ood))
+        return cls(positive, negative, torch.zeros(0, device=bank.device))
+
+    @classmethod
+    def from_state_dict(cls, bank: LabelBank, capacity: int, state: dict[str, Any]) -> ActivationState:
+        """A state that goes on bit for bit where `state_dict` was taken.
+
+        Raises:
+            ValueError: it is incomplete, or does not fit the bank or the capacity.
+        """
+        try:
+            return cls(
+                ActivationRing.from_state_dict(bank, capacity, state["positive"]),
+                ActivationRing.from_state_dict(bank, capacity, state["negative"]),
+                state["history"].to(bank.device, copy=True),
+            )
+        except KeyError as error:
+            raise ValueError(f"the stream's state lacks {error}") from error
 
     @property
     def relevance(self) -> Tensor:
@@ -186,15 +225,9 @@ class ActivationState:
         return torch.cat([self.history, confidences])[-HISTORY:]
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and numbers that `load_state_dict` resumes from bit for bit."""
+        """Tensors and numbers that `from_state_dict` goes on from bit for bit."""
         return {
             "positive": self.positive.state_dict(),
             "negative": self.negative.state_dict(),
             "history": self.history.clone(),
         }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from `state_dict`."""
-        self.positive.load_state_dict(state["positive"])
-        self.negative.load_state_dict(state["negative"])
-        self.history = state["history"].to(self.history.device).clone()

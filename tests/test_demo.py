@@ -1,0 +1,138 @@
+"""The demo: what it streams, what it says, and the picture that it writes."""
+
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from colour_backbone import COLOURS, ColourBackbone, paint
+from PIL import Image
+
+from tanl import Evidence, demo
+from tanl.cli import main
+from tanl.contact_sheet import Tile, contact_sheet
+from tanl.results import Result
+
+
+def write_pictograms(folder, rows):
+    lines = ["file,label,group,subgroup,set,coarse,split,concept,vendor,sha256"]
+    for index, (colour, set_name) in enumerate(rows):
+        path = paint(folder / "images" / "vendor" / f"{index}.png", colour)
+        lines.append(f"images/vendor/{path.name},{colour},g,s,{set_name},,seen,c{index},v,00")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_read_pictograms(tmp_path):
+    rows = [("red", "animals"), ("blue", "food"), ("green", "animal-faces"), ("white", "flags")]
+    pictograms = demo.read_pictograms(write_pictograms(tmp_path, rows))
+    assert [(item.label, item.is_id) for item in pictograms] == [
+        ("red", True),
+        ("blue", False),
+        ("white", False),
+    ]
+    assert all(item.path.is_file() for item in pictograms)
+
+
+def test_read_pictograms_that_ship_with_tanl():
+    pictograms = demo.read_pictograms()
+    counted = Counter(item.is_id for item in pictograms)
+    assert counted[True] >= 200
+    assert counted[False] >= 1000
+    assert all(item.path.is_file() for item in pictograms)
+
+
+@pytest.mark.parametrize(
+    ("count", "inside", "outside"), [(16, 8, 8), (17, 8, 9), (100, 30, 50), (60, 30, 30)]
+)
+def test_draw_stream_is_half_id_as_far_as_there_are_enough(count, inside, outside):
+    pictograms = [demo.Pictogram(Path(f"{i}.png"), "x", is_id=i < 30) for i in range(80)]
+    stream = demo.draw_stream(pictograms, count, random.Random(3))
+    assert Counter(item.is_id for item in stream) == {True: inside, False: outside}
+    assert len(set(stream)) == len(stream)
+    assert stream == demo.draw_stream(pictograms, count, random.Random(3))
+    assert stream != demo.draw_stream(pictograms, count, random.Random(4))
+
+
+def judged(is_id, is_ood, score=0.5, label="cat", truth="cat"):
+    evidence = (Evidence("spoon", 0.25, True),) if is_ood else ()
+    return demo.Judged(
+        demo.Pictogram(Path("x.png"), truth, is_id),
+        Result(Path("x.png"), label, 0.75, score, is_ood, evidence),
+    )
+
+
+def test_choose_examples_are_of_the_second_half_and_not_only_right_ones():
+    early = [judged(True, False), judged(False, True)] * 20
+    late = [judged(True, i % 2 == 0, i / 100) for i in range(20)] + [judged(False, True) for _ in range(20)]
+    inside, outside = demo.choose_examples(early + late, 10, random.Random(0))
+    assert len(inside) == len(outside) == 10
+    assert all(item in late for item in inside)
+    assert 0 < sum(item.is_right for item in inside) < 10
+
+
+def test_counts_are_honest():
+    items = [
+        judged(True, False, 0.1),
+        judged(True, False, 0.2, label="dog"),
+        judged(True, True, 0.6),
+        judged(False, True, 0.9, truth="spoon"),
+        judged(False, False, 0.15, truth="cat"),
+    ]
+    assert demo.counts(items) == (
+        "2 of 3 animals judged ID (2 by their right name), 1 of 2 others judged OOD; AUROC 66.7%, FPR95 66.7%"
+    )
+
+
+def test_demo(tmp_path, monkeypatch, capsys):
+    inside = [("red", "animals"), ("green", "animals")] * 15
+    outside = [("blue", "food"), ("yellow", "flags"), ("purple", "objects")] * 10
+    folder = write_pictograms(tmp_path / "pictograms", inside + outside)
+    shipped = demo.read_pictograms
+    monkeypatch.setattr(demo, "read_pictograms", lambda: shipped(folder))
+    monkeypatch.setattr("tanl.backbones.load_backbone", lambda name: ColourBackbone())
+    monkeypatch.setenv("TANL_CACHE", str(tmp_path / "cache"))
+
+    assert main(["demo", "--images", "60", "--out", str(tmp_path / "out" / "here")]) == 0
+    cold, err = capsys.readouterr()
+    assert err == ""
+    assert "2 animals: green, red" in cold
+    assert re.search(r"negatives  \d{5,6} nouns and adjectives of WordNet", cold)
+    assert "60 images, animals and others shuffled" in cold
+    assert re.search(
+        r"\d+ of 30 animals judged ID \(\d+ by their right name\), \d+ of 30 others judged OOD", cold
+    )
+    assert "kept in the cache for the next run" in cold
+    table = [line for line in cold.splitlines() if line.startswith("vendor/")]
+    assert len(table) == 16
+    assert sum(" OOD " in line for line in table) >= 8
+    for line in table:
+        assert line.endswith("%")
+        assert line.split()[1] in COLOURS
+    assert re.search(
+        r"image files to verdicts +\d+\.\d s  \(\d+ images/s; scoring is \d+% of the time\)", cold
+    )
+
+    picture = tmp_path / "out" / "here" / "verdicts.png"
+    assert f"The picture of this run: {picture}" in cold
+    with Image.open(picture) as sheet:
+        assert min(sheet.size) > 500
+
+    assert main(["demo", "--images", "60", "--out", str(tmp_path / "out")]) == 0
+    warm = capsys.readouterr().out
+    assert "(from the cache)" in warm
+    assert [line for line in warm.splitlines() if line.startswith("vendor/")] == table
+
+
+@pytest.mark.parametrize("count", [1, 7, 8])
+def test_contact_sheet_of_any_number_of_tiles(tmp_path, count):
+    image = paint(tmp_path / "red.png", "red")
+    tile = Tile(
+        image, "a name too long for its place on the card", True, 0.5, [("word " * 20, "12%")] * 9, True
+    )
+    sheet = contact_sheet([tile] * count, title="Title", lines=["one line"])
+    assert sheet.mode == "RGB"
+    assert sheet.height > sheet.width / 7
+    colours = {colour for _, colour in sheet.getcolors(1 << 20)}
+    assert len(colours) > 20
