@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import find_namespace_packages, find_packages, setup
+from setuptools import find_packages, setup
 
 EXTRAS = {
     "parquet": ["pyarrow>=14"],
@@ -27,9 +27,7 @@ EXTRAS = {
 
 packages = find_packages(include=["tanl", "tanl.*"])
 packages += ["tanl.corpora", "tanl.benchmarks"]
-packages += [
-    f"tanl.benchmarks.{name}" for name in find_namespace_packages("benchmarks", include=["pictograms*"])
-]
+packages += [f"tanl.benchmarks.{name}" for name in find_packages("benchmarks")]
 
 setup(
     name="tanl",
@@ -45,7 +43,7 @@ setup(
     install_requires=[
         "numpy>=1.24",
         "open_clip_torch>=2.26",
-        "Pillow>=10",
+        "Pillow>=10.1",
         "safetensors>=0.4.3",
         "scipy>=1.10",
         "torch>=2.2",

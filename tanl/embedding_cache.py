@@ -1,4 +1,4 @@
-"""Text embeddings on disk, so that a corpus is encoded once for a backbone and a template."""
+"""Embeddings on disk, so that a corpus or a folder of images is encoded once for a backbone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,37 +37,62 @@ def cached_text_embeddings(
     """Embeddings of prompts ``[n, D]`` (unit rows, float32), read from the cache or encoded and kept there.
 
     The key is the SHA-256 of the backbone's fingerprint and of all prompts in order, so that other weights,
-    templates or words never meet. A file is written beside its place and moved into it, whole. A damaged file
-    or a folder that cannot be written is warned of, and the embeddings are computed.
+    templates or words never meet; see `cached_embeddings`.
     """
-    digest = hashlib.sha256(backbone.fingerprint.encode())
-    digest.update("\0".join(prompts).encode())
-    key = digest.hexdigest()
-    path = Path(cache_dir or default_cache_dir()) / "text" / f"{key}.safetensors"
-    found = _read(path, key)
+    return cached_embeddings(
+        lambda: backbone.encode_texts(prompts, progress=progress, title=title),
+        kind="text",
+        key=(backbone.fingerprint, *prompts),
+        about={"backbone": backbone.name, "title": title, "first_prompt": prompts[0]},
+        cache_dir=cache_dir,
+    ).to(backbone.device)
+
+
+def cached_embeddings(
+    compute: Callable[[], Tensor],
+    *,
+    kind: str,
+    key: Sequence[str],
+    about: dict[str, str],
+    cache_dir: str | PathLike[str] | None = None,
+) -> Tensor:
+    """What ``compute`` gives, read from the cache or kept there.
+
+    A file is written beside its place and moved into it, whole. A damaged file or a folder that cannot be
+    written is warned of, and the embeddings are computed.
+
+    Args:
+        compute: gives the embeddings ``[n, D]``.
+        kind: the folder inside the cache.
+        key: all that the embeddings depend on, the backbone's fingerprint first.
+        about: notes for a person who looks into the file.
+        cache_dir: None is the user's cache folder (`default_cache_dir`).
+    """
+    digest = hashlib.sha256("\0".join(key).encode()).hexdigest()
+    path = Path(cache_dir or default_cache_dir()) / kind / f"{digest}.safetensors"
+    found = _read(path, digest)
     if found is not None:
-        return found.to(backbone.device)
-    embeddings = backbone.encode_texts(prompts, progress=progress, title=title)
-    about = {"key": key, "backbone": backbone.name, "title": title, "first_prompt": prompts[0]}
+        return found
+    embeddings = compute()
     try:
-        _write(path, embeddings, about)
+        _write(path, embeddings, {**about, "key": digest})
     except OSError as error:
-        warnings.warn(f"text embeddings could not be kept in {path.parent}: {error}", stacklevel=2)
+        warnings.warn(f"{kind} embeddings could not be kept in {path.parent}: {error}", stacklevel=3)
     return embeddings
 
 
-def _read(path: Path, key: str) -> Tensor | None:
+def _read(path: Path, digest: str) -> Tensor | None:
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-            if (file.metadata() or {}).get("key") == key:
+            if (file.metadata() or {}).get("key") == digest:
                 embeddings: Tensor = file.get_tensor("embeddings")
                 return embeddings
             reason = "it holds other embeddings"
     except (SafetensorError, OSError) as error:
         reason = str(error)
-    warnings.warn(f"{path} cannot be used ({reason}); it is computed and written again", stacklevel=3)
+    warnings.warn(f"{path} cannot be used ({reason}); it is computed and written again", stacklevel=4)
     return None
 
 

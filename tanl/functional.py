@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-TILE_COLUMNS = 8192
-TILE_ROWS = 64
+TILE_LABELS = 2048
+TILE_ROWS = 96
 OTSU_GRID = 100
 # exp(75) / (1 + exp(75)) is 1 in float32, and 100 000 such terms still add up without overflow.
 _LARGEST_EXPONENT = 75.0
@@ -69,11 +69,11 @@ def negative_share(id_logits: Tensor, negative_logits: Tensor, step: int) -> Ten
 
 
 def row_lse(z: Tensor, labels: Tensor, scale: float) -> Tensor:
-    """Log-sum-exp of ``scale * z @ labels.T`` along the labels, ``[B]``, a tile of columns at a time."""
+    """Log-sum-exp of ``scale * z @ labels.T`` along the labels, ``[B]``, a tile of labels at a time."""
     total = torch.full((len(z),), -torch.inf, dtype=z.dtype, device=z.device)
-    scaled = z * scale
-    for start in range(0, len(labels), TILE_COLUMNS):
-        total = torch.logaddexp(total, (scaled @ labels[start : start + TILE_COLUMNS].T).logsumexp(dim=1))
+    scaled = (z * scale).T
+    for start in range(0, len(labels), TILE_LABELS):
+        total = torch.logaddexp(total, (labels[start : start + TILE_LABELS] @ scaled).logsumexp(dim=0))
     return total
 
 
@@ -106,8 +106,9 @@ def activation_sums(z: Tensor, labels: Tensor, num_id: int, scale: float, weight
     """Weighted sums over rows of the negative labels' activations.
 
     The activation of a row is ``softmax(scale * z @ labels.T)[num_id:]``, the softmax taken over all labels.
-    Rows are taken 64 at a time. Each tile of exponentials keeps a maximum of its own, so one pass over the
-    labels gives the exponentials, their sum, and then, from the kept tiles, the weighted sums.
+    At most 96 rows are taken at a time, in even parts. Each tile of exponentials keeps a maximum of its own,
+    so one pass over the labels gives the exponentials, their sum, and then, from the kept tiles, the weighted
+    sums.
 
     Args:
         z: ``[n, D]``.
@@ -119,30 +120,28 @@ def activation_sums(z: Tensor, labels: Tensor, num_id: int, scale: float, weight
     Returns:
         ``[G, M]``: ``sum_b weights[g, b] * activation_b``.
     """
-    sums = torch.zeros(len(weights), len(labels), dtype=z.dtype, device=z.device)
-    starts = range(0, len(labels), TILE_COLUMNS)
-    tiles = [
-        torch.empty(
-            min(TILE_ROWS, len(z)), min(TILE_COLUMNS, len(labels) - start), dtype=z.dtype, device=z.device
-        )
-        for start in starts
-    ]
-    for first in range(0, len(z), TILE_ROWS):
-        rows = z[first : first + TILE_ROWS] * scale
-        kept = [tile[: len(rows)] for tile in tiles]
-        maxima = torch.empty(len(starts), len(rows), dtype=z.dtype, device=z.device)
+    sums = torch.zeros(len(labels), len(weights), dtype=z.dtype, device=z.device)
+    parts = torch.split(labels, TILE_LABELS)
+    kept: list[Tensor] = []
+    chunks = -(-len(z) // TILE_ROWS)
+    for rows, weight in zip(z.chunk(chunks), weights.chunk(chunks, dim=1), strict=True):
+        count = len(rows)
+        columns = (rows * scale).T  # labels x rows is the faster product
+        if not kept or kept[0].shape[1] != count:
+            kept = [part.new_empty(len(part), count) for part in parts]
+        maxima = torch.empty(len(parts), count, dtype=z.dtype, device=z.device)
         totals = torch.empty_like(maxima)
-        for t, start in enumerate(starts):
-            torch.mm(rows, labels[start : start + TILE_COLUMNS].T, out=kept[t])
-            torch.amax(kept[t], dim=1, out=maxima[t])
-            torch.sum(kept[t].sub_(maxima[t, :, None]).exp_(), dim=1, out=totals[t])
+        for t, part in enumerate(parts):
+            torch.mm(part, columns, out=kept[t])
+            torch.amax(kept[t], dim=0, out=maxima[t])
+            torch.sum(kept[t].sub_(maxima[t]).exp_(), dim=0, out=totals[t])
         lse = (maxima + totals.log()).logsumexp(dim=0)
-        factors = (maxima - lse).exp()  # [tiles, rows]: from a tile's own maximum to probabilities
-        for t, start in enumerate(starts):
-            share = weights[:, first : first + TILE_ROWS] * factors[t]
-            columns = sums[:, start : start + TILE_COLUMNS]
-            torch.addmm(columns, share, kept[t], out=columns)
-    return sums[:, num_id:]
+        factors = (maxima - lse).exp()  # [tiles, b]: from a tile's own maximum to probabilities
+        for t, tile in enumerate(kept):
+            share = (weight * factors[t]).T
+            into = sums[t * TILE_LABELS : (t + 1) * TILE_LABELS]
+            torch.addmm(into, tile, share, out=into)
+    return sums[num_id:].T
 
 
 def otsu_threshold(scores: Tensor) -> float:

@@ -25,9 +25,6 @@ from .noise import noise_embeddings
 Images = Sequence[Image.Image | str | PathLike[str]] | Tensor
 Method = str | Callable[[LabelBank], Detector]
 
-# A processor keeps the activations of few images in its cache; an accelerator wants many at once.
-_CPU_ENCODING_BATCH = 16
-_ACCELERATOR_ENCODING_BATCH = 256
 METHODS: dict[str, type[Detector]] = {
     "tanl": TANL,
     "neglabel": NegLabel,
@@ -172,14 +169,15 @@ class Guard:
     def encode(self, images: Images) -> Tensor:
         """Embed images, ``[B, D]`` unit rows, without judging them."""
         if isinstance(images, Tensor):
-            return self._encode_pixels(images)
+            return self.backbone.encode_images(images.to(self.backbone.device))
         if isinstance(images, str | PathLike | Image.Image):
             raise TypeError(f"give a list of images, not the one image {images!r}")
         images = list(images)
         if not images:
             raise ValueError("no images; leave empty batches out")
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            return self._encode_pixels(torch.stack(list(pool.map(self._pixels, images))))
+            pixels = torch.stack(list(pool.map(self._pixels, images)))
+        return self.backbone.encode_images(pixels.to(self.backbone.device))
 
     @torch.no_grad()
     def detect_embeddings(self, z: Tensor) -> Detection:
@@ -216,11 +214,6 @@ class Guard:
         if method == "tanl":
             return TANL(self.bank, initial_ood=noise_embeddings(self.backbone))
         return METHODS[method](self.bank)
-
-    def _encode_pixels(self, pixels: Tensor) -> Tensor:
-        device = self.backbone.device
-        size = _CPU_ENCODING_BATCH if device.type == "cpu" else _ACCELERATOR_ENCODING_BATCH
-        return torch.cat([self.backbone.encode_images(part.to(device)) for part in torch.split(pixels, size)])
 
     def _pixels(self, image: Image.Image | str | PathLike[str]) -> Tensor:
         if isinstance(image, str | PathLike):

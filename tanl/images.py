@@ -164,11 +164,11 @@ def read_images(
         paths: image files.
         transform: applied to each image in the threads (for example ``backbone.preprocess``), so that
             full-size photographs do not pile up; its result is yielded in place of the image.
-        workers: threads; by default the number of cores, at most four.
+        workers: threads; by default the number of cores, at most 16.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    workers = workers or min(4, os.cpu_count() or 1)
+    workers = workers or min(16, os.cpu_count() or 1)
 
     def read(path: Path) -> object:
         try:

@@ -16,8 +16,23 @@ HISTORY = 20_000
 
 
 @dataclass(frozen=True)
+class RingPlan:
+    """What a push needs to know before it can be made, see `ActivationRing.plan`."""
+
+    rows: Tensor  # [n, D]: what is pushed
+    earlier: Tensor  # [e, D], e <= 8: older rows whose activations are needed once more
+    weights: (
+        Tensor  # [G, n + e]: evicted at once, one row a block, then the front block's part if there is one
+    )
+    blocks: range  # the blocks that new rows go to
+    front_less_evicted: (
+        bool | None
+    )  # how the front block's sum is made: less its evicted rows, or anew; None: as is
+
+
+@dataclass(frozen=True)
 class RingUpdate:
-    """What one push will change in a ring; made by `ActivationRing.prepare`, nothing is changed before `commit`."""
+    """What one push will change in a ring; nothing is changed before `ActivationRing.commit`."""
 
     rows: Tensor  # [n, D]
     mean: Tensor  # [M], float64: the mean activation of the new rows
@@ -55,46 +70,43 @@ class ActivationRing:
         """The ring's embeddings, oldest first, ``[len(ring), D]``."""
         return self._rows[len(self._rows) - len(self) :]
 
-    def prepare(self, rows: Tensor) -> RingUpdate:
-        """Compute what pushing ``rows [n, D]`` (n >= 1) will change, in one pass over the label matrix."""
+    def plan(self, rows: Tensor) -> RingPlan:
+        """Which activations pushing ``rows [n, D]`` will need, and in which sums."""
         old, new = self._total, self._total + len(rows)
         kept_from = max(0, new - self.capacity)
         front = kept_from // BLOCK
         number = torch.arange(old, new, device=rows.device)
-        weights = [(number < front * BLOCK).to(rows.dtype)]  # rows that are evicted again at once
+        weights = [number < front * BLOCK]  # rows that are evicted again at once
         blocks = range(max(front, old // BLOCK), (new - 1) // BLOCK + 1)
-        weights += [(number // BLOCK == b).to(rows.dtype) for b in blocks]
+        weights += [number // BLOCK == b for b in blocks]
+        if kept_from == front * BLOCK:  # the front block is whole
+            return RingPlan(rows, rows[:0], torch.stack(weights).to(rows.dtype), blocks, None)
 
+        evicted = range(front * BLOCK, kept_from)
+        remaining = range(kept_from, min((front + 1) * BLOCK, new))
+        recomputed = min(evicted, remaining, key=len)
         first_row = self._first_block * BLOCK
-        evicted = (front * BLOCK, kept_from)
-        remaining = (kept_from, min((front + 1) * BLOCK, new))
-        recomputed = evicted if evicted[1] - evicted[0] <= remaining[1] - remaining[0] else remaining
-        partial = evicted[1] > evicted[0]
-        earlier = self._rows[recomputed[0] - first_row : max(0, min(recomputed[1], old) - first_row)]
-        if not partial:
-            earlier = earlier[:0]
-        stacked = torch.zeros(len(weights) + partial, len(rows) + len(earlier), device=rows.device)
-        stacked[: len(weights), : len(rows)] = torch.stack(weights)
-        if partial:
-            stacked[-1, : len(rows)] = (number >= recomputed[0]) & (number < recomputed[1])
-            stacked[-1, len(rows) :] = 1
+        earlier = self._rows[recomputed.start - first_row : max(0, min(recomputed.stop, old) - first_row)]
+        stacked = torch.zeros(len(weights) + 1, len(rows) + len(earlier), device=rows.device)
+        stacked[:-1, : len(rows)] = torch.stack(weights)
+        stacked[-1, : len(rows)] = (number >= recomputed.start) & (number < recomputed.stop)
+        stacked[-1, len(rows) :] = 1
+        return RingPlan(rows, earlier, stacked, blocks, recomputed == evicted)
 
-        bank = self._bank
-        sums = activation_sums(
-            torch.cat([rows, earlier]), bank.embeddings, bank.num_id, bank.logit_scale, stacked
-        )
-        added = {b: sums[1 + i] for i, b in enumerate(blocks)}
-        kept_of_front = None
-        if partial:
-            kept_of_front = sums[-1].clone()
-            if recomputed == evicted:
-                whole = self._block_sum(front, added.get(front))
-                kept_of_front = (whole - kept_of_front).clamp_(min=0)
-        mean = sums[: len(weights)].sum(dim=0, dtype=torch.float64) / len(rows)
-        return RingUpdate(rows, mean, added, kept_of_front)
+    def update(self, plan: RingPlan, sums: Tensor) -> RingUpdate:
+        """What a plan's push will change, from the weighted sums of activations ``[G, M]`` that it asked for."""
+        added = {b: sums[1 + i] for i, b in enumerate(plan.blocks)}
+        front = None
+        if plan.front_less_evicted is not None:
+            front = sums[-1].clone()
+            if plan.front_less_evicted:
+                block = max(0, self._total + len(plan.rows) - self.capacity) // BLOCK
+                front = (self._block_sum(block, added.get(block)) - front).clamp_(min=0)
+        mean = sums[: 1 + len(plan.blocks)].sum(dim=0, dtype=torch.float64) / len(plan.rows)
+        return RingUpdate(plan.rows, mean, added, front)
 
     def commit(self, update: RingUpdate) -> None:
-        """Take over what `prepare` computed."""
+        """Take over an update."""
         first = self._first_block
         rows = torch.cat([self._rows, update.rows])
         for b, added in update.sums.items():
@@ -168,11 +180,13 @@ class ActivationState:
     """All that TANL carries from batch to batch.
 
     Attributes:
+        bank: the labels.
         positive: confident ID embeddings.
         negative: confident OOD embeddings, after the known outliers that they start from.
         history: first-pass ID confidences of the last 20 000 images, ``[n]``.
     """
 
+    bank: LabelBank
     positive: ActivationRing
     negative: ActivationRing
     history: Tensor
@@ -194,10 +208,9 @@ class ActivationState:
         if seed is not None:
             order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
             known = known[order.to(bank.device)]
-        positive.commit(positive.prepare(known[-capacity:]))
-        if initial_ood is not None:
-            negative.commit(negative.prepare(initial_ood))
-        return cls(positive, negative, torch.zeros(0, device=bank.device))
+        state = cls(bank, positive, negative, torch.zeros(0, device=bank.device))
+        state.commit(*state.prepare(known[-capacity:], known[:0] if initial_ood is None else initial_ood))
+        return state
 
     @classmethod
     def from_state_dict(cls, bank: LabelBank, capacity: int, state: dict[str, Any]) -> ActivationState:
@@ -208,6 +221,7 @@ class ActivationState:
         """
         try:
             return cls(
+                bank,
                 ActivationRing.from_state_dict(bank, capacity, state["positive"]),
                 ActivationRing.from_state_dict(bank, capacity, state["negative"]),
                 state["history"].to(bank.device, copy=True),
@@ -219,6 +233,35 @@ class ActivationState:
     def relevance(self) -> Tensor:
         """How much more OOD than ID samples activate each negative label, ``[M]`` in float64."""
         return self.negative.mean - self.positive.mean
+
+    def prepare(self, id_rows: Tensor, ood_rows: Tensor) -> tuple[RingUpdate | None, RingUpdate | None]:
+        """Compute what pushing confident rows ``[n, D]`` will change, in one pass over the label matrix.
+
+        Returns:
+            The updates of the positive and of the negative ring; None for one that gets no rows.
+        """
+        pushes = [(self.positive, id_rows), (self.negative, ood_rows)]
+        plans = [(ring, ring.plan(rows)) if len(rows) else None for ring, rows in pushes]
+        planned = [plan for _, plan in filter(None, plans)]
+        if not planned:
+            return None, None
+        sums = activation_sums(
+            torch.cat([part for plan in planned for part in (plan.rows, plan.earlier)]),
+            self.bank.embeddings,
+            self.bank.num_id,
+            self.bank.logit_scale,
+            torch.block_diag(*(plan.weights for plan in planned)),  # type: ignore[no-untyped-call]
+        )
+        parts = iter(torch.split(sums, [len(plan.weights) for plan in planned]))
+        updates = [None if entry is None else entry[0].update(entry[1], next(parts)) for entry in plans]
+        return updates[0], updates[1]
+
+    def commit(self, positive: RingUpdate | None, negative: RingUpdate | None) -> None:
+        """Take over what `prepare` computed."""
+        if positive is not None:
+            self.positive.commit(positive)
+        if negative is not None:
+            self.negative.commit(negative)
 
     def extended_history(self, confidences: Tensor) -> Tensor:
         """The history with ``confidences [B]`` at its end, cut to its last 20 000."""

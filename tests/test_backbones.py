@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 import tanl
+from tanl.backbones import mini
+from tanl.backbones.folding import fold_batch_norms
 from tanl.noise import noise_images
 
 TEXTS = ["The nice dog.", "a", "This is a very long, detailed and colourful photo.", "The nice dog."]
@@ -92,7 +94,11 @@ def test_unusable_pixels_are_refused(tiny_backbone, pixels, kind, message):
 
 @pytest.mark.parametrize(
     ("texts", "kind", "message"),
-    [([], ValueError, "no texts"), ("dog", TypeError, "list of strings, not 'dog'"), ([1], TypeError, "strings")],
+    [
+        ([], ValueError, "no texts"),
+        ("dog", TypeError, "list of strings, not 'dog'"),
+        ([1], TypeError, "strings"),
+    ],
 )
 def test_unusable_texts_are_refused(tiny_backbone, texts, kind, message):
     with pytest.raises(kind, match=message):
@@ -122,7 +128,9 @@ def test_backbone_that_cannot_be_fetched_points_to_mini(monkeypatch, caplog):
         raise RuntimeError("Failed to download weights\nmore lines")
 
     monkeypatch.setattr(open_clip, "create_model_and_transforms", offline)
-    with pytest.raises(tanl.BackboneError, match=r"Failed to download weights \(load_backbone\(\"mini\"\)") as e:
+    with pytest.raises(
+        tanl.BackboneError, match=r"Failed to download weights \(load_backbone\(\"mini\"\)"
+    ) as e:
         tanl.load_backbone("ViT-B-16/openai")
     assert "\n" not in str(e.value)
     assert not caplog.records
@@ -143,3 +151,62 @@ def test_noise_is_five_kinds_scaled_to_one_and_seeded():
     assert abs(float(gaussian.mean()) - 0.5) < 0.1
     assert len(poisson.unique()) < 30  # whole numbers, scaled
     assert float(gamma.mean()) < 0.35  # a long tail to the right
+
+
+def convolutions():
+    nn = torch.nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)
+            self.shared, self.shared_norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+            self.alone = nn.BatchNorm2d(8, affine=False)
+
+        def forward(self, x):
+            x = self.norm(self.first(x)).relu()
+            y = self.shared(x)
+            return self.alone(self.shared_norm(y) + y)
+
+    torch.manual_seed(0)
+    net = Net()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            if module.affine:
+                module.weight.data.uniform_(0.5, 2)
+                module.bias.data.normal_()
+    return net.eval()
+
+
+def test_folding_keeps_the_function_and_what_others_read():
+    net = convolutions()
+    x = torch.randn(2, 3, 9, 9)
+    expected = net(x)
+    assert fold_batch_norms(net) == 1  # the second convolution is read twice, the last norm follows none
+    assert isinstance(net.norm, torch.nn.Identity)
+    torch.testing.assert_close(net(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_folding_leaves_alone_what_cannot_be_traced():
+    class Dynamic(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.norm(x) if x.sum() > 0 else x
+
+    assert fold_batch_norms(Dynamic().eval()) == 0
+    assert fold_batch_norms(torch.nn.Linear(2, 2)) == 0
+
+
+def test_mini_is_folded_and_agrees_with_plain_open_clip():
+    backbone = tanl.load_backbone("mini")
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in backbone.model.visual.modules())
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{mini.PATH}")
+    pixels = torch.rand(3, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model.eval().encode_image(pixels, normalize=True)
+    torch.testing.assert_close(backbone.encode_images(pixels), expected, atol=1e-5, rtol=0)

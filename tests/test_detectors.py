@@ -68,15 +68,20 @@ def test_calibrate_sets_what_predict_uses(detector, stream):
     assert float((scores <= threshold).float().mean()) >= 0.8
 
 
-def test_explain_gives_the_most_probable_negatives(detector, bank):
+def test_explain_gives_the_most_probable_of_the_negatives_it_scores_with(bank):
     z = unit(70, 16, seed=4)
-    found = detector.explain(z, k=3)
-    probabilities = (20 * z @ bank.embeddings.T).softmax(1)[:, bank.num_id :]
-    best = probabilities.topk(3, dim=1)
-    for row, evidence in enumerate(found):
-        assert [e.label for e in evidence] == [bank.negative_names[i] for i in best.indices[row].tolist()]
-        assert [e.probability for e in evidence] == pytest.approx(best.values[row].tolist(), rel=1e-4)
-        assert all(e.is_negative for e in evidence)
+    for method, used in (
+        (tanl.NegLabel(bank, num_negatives=None, seed=3), bank.negative_names),
+        (tanl.NegLabel(bank, num_negatives=30), bank.mined(30).negative_names),
+        (tanl_detector(bank), tanl_detector(bank).selected),
+    ):
+        rows = torch.stack([bank.negative_embeddings[bank.negative_names.index(name)] for name in used])
+        logits = 20 * z @ torch.cat([bank.id_embeddings, rows]).T
+        best = logits.softmax(1)[:, bank.num_id :].topk(3, dim=1)
+        for row, evidence in enumerate(method.explain(z, k=3)):
+            assert [e.label for e in evidence] == [used[i] for i in best.indices[row].tolist()]
+            assert [e.probability for e in evidence] == pytest.approx(best.values[row].tolist(), rel=1e-4)
+            assert all(e.is_negative for e in evidence)
 
 
 def test_explain_without_negatives_gives_id_labels(bank):
@@ -92,7 +97,11 @@ BAD_EMBEDDINGS = {
     "wrong D": (lambda: unit(3, 15), ValueError, r"D = 15, but the label bank has D = 16"),
     "one dimension": (lambda: unit(16), ValueError, r"one embedding is z\[None\]"),
     "empty batch": (lambda: torch.zeros(0, 16), ValueError, "is empty"),
-    "NaN": (lambda: unit(3, 16).index_fill(0, torch.tensor([1]), float("nan")), ValueError, "row 1 has a NaN"),
+    "NaN": (
+        lambda: unit(3, 16).index_fill(0, torch.tensor([1]), float("nan")),
+        ValueError,
+        "row 1 has a NaN",
+    ),
     "infinite": (lambda: unit(3, 16) * torch.tensor([[1.0], [1.0], [float("inf")]]), ValueError, "row 2 has"),
     "not unit": (lambda: 3 * unit(2, 16), ValueError, r"row 0 has norm 3, not 1; normalise"),
     "zero row": (lambda: torch.zeros(1, 16), ValueError, "has norm 0"),

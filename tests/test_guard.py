@@ -145,6 +145,4 @@ def test_refused_batches_leave_the_state_alone(guard, tmp_path):
 )
 def test_unusable_settings_are_refused(tiny_backbone, tmp_path, options, kind, message):
     with pytest.raises(kind, match=message):
-        tanl.Guard(
-            tiny_backbone, **{"labels": LABELS, "corpus": CORPUS, "cache_dir": tmp_path, **options}
-        )
+        tanl.Guard(tiny_backbone, **{"labels": LABELS, "corpus": CORPUS, "cache_dir": tmp_path, **options})

@@ -53,7 +53,9 @@ def test_build_encodes_a_corpus_once_whatever_the_labels(tmp_path):
     again = build(backbone, tmp_path, labels=("cloud",))
     assert len(backbone.encoded) == 2 + 5 + 1
     assert "domestic dog" in again.negative_names
-    assert torch.equal(again.embeddings, build(CountingBackbone(), tmp_path / "new", labels=("cloud",)).embeddings)
+    assert torch.equal(
+        again.embeddings, build(CountingBackbone(), tmp_path / "new", labels=("cloud",)).embeddings
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,23 @@ from hypothesis import strategies as st
 
 import tanl
 from conftest import unit
+from tanl import state
 from tanl.functional import activation_sums
-from tanl.state import BLOCK, ActivationRing
+from tanl.state import BLOCK, ActivationRing, ActivationState
 
 
 def activations(bank, z):
     """The formula, on all labels at once, in float64."""
     logits = bank.logit_scale * z.double() @ bank.embeddings.double().T
     return logits.softmax(dim=1)[:, bank.num_id :]
+
+
+def prepare(ring, rows):
+    """One ring's update alone, as `ActivationState.prepare` makes it."""
+    other = ActivationRing(ring._bank, 5)
+    update, nothing = ActivationState(ring._bank, ring, other, torch.zeros(0)).prepare(rows, rows[:0])
+    assert nothing is None
+    return update
 
 
 def small_bank(seed=1):
@@ -31,7 +40,7 @@ def test_ring_keeps_the_last_rows_and_their_mean(capacity, pushes):
     for i, count in enumerate(pushes):
         rows = unit(count, 8, seed=i)
         before = ring.state_dict()
-        update = ring.prepare(rows)
+        update = prepare(ring, rows)
         assert str(ring.state_dict()) == str(before)
         torch.testing.assert_close(update.mean, activations(bank, rows).mean(0), atol=1e-6, rtol=1e-4)
         ring.commit(update)
@@ -52,11 +61,31 @@ def test_ring_prepares_a_push_with_at_most_half_a_block_recomputed(monkeypatch):
         seen.append(len(z))
         return activation_sums(z, *arguments)
 
-    monkeypatch.setattr("tanl.state.activation_sums", counted)
+    monkeypatch.setattr(state, "activation_sums", counted)
     pushed = [40, *range(1, 40), 1, 1, 1]
     for i, count in enumerate(pushed):
-        ring.commit(ring.prepare(unit(count, 8, seed=i)))
+        ring.commit(prepare(ring, unit(count, 8, seed=i)))
     assert max(rows - new for rows, new in zip(seen, pushed, strict=True)) <= BLOCK // 2
+
+
+def test_both_rings_are_prepared_in_one_pass(monkeypatch):
+    bank = small_bank()
+    passes = []
+
+    def counted(z, *arguments):
+        passes.append(len(z))
+        return activation_sums(z, *arguments)
+
+    monkeypatch.setattr(state, "activation_sums", counted)
+    both = ActivationState.initial(bank, 20, None, unit(15, 8))
+    assert passes == [3 + 15]
+    ids, outliers = unit(9, 8, seed=5), unit(13, 8, seed=6)
+    both.commit(*both.prepare(ids, outliers))
+    assert len(passes) == 2
+    for ring, rows in ((both.positive, ids), (both.negative, torch.cat([unit(15, 8), outliers])[-20:])):
+        rows = torch.cat([bank.id_embeddings, rows]) if ring is both.positive else rows
+        torch.testing.assert_close(ring.mean, activations(bank, rows).mean(0), atol=1e-6, rtol=1e-4)
+    assert both.prepare(ids[:0], ids[:0]) == (None, None)
 
 
 def test_ring_does_not_drift_over_many_pushes():
@@ -64,7 +93,7 @@ def test_ring_does_not_drift_over_many_pushes():
     ring = ActivationRing(bank, 33)
     rows = unit(5000, 8, seed=3)
     for start in range(0, 5000, 7):
-        ring.commit(ring.prepare(rows[start : start + 7]))
+        ring.commit(prepare(ring, rows[start : start + 7]))
     torch.testing.assert_close(ring.mean, activations(bank, rows[-33:]).mean(0), atol=1e-7, rtol=1e-5)
 
 
@@ -72,11 +101,11 @@ def test_ring_resumes_bit_for_bit():
     bank = small_bank()
     first = ActivationRing(bank, 37)
     for i, count in enumerate((20, 30, 9)):
-        first.commit(first.prepare(unit(count, 8, seed=i)))
+        first.commit(prepare(first, unit(count, 8, seed=i)))
     second = ActivationRing.from_state_dict(bank, 37, first.state_dict())
     for i, count in enumerate((1, 13, 50)):
         for ring in (first, second):
-            ring.commit(ring.prepare(unit(count, 8, seed=10 + i)))
+            ring.commit(prepare(ring, unit(count, 8, seed=10 + i)))
         assert torch.equal(first.mean, second.mean)
         assert torch.equal(first.embeddings, second.embeddings)
 
@@ -86,7 +115,7 @@ def test_ring_memory_is_the_blocks_of_its_capacity(capacity):
     bank = small_bank()
     ring = ActivationRing(bank, capacity)
     for i in range(30):
-        ring.commit(ring.prepare(unit(29, 8, seed=i)))
+        ring.commit(prepare(ring, unit(29, 8, seed=i)))
     state = ring.state_dict()
     assert len(state["rows"]) < capacity + BLOCK
     assert len(state["sums"]) <= (capacity + BLOCK - 2) // BLOCK + 1

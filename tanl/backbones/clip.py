@@ -13,6 +13,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+# A processor keeps the activations of few images in its cache; an accelerator wants many at once.
+_CPU_BATCH = 8
+_ACCELERATOR_BATCH = 256
+
 
 class ClipBackbone:
     """A CLIP-like model with its preprocessing and tokenizer.
@@ -49,7 +53,7 @@ class ClipBackbone:
         self.name = name
         self.model: Any = model.eval()
         self._preprocess = preprocess
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
 
     @cached_property
     def fingerprint(self) -> str:
@@ -86,7 +90,7 @@ class ClipBackbone:
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """Pixels ``[B, 3, H, W]`` to unit embeddings ``[B, D]``, float32.
+        """Pixels ``[B, 3, H, W]`` to unit embeddings ``[B, D]``, float32; any B, in batches that suit the device.
 
         Raises:
             TypeError: pixels are no floating tensor.
@@ -103,7 +107,9 @@ class ClipBackbone:
         if pixels.device != self.device:
             raise ValueError(f"pixels are on {pixels.device}, but {self.name} is on {self.device}")
         dtype = next(self.model.parameters()).dtype
-        return normalize(self.model.encode_image(pixels.to(dtype)).float(), dim=1)
+        size = _CPU_BATCH if pixels.device.type == "cpu" else _ACCELERATOR_BATCH
+        features = [self.model.encode_image(part.to(dtype)).float() for part in torch.split(pixels, size)]
+        return normalize(torch.cat(features), dim=1)
 
     @torch.no_grad()
     def encode_texts(
@@ -119,7 +125,7 @@ class ClipBackbone:
             raise TypeError(f"texts must be a list of strings, not {texts!r:.80}")
         if not texts:
             raise ValueError("no texts to encode")
-        tokens = torch.cat([self._tokenizer(list(texts[i : i + 4096])) for i in range(0, len(texts), 4096)])
+        tokens = torch.cat([self.tokenizer(list(texts[i : i + 4096])) for i in range(0, len(texts), 4096)])
         order = self._lengths(tokens).sort(stable=True).indices
         rows: list[Tensor] = []
         with tqdm(total=len(texts), desc=f"Embedding {title}", unit="texts", disable=not progress) as bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from ..labels import LabelBank
 
 
 class Evidence(NamedTuple):
-    """A label that an image resembles, with its share of the softmax over all labels."""
+    """A label that an image resembles, with its probability; see `Detector.explain`."""
 
     label: str
     probability: float
@@ -98,10 +99,10 @@ class Detector:
 
     @torch.no_grad()
     def explain(self, z: Tensor, k: int = 5) -> list[tuple[Evidence, ...]]:
-        """The ``k`` negative labels that each image activates most, with their probabilities.
+        """The ``k`` negative labels that count most against each image, with their probabilities.
 
-        Probabilities are the softmax over all labels at the bank's logit scale. A bank without negatives
-        gives ID labels.
+        Probabilities are the softmax over the labels that the method scores with, at the bank's logit scale:
+        the ID labels and its negatives. A method without negatives gives ID labels.
 
         Args:
             z: ``[B, D]``.
@@ -112,22 +113,25 @@ class Detector:
         """
         z = self._checked(z)
         whole_number(k, "k", at_least=1)
-        bank = self.bank
-        first = bank.num_id if bank.num_negatives else 0
-        k = min(k, len(bank.names) - first)
+        names, embeddings = self._negatives()
+        ids = self.bank.id_embeddings
+        labels = torch.cat([ids, embeddings])
+        first = self.bank.num_id if len(embeddings) else 0
+        names = names if len(embeddings) else self.bank.id_names
+        k = min(k, len(labels) - first)
         result: list[tuple[Evidence, ...]] = []
-        for start in range(0, len(z), TILE_ROWS):
-            logits = (z[start : start + TILE_ROWS] * bank.logit_scale) @ bank.embeddings.T
+        for rows in torch.split(z * self.bank.logit_scale, TILE_ROWS):
+            logits = rows @ labels.T
             best = logits[:, first:].topk(k, dim=1)
             probabilities = (best.values - logits.logsumexp(dim=1, keepdim=True)).exp()
             for columns, values in zip(best.indices.tolist(), probabilities.tolist(), strict=True):
-                result.append(
-                    tuple(
-                        Evidence(bank.names[first + column], value, first > 0)
-                        for column, value in zip(columns, values, strict=True)
-                    )
-                )
+                found = zip(columns, values, strict=True)
+                result.append(tuple(Evidence(names[i], value, first > 0) for i, value in found))
         return result
+
+    def _negatives(self) -> tuple[Sequence[str], Tensor]:
+        """Names and embeddings ``[K, D]`` of the negatives that the method scores with; none by default."""
+        return (), self.bank.embeddings[:0]
 
     def reset(self) -> None:
         """Forget the stream; the threshold that `calibrate` set stays. Nothing to do for a stateless method."""

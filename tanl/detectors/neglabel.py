@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,14 +40,18 @@ class NegLabel(Detector):
         self.num_negatives = num_negatives
         self.groups = groups
         self.seed = seed
-        self._negatives = used.negative_embeddings
+        order = torch.arange(used.num_negatives)
         if seed is not None:
-            order = torch.randperm(len(self._negatives), generator=torch.Generator().manual_seed(seed))
-            self._negatives = self._negatives[order.to(bank.device)]
+            order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(seed))]
+        self._names = [used.negative_names[i] for i in order.tolist()]
+        self._embeddings = used.negative_embeddings[order.to(bank.device)]
+
+    def _negatives(self) -> tuple[Sequence[str], Tensor]:
+        return self._names, self._embeddings
 
     def _scores(self, z: Tensor) -> Tensor:
         bank = self.bank
-        return grouped_negative_share(z, bank.id_embeddings, self._negatives, bank.logit_scale, self.groups)
+        return grouped_negative_share(z, bank.id_embeddings, self._embeddings, bank.logit_scale, self.groups)
 
     def _settings(self) -> dict[str, Any]:
         return {"num_negatives": self.num_negatives, "groups": self.groups, "seed": self.seed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,10 +111,7 @@ class TANL(Detector):
     def __call__(self, z: Tensor) -> Tensor:
         """Score a batch of the stream, ``[B, D] -> [B]``, and learn from its confident images."""
         ahead = self._advance(self._checked(z))
-        if ahead.positive is not None:
-            self.state.positive.commit(ahead.positive)
-        if ahead.negative is not None:
-            self.state.negative.commit(ahead.negative)
+        self.state.commit(ahead.positive, ahead.negative)
         self.state.history = ahead.history
         self._running = ahead.threshold
         return ahead.scores
@@ -135,11 +133,15 @@ class TANL(Detector):
         threshold = 1 - ahead.threshold if self._calibrated is None else self._calibrated
         return ahead.scores > threshold
 
+    def _negatives(self) -> tuple[Sequence[str], Tensor]:
+        chosen = self._selected(self.state.relevance)
+        names = self.bank.negative_names
+        return [names[i] for i in chosen.tolist()], self.bank.negative_embeddings[chosen]
+
     @property
     def selected(self) -> list[str]:
         """The negative labels that the stream activates most, as the next batch's first pass will use them."""
-        names = self.bank.negative_names
-        return [names[i] for i in self._selected(self.state.relevance).tolist()]
+        return list(self._negatives()[0])
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on bit for bit: tensors, numbers and strings."""
@@ -187,8 +189,7 @@ class TANL(Detector):
         threshold = otsu_threshold(history)
         confident_id = confidence > threshold + self.gap * (1 - threshold)
         confident_ood = confidence < threshold - self.gap * threshold
-        positive = state.positive.prepare(z[confident_id]) if bool(confident_id.any()) else None
-        negative = state.negative.prepare(z[confident_ood]) if bool(confident_ood.any()) else None
+        positive, negative = state.prepare(z[confident_id], z[confident_ood])
         positive_mean, negative_mean = state.positive.mean, state.negative.mean
         if positive is not None:
             positive_mean = self.alpha * positive_mean + (1 - self.alpha) * positive.mean

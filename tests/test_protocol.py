@@ -1,0 +1,144 @@
+"""The benchmark protocol and its bootstrap, on cases small enough to work out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tanl import OODMetrics
+from tanl.benchmarks.bootstrap import (
+    METRICS,
+    interval,
+    mean_of_sets,
+    resample_counts,
+    resampled_metrics,
+)
+from tanl.benchmarks.protocol import ORDERS, StreamScores, run_stream, stream_order
+from tanl.detectors import Detector
+
+
+class Recorder(Detector):
+    """Scores an image by its only coordinate and remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[float]] = []
+        self.resets = 0
+
+    def __call__(self, z: Tensor) -> Tensor:
+        self.batches.append(z[:, 0].tolist())
+        return z[:, 0]
+
+    def reset(self) -> None:
+        self.resets += 1
+
+
+def images(*values: float) -> Tensor:
+    return torch.tensor(values)[:, None]
+
+
+def point(scores: StreamScores) -> list[float]:
+    metrics = OODMetrics()
+    metrics.update(scores.id, np.zeros(len(scores.id)))
+    metrics.update(scores.ood, np.full(len(scores.ood), -1))
+    computed = metrics.compute()
+    return [computed[name] for name in METRICS]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("num_id", "num_ood"), [(1, 1), (5, 3), (63, 100)])
+def test_order_is_a_permutation_that_the_seed_decides(order: str, num_id: int, num_ood: int) -> None:
+    positions = stream_order(num_id, num_ood, order, 7)  # type: ignore[arg-type]
+    assert sorted(positions.tolist()) == list(range(num_id + num_ood))
+    assert torch.equal(positions, stream_order(num_id, num_ood, order, 7))  # type: ignore[arg-type]
+    if num_id > 20:
+        assert not torch.equal(positions, stream_order(num_id, num_ood, order, 8))  # type: ignore[arg-type]
+
+
+def test_order_puts_one_part_first() -> None:
+    assert set(stream_order(20, 30, "id-first", 0)[:20].tolist()) == set(range(20))
+    assert set(stream_order(20, 30, "ood-first", 0)[:30].tolist()) == set(range(20, 50))
+    assert stream_order(20, 30, "id-first", 0)[:20].tolist() != list(range(20))
+    assert 0 < (stream_order(20, 30, "shuffled", 0)[:20] < 20).sum() < 20
+
+
+def test_stream_comes_in_batches_and_scores_go_back_to_their_images() -> None:
+    detector = Recorder()
+    id_images, ood_images = images(0.0, 0.1, 0.2), images(1.0, 1.1, 1.2, 1.3)
+    scores = run_stream(detector, id_images, ood_images, order="shuffled", seed=3, batch_size=3)
+    assert scores.id.tolist() == id_images[:, 0].double().tolist()
+    assert scores.ood.tolist() == ood_images[:, 0].double().tolist()
+    assert [len(batch) for batch in detector.batches] == [3, 3, 1]
+    merged = torch.cat([id_images, ood_images])[:, 0]
+    shown = [value for batch in detector.batches for value in batch]
+    assert shown == merged[stream_order(3, 4, "shuffled", 3)].tolist()
+
+
+def test_state_is_new_for_each_stream() -> None:
+    detector = Recorder()
+    for count in (1, 2):
+        run_stream(detector, images(0.0), images(1.0), order="id-first", seed=0, batch_size=8)
+        assert detector.resets == count
+
+
+@pytest.mark.parametrize(
+    ("id_images", "ood_images", "order", "batch_size", "message"),
+    [
+        (images(), images(1.0), "shuffled", 1, "there are 0 and 1"),
+        (images(1.0), images(), "shuffled", 1, "there are 1 and 0"),
+        (images(1.0), images(1.0), "sorted", 1, "no order 'sorted'"),
+        (images(1.0), images(1.0), "shuffled", 0, "batch_size must be at least 1, not 0"),
+    ],
+)
+def test_stream_refused(
+    id_images: Tensor, ood_images: Tensor, order: str, batch_size: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_stream(
+            Recorder(),
+            id_images.reshape(-1, 1),
+            ood_images.reshape(-1, 1),
+            order=order,  # type: ignore[arg-type]
+            seed=0,
+            batch_size=batch_size,
+        )
+
+
+def test_metrics_by_hand() -> None:
+    """20 ID scores 1..20 and 4 OOD scores: 95 % of ID are kept at 19, all 4 OOD are caught at 10."""
+    scores = StreamScores(np.arange(1.0, 21), np.array([10.0, 19.0, 19.5, 30.0]))
+    ones = [np.ones((1, len(part)), np.int64) for part in scores]
+    auroc, fpr95, fpr95_id = resampled_metrics(scores, *ones)[0]
+    assert auroc == pytest.approx((9.5 + 18.5 + 19 + 20) / 80)
+    assert fpr95 == 11 / 20
+    assert fpr95_id == 2 / 4
+
+
+@pytest.mark.parametrize("num_id", [1, 19, 20, 21, 101])
+@pytest.mark.parametrize("levels", [2, 7, 10_000])
+def test_unit_counts_give_what_the_metrics_class_gives(num_id: int, levels: int) -> None:
+    generator = np.random.default_rng(num_id)
+    scores = StreamScores(
+        generator.integers(0, levels, num_id) / levels, generator.integers(0, levels, 63) / levels + 0.2
+    )
+    ones = [np.ones((1, len(part)), np.int64) for part in scores]
+    assert resampled_metrics(scores, *ones)[0] == pytest.approx(point(scores))
+
+
+def test_resamples_are_those_of_repeated_images() -> None:
+    generator = np.random.default_rng(0)
+    scores = StreamScores(generator.normal(0, 1, 30), generator.normal(1, 1, 41).round(1))
+    id_counts, ood_counts = (resample_counts(len(part), 20, generator) for part in scores)
+    assert (id_counts.sum(axis=1) == 30).all()
+    assert (ood_counts.sum(axis=1) == 41).all()
+    got = resampled_metrics(scores, id_counts, ood_counts)
+    for row, id_count, ood_count in zip(got, id_counts, ood_counts, strict=True):
+        repeated = StreamScores(np.repeat(scores.id, id_count), np.repeat(scores.ood, ood_count))
+        assert row == pytest.approx(point(repeated))
+
+
+def test_interval_and_mean_of_sets() -> None:
+    samples = np.arange(101.0) / 100
+    assert interval(samples) == pytest.approx((0.025, 0.975))
+    assert mean_of_sets([np.zeros((4, 3)), np.ones((4, 3))]) == pytest.approx(np.full((4, 3), 0.5))
