@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,13 +57,22 @@ class _CausalTextBackbone(ClipBackbone):
         return tokens.argmax(dim=1) + 1
 
     def _encode_tokens(self, tokens: Tensor) -> Tensor:
-        tower, length = self.model.text, int(self._lengths(tokens).max())
-        mask = tower.attn_mask
-        tower.attn_mask = mask[:length, :length]
-        try:
-            return super()._encode_tokens(tokens[:, :length])
-        finally:
-            tower.attn_mask = mask
+        return encode_tokens(self.model.text, tokens[:, : int(self._lengths(tokens).max())])
+
+
+def encode_tokens(tower: Any, tokens: Tensor) -> Tensor:
+    """A causal text tower's embeddings of rows ``[n, L]`` shorter than its context, ``[n, D]``.
+
+    open_clip's mask has the size of the whole context, so it is cut for the call. What follows a row's
+    end-of-text token cannot reach it: this is exact.
+    """
+    mask, length = tower.attn_mask, tokens.shape[1]
+    tower.attn_mask = mask[:length, :length]
+    try:
+        embeddings: Tensor = tower(tokens)
+    finally:
+        tower.attn_mask = mask
+    return embeddings
 
 
 def _parts(name: str) -> tuple[str, str | None]:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tanl.backbones.mini.teacher import TEMPLATES, TextCorpus
+from tanl.backbones.open_clip import encode_tokens
 
 RELATION_TEMPERATURE = 0.05
 _CHUNKS = 4
@@ -68,20 +69,6 @@ def pad_rows(rows: Sequence[Sequence[int]]) -> Tensor:
     for position, row in enumerate(rows):
         tokens[position, : len(row)] = torch.tensor(row)
     return tokens
-
-
-def encode_tokens(tower: open_clip.transformer.TextTransformer, tokens: Tensor) -> Tensor:
-    """The tower's embeddings of rows shorter than its context: its causal mask is cut for the call.
-
-    Causal attention makes this exact: what follows a row's end token can't reach it.
-    """
-    mask, length = tower.attn_mask, tokens.shape[1]
-    tower.attn_mask = mask[:length, :length]
-    try:
-        embeddings: Tensor = tower(tokens)
-    finally:
-        tower.attn_mask = mask
-    return embeddings
 
 
 def encode_rows(
