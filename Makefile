@@ -19,7 +19,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/.installed: setup.py pyproject.toml MANIFEST.in
+$(VENV)/.installed: setup.py pyproject.toml MANIFEST.in $(wildcard tanl/kernels/native/*.cpp tanl/kernels/native/*.inc)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable .
 	touch $@

@@ -2,17 +2,22 @@
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 EXTRAS = {
+    "bench": ["matplotlib>=3.7"],
+    "faiss": ["faiss-cpu>=1.8"],
     "parquet": ["pyarrow>=14"],
     "test": [
+        "faiss-cpu>=1.8",
         "hypothesis>=6.90",
+        "matplotlib>=3.7",
         "mypy>=1.11",
         "pyarrow>=14",
         "pytest>=8",
         "ruff>=0.6",
         "scikit-learn>=1.4",
+        "triton>=3; platform_system == 'Linux'",  # its kernels are tested without a GPU
         "types-tqdm",
     ],
     # What remaking the shipped artefacts needs: the embedded model and the pictogram images.
@@ -29,6 +34,28 @@ packages = find_packages(include=["tanl", "tanl.*"])
 packages += ["tanl.corpora", "tanl.benchmarks"]
 packages += [f"tanl.benchmarks.{name}" for name in find_packages("benchmarks")]
 
+# The CPU kernels: a plain C library without Python or torch in it, loaded with ctypes. Optional: without a compiler
+# that takes it, installation goes on, and torch does the same work. Instruction sets are chosen at run time, so
+# no flag names a processor.
+fused = Extension(
+    "tanl.kernels.native._fused",
+    sources=["tanl/kernels/native/fused.cpp"],
+    depends=["tanl/kernels/native/variant.inc"],
+    language="c++",
+    extra_compile_args=[
+        "-std=c++17",
+        "-O3",
+        "-pthread",
+        "-ffp-contract=fast",
+        "-ffinite-math-only",
+        "-fno-math-errno",
+        "-fno-signed-zeros",
+        "-fno-trapping-math",
+    ],
+    extra_link_args=["-pthread"],
+    optional=True,
+)
+
 setup(
     name="tanl",
     version="0.1.0",
@@ -40,6 +67,7 @@ setup(
     packages=packages,
     package_dir={"tanl.corpora": "corpora", "tanl.benchmarks": "benchmarks"},
     include_package_data=True,
+    ext_modules=[fused],
     install_requires=[
         "numpy>=1.24",
         "open_clip_torch>=2.26",

@@ -10,15 +10,21 @@ _NORM_TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
 def unit_embeddings(
-    z: Tensor, what: str, *, dim: int | None = None, device: torch.device | None = None
+    z: Tensor,
+    what: str,
+    *,
+    dim: int | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Check embeddings and give them as float32, detached from any graph.
+    """Check embeddings and give them as float32 (or ``dtype``), detached from any graph.
 
     Args:
         z: ``[n, D]``, floating point, unit rows, n >= 1.
         what: what to call them in an error.
         dim: the D that is wanted.
         device: the device that is wanted.
+        dtype: what to give them as.
 
     Raises:
         TypeError: not a tensor, or not of a floating dtype.
@@ -43,7 +49,7 @@ def unit_embeddings(
         raise ValueError(
             f"{what} is on {z.device}, but the label bank is on {device}; move one with .to(...)"
         )
-    norms = torch.linalg.vector_norm(z.float(), dim=1)
+    norms = torch.linalg.vector_norm(z, dim=1, dtype=torch.promote_types(z.dtype, torch.float32))
     off = (norms - 1).abs() > _NORM_TOLERANCE.get(z.dtype, 1e-3)
     off |= ~norms.isfinite()
     if bool(off.any()):
@@ -54,7 +60,7 @@ def unit_embeddings(
             f"{what}: row {row} has norm {float(norms[row]):.4g}, not 1; "
             "normalise with torch.nn.functional.normalize(z, dim=1)"
         )
-    return z.detach().float()
+    return z.detach().to(dtype)
 
 
 def whole_number(value: int, name: str, *, at_least: int) -> int:

@@ -2,7 +2,7 @@
 
 Notation: ``z [B, D]`` image embeddings, ``T [C, D]`` ID label embeddings, ``N [M, D]`` negative label
 embeddings, all of unit norm; ``s`` the logit scale. Every score is an OOD score: higher = more OOD.
-Products are tiled, so that no function ever holds ``[B, C + M]`` at once.
+Sums over all labels are the work of `tanl.kernels`; no function ever holds ``[B, C + M]`` at once.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-TILE_LABELS = 2048
-TILE_ROWS = 96
+from . import kernels
+
 OTSU_GRID = 100
-# exp(75) / (1 + exp(75)) is 1 in float32, and 100 000 such terms still add up without overflow.
-_LARGEST_EXPONENT = 75.0
+_SPARE_BYTES = 128 << 20
+_spare: list[kernels.StoredExponentials] = []  # the last pass's memory, for the next one; at most one entry
 
 
 def mcm_score(cosines: Tensor, temperature: float = 1.0) -> Tensor:
@@ -56,25 +56,7 @@ def negative_share(id_logits: Tensor, negative_logits: Tensor, step: int) -> Ten
     Returns:
         ``[B]`` in [0, 1]. One cumulative sum: O(K) a row.
     """
-    reference = id_logits.logsumexp(dim=1, keepdim=True)
-    ratio = (negative_logits - reference).clamp(max=_LARGEST_EXPONENT).exp()  # [B, K]
-    if step == 0:
-        total = ratio.sum(dim=1)
-        return total / (1 + total)
-    if step > 1:
-        ratio = torch.nn.functional.pad(ratio, (0, -ratio.shape[1] % step))
-        ratio = ratio.view(len(ratio), -1, step).sum(dim=2)
-    prefix = ratio.cumsum(dim=1)
-    return (prefix / (1 + prefix)).mean(dim=1)
-
-
-def row_lse(z: Tensor, labels: Tensor, scale: float) -> Tensor:
-    """Log-sum-exp of ``scale * z @ labels.T`` along the labels, ``[B]``, a tile of labels at a time."""
-    total = torch.full((len(z),), -torch.inf, dtype=z.dtype, device=z.device)
-    scaled = (z * scale).T
-    for start in range(0, len(labels), TILE_LABELS):
-        total = torch.logaddexp(total, (labels[start : start + TILE_LABELS] @ scaled).logsumexp(dim=0))
-    return total
+    return kernels.prefix_share(id_logits.logsumexp(dim=1), negative_logits, step)
 
 
 def grouped_negative_share(
@@ -95,53 +77,54 @@ def grouped_negative_share(
         ``[B]`` in [0, 1].
     """
     size = len(negatives) // groups
-    id_lse = row_lse(z, id_labels, scale)
+    id_lse = kernels.row_lse(z, id_labels, scale)
     shares = [
-        torch.sigmoid(row_lse(z, negatives[g * size : (g + 1) * size], scale) - id_lse) for g in range(groups)
+        torch.sigmoid(kernels.row_lse(z, negatives[g * size : (g + 1) * size], scale) - id_lse)
+        for g in range(groups)
     ]
     return torch.stack(shares).mean(dim=0)
 
 
-def activation_sums(z: Tensor, labels: Tensor, num_id: int, scale: float, weights: Tensor) -> Tensor:
-    """Weighted sums over rows of the negative labels' activations.
+def activation_sums(
+    z: Tensor, labels: Tensor, num_id: int, scale: float, segments: kernels.Segments
+) -> Tensor:
+    """Sums of the negative labels' activations over segments of rows.
 
     The activation of a row is ``softmax(scale * z @ labels.T)[num_id:]``, the softmax taken over all labels.
-    At most 96 rows are taken at a time, in even parts. Each tile of exponentials keeps a maximum of its own,
-    so one pass over the labels gives the exponentials, their sum, and then, from the kept tiles, the weighted
-    sums.
+    One pass over the labels gives the exponentials, their sum, and then, from what was kept, the sums. Where the
+    backend would rather not keep them (on a GPU beyond D / 2 rows) the product is made twice; where they do
+    not fit into its memory, the rows are taken in even parts.
 
     Args:
-        z: ``[n, D]``.
+        z: ``[n, D]``, n >= 1.
         labels: ``[C + M, D]``, the ID labels first.
         num_id: C.
         scale: the logit scale.
-        weights: ``[G, n]``.
+        segments: ranges ``(first, last + 1)`` of rows of z; they may overlap.
 
     Returns:
-        ``[G, M]``: ``sum_b weights[g, b] * activation_b``.
+        ``[G, M]`` float32: for every segment the sum of its rows' activations.
     """
-    sums = torch.zeros(len(labels), len(weights), dtype=z.dtype, device=z.device)
-    parts = torch.split(labels, TILE_LABELS)
-    kept: list[Tensor] = []
-    chunks = -(-len(z) // TILE_ROWS)
-    for rows, weight in zip(z.chunk(chunks), weights.chunk(chunks, dim=1), strict=True):
-        count = len(rows)
-        columns = (rows * scale).T  # labels x rows is the faster product
-        if not kept or kept[0].shape[1] != count:
-            kept = [part.new_empty(len(part), count) for part in parts]
-        maxima = torch.empty(len(parts), count, dtype=z.dtype, device=z.device)
-        totals = torch.empty_like(maxima)
-        for t, part in enumerate(parts):
-            torch.mm(part, columns, out=kept[t])
-            torch.amax(kept[t], dim=0, out=maxima[t])
-            torch.sum(kept[t].sub_(maxima[t]).exp_(), dim=0, out=totals[t])
-        lse = (maxima + totals.log()).logsumexp(dim=0)
-        factors = (maxima - lse).exp()  # [tiles, b]: from a tile's own maximum to probabilities
-        for t, tile in enumerate(kept):
-            share = (weight * factors[t]).T
-            into = sums[t * TILE_LABELS : (t + 1) * TILE_LABELS]
-            torch.addmm(into, tile, share, out=into)
-    return sums[num_id:].T
+    at_once = kernels.stored_rows(z, labels)
+    if at_once == 0:
+        lse = kernels.row_lse(z, labels, scale)
+        return kernels.segment_colsum(z, labels, scale, lse, segments)[:, num_id:]
+    parts = -(-len(z) // at_once)
+    start, sums = 0, None
+    for rows in z.chunk(parts):
+        part = [(_within(first, start, rows), _within(stop, start, rows)) for first, stop in segments]
+        stored = kernels.exp_store(rows, labels, scale, out=_spare.pop() if _spare else None)
+        added = kernels.segment_colsum_stored(stored, part)
+        sums = added if sums is None else sums.add_(added)
+        start += len(rows)
+        if not _spare and stored.values.nbytes <= _SPARE_BYTES:
+            _spare.append(stored)
+    assert sums is not None, "there is a row"
+    return sums[:, num_id:]
+
+
+def _within(bound: int, start: int, rows: Tensor) -> int:
+    return min(max(bound - start, 0), len(rows))
 
 
 def otsu_threshold(scores: Tensor) -> float:
@@ -158,15 +141,10 @@ def otsu_threshold(scores: Tensor) -> float:
         The threshold; 0.5 where no grid value splits the scores (as when all of them are equal).
     """
     grid = torch.arange(0, 1, 1 / OTSU_GRID, dtype=torch.float32)[:OTSU_GRID]
-    values = scores.detach().float().cpu()
-    bins = torch.bucketize(values, grid, right=True)  # score >= grid[k] exactly where bin > k
-    exact = values.double()
-    moments = torch.stack(
-        [
-            torch.bincount(bins, weights=w, minlength=OTSU_GRID + 1)
-            for w in (torch.ones_like(exact), exact, exact**2)
-        ]
-    )  # [3, 101]: count, sum, sum of squares
+    values = scores.detach().float()
+    moments = kernels.otsu_histogram(
+        values, grid.to(values.device)
+    ).cpu()  # [3, 101]: count, sum, sum of squares
     below = moments.cumsum(dim=1)[:, :OTSU_GRID]
     above = moments.sum(dim=1, keepdim=True) - below
     spread = _scatter(below) + _scatter(above)
@@ -180,13 +158,3 @@ def _scatter(moments: Tensor) -> Tensor:
     count, total, squares = moments
     spread: Tensor = squares - total**2 / count.clamp(min=1)
     return spread
-
-
-def stable_topk(values: Tensor, k: int) -> Tensor:
-    """Indices ``[min(k, M)]`` of the largest of values ``[M]``, largest first; equal ones keep their order."""
-    k = min(k, len(values))
-    smallest = values.topk(k).values[-1]
-    candidates = (values >= smallest).nonzero()[:, 0]
-    order = values[candidates].sort(descending=True, stable=True).indices
-    top: Tensor = candidates[order[:k]]
-    return top

@@ -28,9 +28,11 @@ class LabelBank:
 
     Args:
         names: C + M label names, the ID labels first. No name occurs twice.
-        embeddings: ``[C + M, D]``, unit rows in the same order; kept as float32 on their device.
+        embeddings: ``[C + M, D]``, unit rows in the same order; kept on their device.
         num_id: C, at least 1. M may be 0 for methods that use no negatives.
         logit_scale: s, what cosines are multiplied by (CLIP: 100).
+        dtype: what they are kept as: float32, or float16 for half the memory. Products accumulate in float32
+            either way; docs/speed.md says what half precision does to scores.
 
     Raises:
         TypeError: names that are not strings, embeddings that are not a floating tensor.
@@ -39,19 +41,27 @@ class LabelBank:
     """
 
     def __init__(
-        self, names: Sequence[str], embeddings: Tensor, *, num_id: int, logit_scale: float = 100.0
+        self,
+        names: Sequence[str],
+        embeddings: Tensor,
+        *,
+        num_id: int,
+        logit_scale: float = 100.0,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         names = _checked_names(names, "label")
+        if dtype not in (torch.float32, torch.float16):
+            raise ValueError(f"dtype must be torch.float32 or torch.float16, not {dtype!r}")
         whole_number(num_id, "num_id", at_least=1)
         if num_id > len(names):
             raise ValueError(f"num_id is {num_id}, but there are only {len(names)} labels")
         if not 0 < logit_scale < float("inf"):
             raise ValueError(f"logit_scale must be positive and finite, not {logit_scale}")
-        embeddings = unit_embeddings(embeddings, "label embeddings")
+        embeddings = unit_embeddings(embeddings, "label embeddings", dtype=dtype)
         if len(embeddings) != len(names):
             raise ValueError(f"{len(names)} names, but {len(embeddings)} embeddings; give one row a name")
         self.names = names
-        self.embeddings = embeddings.detach()
+        self.embeddings = embeddings.contiguous()
         self.num_id = num_id
         self.logit_scale = float(logit_scale)
 
@@ -65,6 +75,7 @@ class LabelBank:
         templates: Mapping[str, str] | None = None,
         cache_dir: str | PathLike[str] | None = None,
         progress: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> LabelBank:
         """Embed class names and a corpus of negative labels with a backbone.
 
@@ -79,6 +90,7 @@ class LabelBank:
                 keeps its default. ID labels take the noun's.
             cache_dir: where embeddings are kept; None is the user's cache folder (``TANL_CACHE``).
             progress: show progress bars.
+            dtype: what the embeddings are kept as, float32 or float16.
 
         Raises:
             TypeError, ValueError: labels or corpus are unusable; the message names the offending one.
@@ -87,7 +99,9 @@ class LabelBank:
         merged = _checked_templates(templates)
         id_embeddings = backbone.encode_texts([merged["noun"].format(name) for name in id_names])
         if corpus is None:
-            return cls(id_names, id_embeddings, num_id=len(id_names), logit_scale=backbone.logit_scale)
+            return cls(
+                id_names, id_embeddings, num_id=len(id_names), logit_scale=backbone.logit_scale, dtype=dtype
+            )
         words = corpus if isinstance(corpus, Corpus) else Corpus.load(corpus)
         kept = words.without(id_names)
         embeddings = cached_text_embeddings(
@@ -104,6 +118,7 @@ class LabelBank:
             torch.cat([id_embeddings, embeddings[rows]]),
             num_id=len(id_names),
             logit_scale=backbone.logit_scale,
+            dtype=dtype,
         )
 
     @property
@@ -133,26 +148,41 @@ class LabelBank:
 
     @property
     def id_embeddings(self) -> Tensor:
-        """``[C, D]``."""
-        return self.embeddings[: self.num_id]
+        """``[C, D]`` float32."""
+        return self.embeddings[: self.num_id].float()
 
     @property
     def negative_embeddings(self) -> Tensor:
-        """``[M, D]``."""
+        """``[M, D]``, as they are kept: float32 or float16."""
         return self.embeddings[self.num_id :]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the embeddings are kept as: float32 or float16."""
+        return self.embeddings.dtype
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of names, embeddings, C and the logit scale: two banks score alike when it is the same."""
-        digest = hashlib.sha256(repr((self.num_id, self.logit_scale, tuple(self.embeddings.shape))).encode())
+        kept_as = (self.num_id, self.logit_scale, tuple(self.embeddings.shape), str(self.dtype))
+        digest = hashlib.sha256(repr(kept_as).encode())
         digest.update("\0".join(self.names).encode())
         digest.update(self.embeddings.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
-    def to(self, device: torch.device | str) -> LabelBank:
-        """The same labels with their embeddings on another device."""
+    def to(self, device: torch.device | str | None = None, *, dtype: torch.dtype | None = None) -> LabelBank:
+        """The same labels with their embeddings on another device, or kept as another dtype.
+
+        Args:
+            device: where to; None leaves them where they are.
+            dtype: float32 or float16; None leaves them as they are.
+        """
         return LabelBank(
-            self.names, self.embeddings.to(device), num_id=self.num_id, logit_scale=self.logit_scale
+            self.names,
+            self.embeddings.to(self.device if device is None else device),
+            num_id=self.num_id,
+            logit_scale=self.logit_scale,
+            dtype=self.dtype if dtype is None else dtype,
         )
 
     def mined(self, count: int) -> LabelBank:
@@ -168,22 +198,24 @@ class LabelBank:
         negatives = self.negative_embeddings
         similarity = torch.cat(
             [
-                torch.quantile(negatives[i : i + _MINING_ROWS] @ self.id_embeddings.T, MINING_QUANTILE, dim=1)
-                for i in range(0, len(negatives), _MINING_ROWS)
+                torch.quantile(part.float() @ self.id_embeddings.T, MINING_QUANTILE, dim=1)
+                for part in torch.split(negatives, _MINING_ROWS)
             ]
         )
         order = similarity.sort(stable=True).indices[:count]
         names = self.negative_names
         return LabelBank(
             [*self.id_names, *(names[i] for i in order.tolist())],
-            torch.cat([self.id_embeddings, negatives[order]]),
+            torch.cat([self.embeddings[: self.num_id], negatives[order]]),
             num_id=self.num_id,
             logit_scale=self.logit_scale,
+            dtype=self.dtype,
         )
 
     def __repr__(self) -> str:
         return (
-            f"LabelBank({self.num_id} ID labels, {self.num_negatives} negatives, D={self.dim}, {self.device})"
+            f"LabelBank({self.num_id} ID labels, {self.num_negatives} negatives, D={self.dim}, {self.device}"
+            f"{', float16' if self.dtype == torch.float16 else ''})"
         )
 
 

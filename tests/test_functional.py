@@ -44,19 +44,22 @@ def test_mcm_is_one_minus_the_largest_probability():
     assert sure.item() == pytest.approx(math.exp(-50), rel=1e-4)
 
 
-@pytest.mark.parametrize("labels", [1, 100, f.TILE_LABELS, f.TILE_LABELS + 3])
-def test_row_lse_joins_its_tiles(labels):
-    z, rows = unit(3, 6), unit(labels, 6, seed=1)
-    torch.testing.assert_close(f.row_lse(z, rows, 50.0), (50 * z @ rows.T).logsumexp(1), atol=1e-4, rtol=1e-5)
-
-
-@pytest.mark.parametrize("rows", [1, 63, 95, 96, 97, 200])
-@pytest.mark.parametrize("labels", [9, f.TILE_LABELS + 5])
-def test_activation_sums_joins_its_tiles(rows, labels):
-    z, matrix, weights = unit(rows, 6), unit(labels, 6, seed=1), torch.rand(3, rows)
-    expected = weights.double() @ (80 * z.double() @ matrix.double().T).softmax(1)[:, 4:]
-    result = f.activation_sums(z, matrix, 4, 80.0, weights)
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 200])
+def test_activation_sums_are_sums_of_softmax_rows(rows):
+    z, matrix = unit(rows, 6), unit(300, 6, seed=1)
+    segments = [(0, rows), (0, 1), (rows // 2, rows), (rows // 3, rows // 2 + 1)]
+    activations = (80 * z.double() @ matrix.double().T).softmax(1)[:, 4:]
+    expected = torch.stack([activations[first:stop].sum(0) for first, stop in segments])
+    result = f.activation_sums(z, matrix, 4, 80.0, segments)
     torch.testing.assert_close(result, expected.float(), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("at_once", [0, 1, 7, 64])
+def test_activation_sums_are_the_same_in_parts_and_recomputed(monkeypatch, at_once):
+    z, matrix, segments = unit(40, 6), unit(300, 6, seed=1), [(0, 40), (3, 9), (38, 40)]
+    whole = f.activation_sums(z, matrix, 4, 80.0, segments)
+    monkeypatch.setattr(f.kernels, "stored_rows", lambda z, labels: at_once)
+    torch.testing.assert_close(f.activation_sums(z, matrix, 4, 80.0, segments), whole, atol=2e-5, rtol=1e-4)
 
 
 def naive_otsu(scores):
@@ -94,13 +97,6 @@ def test_otsu_reads_grid_values_as_the_upper_side():
     grid = torch.arange(0, 1, 0.01)
     scores = torch.cat([grid[10].repeat(5), grid[80].repeat(5)])
     assert f.otsu_threshold(scores) == pytest.approx(naive_otsu(scores), abs=1e-7)
-
-
-def test_stable_topk_keeps_the_order_of_ties():
-    values = torch.tensor([1.0, 3.0, 2.0, 3.0, 2.0, 2.0, 0.0])
-    assert f.stable_topk(values, 4).tolist() == [1, 3, 2, 4]
-    assert f.stable_topk(values, 99).tolist() == [1, 3, 2, 4, 5, 0, 6]
-    assert f.stable_topk(torch.zeros(5), 3).tolist() == [0, 1, 2]
 
 
 def test_grouped_share_drops_the_remainder_and_averages():

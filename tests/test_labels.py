@@ -180,3 +180,36 @@ def test_fingerprint_tells_banks_apart(bank):
     ):
         assert other.fingerprint != bank.fingerprint
     assert bank.to("cpu").fingerprint == bank.fingerprint
+
+
+def test_labels_can_be_kept_as_half_precision():
+    names, embeddings = [str(i) for i in range(50)], unit(50, 16)
+    bank = tanl.LabelBank(names, embeddings, num_id=4)
+    half = bank.to(dtype=torch.float16)
+    assert bank.dtype == torch.float32
+    assert half.dtype == half.negative_embeddings.dtype == half.mined(7).dtype == torch.float16
+    assert half.id_embeddings.dtype == torch.float32
+    assert half.embeddings.nbytes * 2 == bank.embeddings.nbytes
+    assert half.fingerprint != bank.fingerprint
+    assert half.to("cpu").dtype == torch.float16
+    assert half.mined(20).negative_names == bank.mined(20).negative_names
+    again = tanl.LabelBank(names, embeddings.half(), num_id=4, dtype=torch.float16)
+    assert again.fingerprint == half.fingerprint
+    assert "float16" in repr(half)
+
+
+def test_other_dtypes_of_labels_are_refused():
+    with pytest.raises(ValueError, match=r"torch\.float32 or torch\.float16, not torch\.bfloat16"):
+        tanl.LabelBank(["a", "b"], unit(2, 8), num_id=1, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("make", [tanl.TANL, tanl.NegLabel, tanl.MCM, tanl.MaxLogit, tanl.Energy])
+def test_every_detector_takes_labels_in_half_precision(make):
+    settings = {"groups": 2, "num_negatives": 60} if make is tanl.NegLabel else {}
+    bank = tanl.LabelBank([str(i) for i in range(90)], unit(90, 32), num_id=6, logit_scale=20.0)
+    full, half = (make(b, **settings) for b in (bank, bank.to(dtype=torch.float16)))
+    z = unit(21, 32, seed=3)
+    scores = half(z)
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, full(z), atol=1e-3, rtol=1e-3)
+    assert len(half.explain(z[:2], 3)[0]) == 3

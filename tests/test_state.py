@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 import tanl
 from conftest import unit
-from tanl import state
 from tanl.functional import activation_sums
 from tanl.state import BLOCK, ActivationRing, ActivationState
 
@@ -18,10 +17,22 @@ def activations(bank, z):
     return logits.softmax(dim=1)[:, bank.num_id :]
 
 
-def prepare(ring, rows):
+def exact(bank, seen=None):
+    """The activations that a state takes its sums from; ``seen`` gets the number of rows of every call."""
+
+    def sums(z, segments):
+        if seen is not None:
+            seen.append(len(z))
+        return activation_sums(z, bank.embeddings, bank.num_id, bank.logit_scale, segments)
+
+    return sums
+
+
+def prepare(ring, rows, seen=None):
     """One ring's update alone, as `ActivationState.prepare` makes it."""
-    other = ActivationRing(ring._bank, 5)
-    update, nothing = ActivationState(ring._bank, ring, other, torch.zeros(0)).prepare(rows, rows[:0])
+    other, bank = ActivationRing(ring._bank, 5), ring._bank
+    both = ActivationState(bank, exact(bank, seen), ring, other, torch.zeros(0))
+    update, nothing = both.prepare(rows, rows[:0])
     assert nothing is None
     return update
 
@@ -52,32 +63,20 @@ def test_ring_keeps_the_last_rows_and_their_mean(capacity, pushes):
         assert bool((ring.mean >= 0).all())
 
 
-def test_ring_prepares_a_push_with_at_most_half_a_block_recomputed(monkeypatch):
+def test_ring_prepares_a_push_with_at_most_half_a_block_recomputed():
     bank = small_bank()
     ring = ActivationRing(bank, 40)
     seen = []
-
-    def counted(z, *arguments):
-        seen.append(len(z))
-        return activation_sums(z, *arguments)
-
-    monkeypatch.setattr(state, "activation_sums", counted)
     pushed = [40, *range(1, 40), 1, 1, 1]
     for i, count in enumerate(pushed):
-        ring.commit(prepare(ring, unit(count, 8, seed=i)))
+        ring.commit(prepare(ring, unit(count, 8, seed=i), seen))
     assert max(rows - new for rows, new in zip(seen, pushed, strict=True)) <= BLOCK // 2
 
 
-def test_both_rings_are_prepared_in_one_pass(monkeypatch):
+def test_both_rings_are_prepared_in_one_pass():
     bank = small_bank()
     passes = []
-
-    def counted(z, *arguments):
-        passes.append(len(z))
-        return activation_sums(z, *arguments)
-
-    monkeypatch.setattr(state, "activation_sums", counted)
-    both = ActivationState.initial(bank, 20, None, unit(15, 8))
+    both = ActivationState.initial(bank, exact(bank, passes), 20, None, unit(15, 8))
     assert passes == [3 + 15]
     ids, outliers = unit(9, 8, seed=5), unit(13, 8, seed=6)
     both.commit(*both.prepare(ids, outliers))

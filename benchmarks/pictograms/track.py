@@ -163,15 +163,7 @@ def run(
     if backbone is None:
         backbone = load_backbone(config.backbone, device=config.device)
     rows = manifest.read_manifest(folder)
-    images = cached_image_embeddings(
-        backbone,
-        lambda: (_open(folder, row) for row in rows),
-        count=len(rows),
-        fingerprint=manifest.fingerprint(rows),
-        cache_dir=cache_dir,
-        progress=progress,
-        title="pictograms",
-    )
+    images = embeddings(backbone, rows, folder=folder, cache_dir=cache_dir, progress=progress)
     extremes = _embed_extremes(backbone, extreme_images, cache_dir)
     noise = noise_embeddings(backbone)
     tracks = []
@@ -186,6 +178,26 @@ def run(
         ood |= {title: ("extreme", members) for title, members in extremes.items()}
         tracks.append(_run_track(name, config, bank, chosen, images[chosen.images], ood, noise, progress))
     return Result(config, _environment(backbone, corpus, rows), tracks, seconds=time.perf_counter() - started)
+
+
+def embeddings(
+    backbone: Backbone,
+    rows: Sequence[manifest.Row],
+    *,
+    folder: Path = manifest.FOLDER,
+    cache_dir: Path | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Embeddings ``[len(rows), D]`` of the manifest's images, from the cache where they are there."""
+    return cached_image_embeddings(
+        backbone,
+        lambda: (_open(folder, row) for row in rows),
+        count=len(rows),
+        fingerprint=manifest.fingerprint(rows),
+        cache_dir=cache_dir,
+        progress=progress,
+        title="pictograms",
+    )
 
 
 def format_table(result: Result, *, detail: bool = False) -> str:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..calibration import threshold_at_tpr
 from ..checks import unit_embeddings, whole_number
-from ..functional import TILE_ROWS
 from ..labels import LabelBank
+
+_EXPLAINED_ROWS = 96  # at a time, so that no batch is ever held against all labels
 
 
 class Evidence(NamedTuple):
@@ -115,12 +116,12 @@ class Detector:
         whole_number(k, "k", at_least=1)
         names, embeddings = self._negatives()
         ids = self.bank.id_embeddings
-        labels = torch.cat([ids, embeddings])
+        labels = torch.cat([ids, embeddings.float()])
         first = self.bank.num_id if len(embeddings) else 0
         names = names if len(embeddings) else self.bank.id_names
         k = min(k, len(labels) - first)
         result: list[tuple[Evidence, ...]] = []
-        for rows in torch.split(z * self.bank.logit_scale, TILE_ROWS):
+        for rows in torch.split(z * self.bank.logit_scale, _EXPLAINED_ROWS):
             logits = rows @ labels.T
             best = logits[:, first:].topk(k, dim=1)
             probabilities = (best.values - logits.logsumexp(dim=1, keepdim=True)).exp()

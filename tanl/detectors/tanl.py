@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import kernels
 from ..checks import fraction, unit_embeddings, whole_number
-from ..functional import negative_share, otsu_threshold, stable_topk
+from ..functional import activation_sums, otsu_threshold
 from ..labels import LabelBank
-from ..state import ActivationState, RingUpdate
+from ..state import Activations, ActivationState, RingUpdate
 from .base import Detector
 
 # "paper": the paper's section on implementation details. The others are what the published shell scripts set
@@ -54,6 +55,10 @@ class TANL(Detector):
         seed: orders the ID labels that start the positive ring; None keeps their order.
         initial_ood: ``[n, D]`` embeddings known to be OOD; `tanl.noise_embeddings` gives the paper's. With
             None the negative ring starts empty.
+        activation: how confident images' activations are computed. "exact" streams all labels; "approximate"
+            retrieves the nearest labels and estimates the rest (`tanl.ApproximateActivation`, for millions of
+            labels; needs faiss). Or what gives the sums yourself: an `ApproximateActivation` of this bank with
+            settings of your own, or any function of rows ``[n, D]`` and segments to ``[G, M]``.
 
     Raises:
         TypeError, ValueError: an unusable setting; a bank without negatives.
@@ -70,6 +75,7 @@ class TANL(Detector):
         capacity: int = 300,
         seed: int | None = 0,
         initial_ood: Tensor | None = None,
+        activation: str | Activations = "exact",
     ) -> None:
         super().__init__(bank)
         self._require_negatives()
@@ -82,6 +88,8 @@ class TANL(Detector):
         if initial_ood is not None:
             initial_ood = unit_embeddings(initial_ood, "initial_ood", dim=bank.dim, device=bank.device)
         self.initial_ood = initial_ood
+        self.activation = activation
+        self.activations = self._activations(activation)
         self.reset()
 
     @staticmethod
@@ -98,11 +106,13 @@ class TANL(Detector):
     @torch.no_grad()
     def reset(self) -> None:
         """Forget the stream: start again from the ID labels and ``initial_ood``."""
-        state = ActivationState.initial(self.bank, self.capacity, self.seed, self.initial_ood)
+        state = ActivationState.initial(
+            self.bank, self.activations, self.capacity, self.seed, self.initial_ood
+        )
         known = self.bank.id_embeddings
         if self.initial_ood is not None:
             known = torch.cat([known, self.initial_ood])
-        first = 1 - self._shares(known, self._selected(state.relevance))
+        first = 1 - self._shares(known, self._id_lse(known), self._selected(state.relevance))
         state.history = state.extended_history(first)
         self.state = state
         self._running = otsu_threshold(state.history)
@@ -154,7 +164,9 @@ class TANL(Detector):
             ValueError: it comes from another method, bank or setting, or is incomplete; nothing changes then.
         """
         self._check_identity(state)
-        self.state = ActivationState.from_state_dict(self.bank, self.capacity, state["stream"])
+        self.state = ActivationState.from_state_dict(
+            self.bank, self.activations, self.capacity, state["stream"]
+        )
         self._running = state["running_threshold"]
         self._calibrated = state["threshold"]
 
@@ -166,36 +178,53 @@ class TANL(Detector):
             "alpha": self.alpha,
             "capacity": self.capacity,
             "seed": self.seed,
+            "activation": self.activation if isinstance(self.activation, str) else repr(self.activation),
         }
 
-    def _selected(self, relevance: Tensor) -> Tensor:
-        return stable_topk(relevance, self.num_selected)
+    def _activations(self, activation: str | Activations) -> Activations:
+        if callable(activation):
+            return activation
+        if activation == "exact":
+            return self._exact_activations
+        if activation == "approximate":
+            from ..approximate import ApproximateActivation
 
-    def _shares(self, z: Tensor, selected: Tensor) -> Tensor:
-        """The activation-aware share of the selected negatives, ``[B]``: only C + K columns are computed."""
+            return ApproximateActivation(self.bank)
+        raise ValueError(f'activation must be "exact", "approximate" or a function, not {activation!r}')
+
+    def _exact_activations(self, rows: Tensor, segments: kernels.Segments) -> Tensor:
         bank = self.bank
-        scaled = z * bank.logit_scale
-        id_logits = scaled @ bank.id_embeddings.T
-        negative_logits = scaled @ bank.negative_embeddings[selected].T
-        return negative_share(id_logits, negative_logits, self.step)
+        return activation_sums(rows, bank.embeddings, bank.num_id, bank.logit_scale, segments)
+
+    def _selected(self, relevance: Tensor) -> Tensor:
+        return kernels.stable_topk(relevance, self.num_selected)
+
+    def _id_lse(self, z: Tensor) -> Tensor:
+        return kernels.row_lse(z, self.bank.id_embeddings, self.bank.logit_scale)
+
+    def _shares(self, z: Tensor, id_lse: Tensor, selected: Tensor) -> Tensor:
+        """The activation-aware share of the selected negatives, ``[B]``: only their K columns are computed."""
+        columns = self.bank.negative_embeddings[selected].float()
+        return kernels.prefix_share(id_lse, (z * self.bank.logit_scale) @ columns.T, self.step)
 
     def _advance(self, z: Tensor) -> _Advance:
         """One step of the method on ``z [B, D]``, the state untouched."""
         state = self.state
-        first_choice = self._selected(state.relevance)
-        scores = self._shares(z, first_choice)
+        positive_mean, negative_mean = state.positive.mean, state.negative.mean
+        first_choice = self._selected(negative_mean - positive_mean)
+        id_lse = self._id_lse(z)
+        scores = self._shares(z, id_lse, first_choice)
         confidence = 1 - scores
         history = state.extended_history(confidence)
         threshold = otsu_threshold(history)
         confident_id = confidence > threshold + self.gap * (1 - threshold)
         confident_ood = confidence < threshold - self.gap * threshold
         positive, negative = state.prepare(z[confident_id], z[confident_ood])
-        positive_mean, negative_mean = state.positive.mean, state.negative.mean
         if positive is not None:
             positive_mean = self.alpha * positive_mean + (1 - self.alpha) * positive.mean
         if negative is not None:
             negative_mean = self.alpha * negative_mean + (1 - self.alpha) * negative.mean
         final_choice = self._selected(negative_mean - positive_mean)
         if not torch.equal(final_choice, first_choice):
-            scores = self._shares(z, final_choice)
+            scores = self._shares(z, id_lse, final_choice)
         return _Advance(scores, history, threshold, positive, negative)

@@ -1,0 +1,86 @@
+"""What a GPU could do at best, and how near a step comes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from .config import Case
+from .contenders import STEP
+from .measure import Measured, spread
+
+# Half-precision tensor cores without sparsity, and memory, as the maker's data sheet gives them.
+KNOWN = {"NVIDIA H100 80GB HBM3": (989e12, 3.35e12)}
+_COPIED_BYTES = 1 << 30
+_PRODUCT = 8192
+_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """A device's limits.
+
+    Attributes:
+        name: the device's.
+        flop_per_second: of half-precision products.
+        bytes_per_second: of its memory.
+        source: where the limits are from.
+    """
+
+    name: str
+    flop_per_second: float
+    bytes_per_second: float
+    source: str
+
+    def least_seconds(self, case: Case, label_bytes: int) -> float:
+        """The least time of a step: one product of the batch with all labels, one stream of the labels."""
+        labels = case.num_id + case.labels
+        product = 2 * case.batch * labels * case.dim / self.flop_per_second
+        return max(product, labels * case.dim * label_bytes / self.bytes_per_second)
+
+
+class GpuRow(NamedTuple):
+    """A contender's row: seconds of a step, bytes a second that its operations moved, share of the roofline."""
+
+    seconds: float
+    bytes_per_second: float | None
+    share: float
+
+
+def roofline_of(device: torch.device) -> Roofline:
+    """From the data sheet where the device is known, else by a copy and a product on it."""
+    name = torch.cuda.get_device_name(device)
+    if name in KNOWN:
+        return Roofline(name, *KNOWN[name], source="data sheet")
+    data = torch.ones(_COPIED_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(data)
+    copied = 2 * _COPIED_BYTES / _seconds(lambda: target.copy_(data))
+    square = torch.ones(_PRODUCT, _PRODUCT, dtype=torch.float16, device=device)
+    out = torch.empty_like(square)
+    product = 2 * _PRODUCT**3 / _seconds(lambda: torch.mm(square, square, out=out))
+    return Roofline(name, product, copied, source="measured by a copy and a half-precision product")
+
+
+def gpu_row(case: Case, measured: Measured, roofline: Roofline) -> GpuRow:
+    """What to show of tanl's or the naive step on a GPU."""
+    seconds = spread(measured.seconds[STEP]).median
+    moved = measured.moved_bytes
+    label_bytes = 2 if measured.spec.dtype == "float16" else 4
+    share = roofline.least_seconds(case, label_bytes) / seconds
+    return GpuRow(seconds, None if moved is None else moved / seconds, share)
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    taken: list[float] = []
+    for _ in range(_ROUNDS):
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start.record()
+        action()
+        stop.record()
+        torch.cuda.synchronize()
+        taken.append(start.elapsed_time(stop) / 1e3)
+    return statistics.median(taken)

@@ -1,0 +1,286 @@
+"""Cases for the Triton kernels, run by test_triton.py in a process of their own.
+
+Triton settles between interpreter and compiler when it is imported, and other tests import it. By hand:
+``TRITON_INTERPRET=1 pytest tests/triton_cases.py``; without the variable the same cases run on a GPU.
+"""
+
+import os
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+import tanl
+from conftest import golden, golden_bank, unit
+from tanl.kernels import StoredExponentials, reference
+from tanl.kernels import triton as backend
+from tanl.kernels.triton.ops.product import logits_tile
+from tanl.kernels.triton.ops.segment_colsum import lay_out
+from tanl.kernels.triton.shapes import SLOT_ROWS
+
+DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
+# By the dtype of the labels: errors of logits of size 100, which are relative errors of exponentials.
+TOLERANCE = {torch.float32: 3e-5, torch.float16: 1e-4}
+SHAPES = [
+    *[(b, 65, d) for b in (1, 5, 63) for d in (40, 64, 512, 768)],
+    *[(1, 1003, 768), (5, 1003, 40), (5, 1003, 513), (63, 1003, 64), (63, 1003, 512)],
+]
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    """Memory that a wrapper asks for is full of NaN, so that what a kernel leaves unwritten shows."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, **kind: empty(*shape, **kind).fill_(torch.nan))
+
+
+def problem(n, count, dim, dtype=torch.float32):
+    """Rows and labels whose logits reach from -scale to scale, the largest of the first row in the last tile.
+
+    The rows keep to what the labels' dtype can hold, as the kernels will round them to it.
+    """
+    z, labels = unit(n, dim, seed=n), unit(count, dim, seed=count)
+    labels[-1] = z[0]
+    labels[0] = -z[-1]
+    return z.to(dtype).float().to(DEVICE), labels.to(dtype).to(DEVICE)
+
+
+def cut(n):
+    """All rows, the first, the last, none, overlapping ones, and one next to another."""
+    return [(0, n), (0, 1), (n - 1, n), (n // 2, n // 2), (n // 3, n // 2 + 1), (n // 4, n), (0, n // 4)]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_log_sum_exps_and_segment_sums(shape, dtype):
+    z, labels = problem(*shape, dtype)
+    scale, segments = 100.0, cut(len(z))
+    lse = reference.row_lse(z, labels, scale)
+    expected = reference.segment_colsum(z, labels, scale, lse, segments)
+    tolerance = {"atol": TOLERANCE[dtype], "rtol": TOLERANCE[dtype]}
+
+    torch.testing.assert_close(backend.row_lse(z, labels, scale), lse, **tolerance)
+    stored = backend.exp_store(z, labels, scale)
+    torch.testing.assert_close(stored.lse, lse, **tolerance)
+    torch.testing.assert_close(backend.segment_colsum_stored(stored, segments), expected, **tolerance)
+    recomputed = backend.segment_colsum(z, labels, scale, lse, segments)
+    torch.testing.assert_close(recomputed, expected, **tolerance)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_exponentials_that_would_overflow_stay_below_one(dtype):
+    z, labels = problem(5, 301, 40, dtype)
+    scale, segments = 1000.0, cut(5)
+    assert float(reference.row_lse(z, labels, scale).max()) > 900
+    probabilities = (scale * z.double() @ labels.double().T).softmax(dim=1)
+    expected = torch.stack([probabilities[first:stop].sum(0) for first, stop in segments]).float()
+    tolerance = {"atol": 10 * TOLERANCE[dtype], "rtol": 10 * TOLERANCE[dtype]}
+
+    stored = backend.exp_store(z, labels, scale)
+    assert float(stored.values.max()) == 1
+    torch.testing.assert_close(backend.segment_colsum_stored(stored, segments), expected, **tolerance)
+    lse = backend.row_lse(z, labels, scale)
+    torch.testing.assert_close(backend.segment_colsum(z, labels, scale, lse, segments), expected, **tolerance)
+
+
+def test_stored_mean_activations_keep_five_digits():
+    """What float16 storage would not do."""
+    z, labels = problem(20, 513, 64)
+    z = torch.nn.functional.normalize(z + 2 * labels[:20], dim=1)
+    stored = backend.exp_store(z, labels, 10.0)
+    mean = backend.segment_colsum_stored(stored, [(0, 20)])[0].double() / 20
+    expected = (10.0 * z.double() @ labels.double().T).softmax(dim=1).mean(dim=0)
+    assert float((mean / expected - 1).abs().max()) < 1e-5
+
+
+def test_rows_are_rounded_to_the_labels_dtype_before_the_product():
+    z, labels = unit(7, 40, seed=1).to(DEVICE), unit(65, 40, seed=2).half().to(DEVICE)
+    expected = reference.row_lse(z.half().float(), labels, 100.0)
+    torch.testing.assert_close(backend.row_lse(z, labels, 100.0), expected, atol=1e-4, rtol=0)
+
+
+def test_segments_with_sums_over_more_labels_than_are_given():
+    z, labels = problem(9, 300, 40)
+    lse = reference.row_lse(z, labels, 50.0)
+    whole = backend.segment_colsum(z, labels, 50.0, lse, cut(9))
+    parts = [backend.segment_colsum(z, part, 50.0, lse, cut(9)) for part in (labels[:107], labels[107:])]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=3e-5, rtol=3e-5)
+
+
+@pytest.mark.parametrize("segments", [[], [(3, 3)], [(2, 4)], [(4, 6), (0, 4)]], ids=str)
+def test_no_segments_empty_ones_and_unordered_ones(segments):
+    z, labels = problem(6, 70, 40)
+    lse = reference.row_lse(z, labels, 50.0)
+    expected = reference.segment_colsum(z, labels, 50.0, lse, segments) if segments else z.new_empty(0, 70)
+    fresh = backend.segment_colsum(z, labels, 50.0, lse, segments)
+    torch.testing.assert_close(fresh, expected, atol=3e-5, rtol=3e-5)
+    kept = backend.segment_colsum_stored(backend.exp_store(z, labels, 50.0), segments)
+    torch.testing.assert_close(kept, expected, atol=3e-5, rtol=3e-5)
+
+
+def test_no_rows_give_no_results():
+    z, labels = unit(3, 40)[:0].to(DEVICE), unit(65, 40).to(DEVICE)
+    assert backend.row_lse(z, labels, 100.0).shape == (0,)
+    assert backend.exp_store(z, labels, 100.0).lse.shape == (0,)
+
+
+def test_memory_of_an_earlier_result_is_used_again_where_it_suffices():
+    z, labels = problem(21, 300, 40)
+    fresh = backend.segment_colsum_stored(backend.exp_store(z, labels, 50.0), cut(21))
+    for rows, count, reused in ((33, 300, True), (21, 300, True), (20, 300, False), (21, 65, False)):
+        earlier = backend.exp_store(unit(rows, 40).to(DEVICE), unit(count, 40).to(DEVICE), 50.0)
+        earlier.values.fill_(torch.nan)
+        stored = backend.exp_store(z, labels, 50.0, out=earlier)
+        assert (stored.values.data_ptr() == earlier.values.data_ptr()) == reused
+        assert torch.equal(backend.segment_colsum_stored(stored, cut(21)), fresh)
+
+
+def test_a_smaller_result_does_not_shrink_the_memory_for_the_next():
+    z, labels = problem(33, 300, 40)
+    first = backend.exp_store(z, labels, 50.0)
+    small = backend.exp_store(z[:5], labels, 50.0, out=first)
+    again = backend.exp_store(z, labels, 50.0, out=small)
+    assert again.values.data_ptr() == first.values.data_ptr()
+
+
+@pytest.mark.parametrize("block", [32, 64, 128])
+@pytest.mark.parametrize("seed", range(5))
+def test_layout_puts_every_row_of_a_segment_into_its_run_once(block, seed):
+    draw = torch.randint(0, 300, (23, 2), generator=torch.Generator().manual_seed(seed))
+    segments = [(first, stop) for first, stop in draw.sort(dim=1).values.tolist()]
+    layout = lay_out(segments, block)
+    assert len(layout.rows) == len(layout.padding) == (len(layout.first_parts) - 1) * block
+    held = []
+    for number, (first, stop) in enumerate(layout.slots):
+        in_block = sum(number >= start for start in layout.first_parts[1:])
+        assert 0 <= first < stop <= block // SLOT_ROWS
+        places = range(in_block * block + first * SLOT_ROWS, in_block * block + stop * SLOT_ROWS)
+        held.append([layout.rows[p] for p in places if not layout.padding[p]])
+        assert all(layout.rows[p] in held[-1] for p in places)  # padding repeats its own part's row
+    assert sorted(row for rows in held for row in rows) == sorted({r for s in segments for r in range(*s)})
+    for (first, stop), run in zip(segments, layout.runs, strict=True):
+        assert [row for rows in held[slice(*run)] for row in rows] == list(range(first, stop))
+
+
+def test_blocks_of_twenty_rows_are_multiplied_without_padding_between_them():
+    layout = lay_out([(start, start + 20) for start in range(0, 240, 20)], 128)
+    assert len(layout.rows) == 256
+    assert layout.runs == [(i, i + 1) for i in range(12)]
+
+
+@triton.jit
+def one_tile_kernel(z, labels, out, first_label, num_labels, D: tl.constexpr):
+    logits = logits_tile(z, labels, tl.program_id(0), first_label, 32, num_labels, 1.0, D, 32, 32, 32, "ieee")
+    place = tl.arange(0, 32)
+    tl.store(out + place[:, None] * 32 + place[None, :], logits)
+
+
+def test_labels_beyond_2_to_the_31_components(monkeypatch):
+    monkeypatch.undo()  # 4.3 GB of address space, of which two pages are touched: poison would fill it
+    dim, first_label = 1024, 1 << 21
+    labels = torch.empty(first_label + 32, dim, dtype=torch.float16, device=DEVICE)
+    labels[first_label:] = unit(32, dim, seed=1).half().to(DEVICE)
+    z, out = unit(32, dim, seed=2).half().to(DEVICE), torch.empty(32, 32, device=DEVICE)
+    one_tile_kernel[(1,)](z, labels, out, first_label, len(labels), D=dim)
+    torch.testing.assert_close(out, z.float() @ labels[first_label:].float().T, atol=1e-5, rtol=0)
+
+
+def test_stored_exponentials_beyond_2_to_the_31(monkeypatch):
+    monkeypatch.undo()
+    tiles, n, columns = 33, 1 << 20, 64
+    values = torch.empty(tiles, n, columns, dtype=torch.float16, device=DEVICE)
+    maxima = torch.empty(tiles, n, device=DEVICE)
+    lse = torch.zeros(n, device=DEVICE)
+    values[:, -3:], maxima[:, -3:] = 0.5, 0.0
+    stored = StoredExponentials("triton", values, maxima, lse, tiles * columns)
+    sums = backend.segment_colsum_stored(stored, [(n - 3, n)])
+    assert torch.equal(sums, torch.full_like(sums, 1.5))
+
+
+@pytest.mark.parametrize(("batch", "k"), [(1, 1), (5, 37), (63, 1003), (5, 2500)])
+def test_prefix_share(batch, k):
+    logits = 5 * torch.randn(batch, k, generator=torch.Generator().manual_seed(k)).to(DEVICE)
+    id_lse = torch.randn(batch, generator=torch.Generator().manual_seed(batch)).to(DEVICE)
+    for step in (0, 1, 7, k, k + 3):
+        expected = reference.prefix_share(id_lse, logits, step)
+        torch.testing.assert_close(backend.prefix_share(id_lse, logits, step), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("step", [0, 1, 7])
+def test_prefix_share_of_extreme_logits(step):
+    logits = torch.zeros(4, 1003, device=DEVICE)
+    logits[0, 3], logits[1], logits[2] = 2000.0, -2000.0, 2000.0
+    logits[3, 500] = torch.nan
+    id_lse = torch.tensor([0.0, 1000.0, -1000.0, 0.0], device=DEVICE)
+    expected = reference.prefix_share(id_lse, logits, step)
+    share = backend.prefix_share(id_lse, logits, step)
+    torch.testing.assert_close(share, expected, atol=1e-6, rtol=1e-5, equal_nan=True)
+    assert share[1] == 0
+    assert share[2] == 1
+    assert share[3].isnan()
+
+
+@pytest.mark.parametrize("n", [1, 1024, 5003])
+def test_otsu_histogram_puts_scores_on_the_grid_where_the_reference_does(n):
+    grid = torch.arange(0, 1, 0.01)[:100].to(DEVICE)
+    scores = torch.rand(n, generator=torch.Generator().manual_seed(n)).to(DEVICE)
+    near = torch.cat([grid, grid.nextafter(grid - 1), grid.nextafter(grid + 1), grid.new_tensor([-1.0, 2.0])])
+    scores[: len(near)] = near[: len(scores)]
+    moments, expected = backend.otsu_histogram(scores, grid), reference.otsu_histogram(scores, grid)
+    assert moments.dtype == torch.float64
+    assert torch.equal(moments[0], expected[0])
+    torch.testing.assert_close(moments, expected, atol=1e-12, rtol=1e-12)
+
+
+def test_otsu_histogram_of_no_and_of_infinite_scores():
+    grid = torch.tensor([0.0, 0.5], device=DEVICE)
+    assert torch.equal(
+        backend.otsu_histogram(grid[:0], grid), torch.zeros(3, 3, dtype=torch.float64, device=DEVICE)
+    )
+    scores = torch.tensor([torch.inf, -torch.inf, torch.nan], device=DEVICE)
+    counts = backend.otsu_histogram(scores, grid)[0]
+    assert torch.equal(counts, reference.otsu_histogram(scores, grid)[0])
+
+
+def test_stable_topk_keeps_the_order_of_equal_values():
+    values = torch.tensor([1.0, 3.0, 2.0, 3.0, 2.0], dtype=torch.float64, device=DEVICE)
+    assert backend.stable_topk(values, 4).tolist() == [1, 3, 2, 4]
+
+
+def test_few_rows_are_stored_and_many_are_not():
+    def rows(n, count, dim):
+        one = torch.zeros(1, 1, device=DEVICE)
+        return backend.stored_rows(one.expand(n, dim), one.expand(count, dim))
+
+    assert rows(32, 1000, 64) == 32
+    assert rows(33, 1000, 64) == 0  # more than D / 2
+    assert rows(256, 1 << 20, 1024) == 256  # 1 GiB
+    assert rows(257, 1 << 20, 1024) == 0
+
+
+def test_labels_of_another_dtype_are_refused():
+    with pytest.raises(TypeError, match=r"float16 or float32, not torch\.bfloat16"):
+        backend.row_lse(unit(3, 40).to(DEVICE), unit(65, 40).bfloat16().to(DEVICE), 100.0)
+
+
+@pytest.mark.parametrize("stored_bytes", [1 << 30, 0])
+def test_tanl_agrees_with_the_published_stream(monkeypatch, stored_bytes):
+    """Whole steps, by stored exponentials and by products made twice."""
+    monkeypatch.setenv("TANL_KERNELS", "triton")
+    monkeypatch.setattr(backend, "STORED_BYTES", stored_bytes)
+    case = golden("aware_score_batch")
+    bank = golden_bank(case).to(DEVICE)
+    detector = tanl.TANL(
+        bank,
+        num_selected=case["num_negatives"],
+        step=case["step"],
+        gap=case["gap"],
+        alpha=case["alpha"],
+        capacity=case["queue_length"],
+        seed=None,
+        initial_ood=case["noise_features"].to(DEVICE),
+    )
+    for images, expected in zip(case["images"][:2], case["scores"], strict=False):
+        scores = detector(images.to(DEVICE))
+        torch.testing.assert_close(1 - scores.cpu(), expected, atol=1e-5, rtol=0)
