@@ -14,9 +14,17 @@ _HOME = {
     "ClipBackbone": "backbones.clip",
     "Corpus": "corpus",
     "LabelBank": "labels",
+    "LabelIndex": "index",
+    "near_duplicates": "index",
+    "ApproximateActivation": "approximate",
     "Detector": "detectors",
     "Evidence": "detectors",
+    "AdaNeg": "detectors",
+    "CSP": "detectors",
+    "conjugated_words": "detectors",
     "Energy": "detectors",
+    "GLMCM": "detectors",
+    "encode_images_local": "backbones.local_features",
     "MCM": "detectors",
     "MaxLogit": "detectors",
     "NegLabel": "detectors",
@@ -33,12 +41,27 @@ __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
     __version__: str
+    from .approximate import ApproximateActivation
     from .backbones import Backbone, BackboneError, load_backbone
     from .backbones.clip import ClipBackbone
+    from .backbones.local_features import encode_images_local
     from .corpus import Corpus
-    from .detectors import MCM, TANL, Detector, Energy, Evidence, MaxLogit, NegLabel
+    from .detectors import (
+        CSP,
+        GLMCM,
+        MCM,
+        TANL,
+        AdaNeg,
+        Detector,
+        Energy,
+        Evidence,
+        MaxLogit,
+        NegLabel,
+        conjugated_words,
+    )
     from .guard import Detection, Guard, Verdict
     from .images import UnreadableImage
+    from .index import LabelIndex, near_duplicates
     from .labels import LabelBank
     from .metrics import OODMetrics
     from .noise import noise_embeddings

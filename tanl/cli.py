@@ -27,6 +27,8 @@ examples:
   tanl demo                                 see it work on images that come with it
   tanl score photos/ --labels labels.txt    judge a folder of images
   tanl bench pictograms                     measure the methods on images that come with it
+  tanl bench --id photos/id --ood photos/a --labels labels.txt
+                                            measure them on images of your own
 
 exit codes: 0 done; 1 done, but some images could not be read; 2 a mistake in what was asked for;
 130 interrupted."""
@@ -34,9 +36,14 @@ exit codes: 0 done; 1 done, but some images could not be read; 2 a mistake in wh
 _COMMANDS = {
     "demo": "judge images that come with tanl, and show why",
     "score": "judge your images against your class names",
-    "bench": "measure the methods on a benchmark that comes with tanl",
+    "bench": "measure the methods, or the library itself",
 }
 _BENCHMARKS = {
+    "run": "measure methods on a split or on folders of your own; an interrupted run goes on where it stopped",
+    "ablate": "TANL with one setting or condition changed at a time: tables, files and charts",
+    "table": "runs as tables: Markdown, CSV or LaTeX, with the published figures beside the measured ones",
+    "report": "a run as one HTML page: tables, histograms, curves, activated labels, worst mistakes",
+    "list": "the splits and the methods that `run` knows, and what they need",
     "pictograms": "emoji of vendors that the embedded model never saw: one set is ID, the others OOD",
     "speed": "the time and memory of one step of TANL against a bare matrix product",
     "label-index": "nearest labels with faiss, and TANL on them, against exact search",
@@ -53,7 +60,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (by default the process's own) and return the exit code."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    argv = spelled_out(sys.argv[1:] if argv is None else argv)
     if not argv:
         _parser(argv).print_help()
         return 0
@@ -75,6 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"tanl: error: {_in_one_line(error)}", file=sys.stderr)
         return 2
+
+
+def spelled_out(argv: Sequence[str]) -> list[str]:
+    """The command line with what may be left out: ``tanl bench --id ...`` is ``tanl bench run --id ...``."""
+    first, rest = list(argv[:1]), list(argv[1:])
+    short = first == ["bench"] and rest[:1] != ["--help"] and "".join(rest[:1]).startswith("--")
+    return [*first, "run", *rest] if short else [*first, *rest]
 
 
 def _keep_freed_memory() -> None:

@@ -24,10 +24,14 @@ SELECTIONS: Mapping[str, str] = MappingProxyType(
         "wordnet": "all nouns and adjectives of WordNet 3.0",
         "wordnet-nouns": "all nouns of WordNet 3.0",
         "neglabel": "NegLabel's: the first word of each synset, nouns for animals and food left out",
+        "csp": "CSP's: NegLabel's, less persons, quantities, groups, and adjectives that pertain to a noun",
     }
 )
 
-_NEGLABEL_LEAVES_OUT = frozenset({"noun.animal", "noun.food"})
+_LEAVES_OUT = {
+    "neglabel": frozenset({"noun.animal", "noun.food"}),
+    "csp": frozenset({"noun.animal", "noun.food", "noun.person", "noun.quantity", "noun.group", "adj.pert"}),
+}
 _SHOWN = 5
 
 
@@ -210,8 +214,8 @@ def _selection(name: str) -> Corpus:
     # Nouns come before adjectives in the file, so a word that is both stays a noun.
     for synset in _read_wordnet():
         lemmas = synset.lemmas
-        if name == "neglabel":
-            lemmas = () if synset.lexicographer_file in _NEGLABEL_LEAVES_OUT else lemmas[:1]
+        if name in _LEAVES_OUT:
+            lemmas = () if synset.lexicographer_file in _LEAVES_OUT[name] else lemmas[:1]
         elif name == "wordnet-nouns" and synset.part_of_speech != "noun":
             break
         for lemma in lemmas:

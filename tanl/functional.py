@@ -13,8 +13,9 @@ from torch import Tensor
 from . import kernels
 
 OTSU_GRID = 100
-_SPARE_BYTES = 128 << 20
-_spare: list[kernels.StoredExponentials] = []  # the last pass's memory, for the next one; at most one entry
+# The last pass's memory, for the next one; at most one entry, on the CPU only. Fresh pages for every pass, which the
+# system has to clear, took up to half as long as the pass itself; on a GPU, torch keeps memory by itself.
+_spare: list[kernels.StoredExponentials] = []
 
 
 def mcm_score(cosines: Tensor, temperature: float = 1.0) -> Tensor:
@@ -117,7 +118,7 @@ def activation_sums(
         added = kernels.segment_colsum_stored(stored, part)
         sums = added if sums is None else sums.add_(added)
         start += len(rows)
-        if not _spare and stored.values.nbytes <= _SPARE_BYTES:
+        if not _spare and z.device.type == "cpu":
             _spare.append(stored)
     assert sums is not None, "there is a row"
     return sums[:, num_id:]

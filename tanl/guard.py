@@ -17,7 +17,7 @@ from .backbones import Backbone
 from .backbones.clip import ClipBackbone
 from .checks import whole_number
 from .corpus import Corpus
-from .detectors import MCM, TANL, Detector, Energy, Evidence, MaxLogit, NegLabel
+from .detectors import CSP, MCM, TANL, AdaNeg, Detector, Energy, Evidence, MaxLogit, NegLabel
 from .images import read_image, to_rgb
 from .labels import LabelBank
 from .noise import noise_embeddings
@@ -28,6 +28,8 @@ Method = str | Callable[[LabelBank], Detector]
 METHODS: dict[str, type[Detector]] = {
     "tanl": TANL,
     "neglabel": NegLabel,
+    "adaneg": AdaNeg,
+    "csp": CSP,
     "mcm": MCM,
     "max_logit": MaxLogit,
     "energy": Energy,
@@ -90,8 +92,8 @@ class Guard:
         backbone: from `tanl.load_backbone`, or any `ClipBackbone`.
         labels: the ID classes.
         corpus: the negative labels, as `LabelBank.build` takes them; not used by "mcm", "max_logit", "energy".
-        method: "tanl", "neglabel", "mcm", "max_logit", "energy", with the settings of their papers, or a
-            function from the `LabelBank` to a `Detector`.
+        method: "tanl", "neglabel", "adaneg", "csp", "mcm", "max_logit", "energy", with the settings of their
+            papers, or a function from the `LabelBank` to a `Detector`.
         templates: prompt per part of speech, as `LabelBank.build` takes them.
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .checks import fraction, unit_embeddings, whole_number
-from .labels import LabelBank, _checked_names
+from .labels import LabelBank, checked_names
 
 Kind = Literal["auto", "flat", "ivf"]
 
@@ -113,8 +113,8 @@ class LabelIndex:
 
     Args:
         names: N labels, none twice.
-        embeddings: ``[N, D]``, unit rows; float16 stays float16, everything else is kept as float32. Neither
-            copied nor written to.
+        embeddings: ``[N, D]``, unit rows. float32 and float16 are taken as they are, without a copy, and never
+            written to; everything else is kept as float32.
         kind: ``flat``, ``ivf``, or ``auto``: flat up to 200 000 labels, ivf above.
         probe: share of the lists that a search reads, in [0, 1]; at least one list.
         seed: of the choice of labels that the lists are trained on, and of the clustering.
@@ -135,7 +135,7 @@ class LabelIndex:
     ) -> None:
         if kind not in get_args(Kind):
             raise ValueError(f"no kind {kind!r}; there are {', '.join(map(repr, get_args(Kind)))}")
-        checked = _checked_names(names, "label")
+        checked = checked_names(names, "label")
         whole_number(seed, "seed", at_least=0)
         fraction(probe, "probe")
         embeddings = _unit_rows(embeddings)
@@ -289,7 +289,7 @@ class LabelIndex:
             TypeError, ValueError: unusable names or embeddings, or a label that the index has; the index is
                 unchanged then.
         """
-        checked = _checked_names(names, "label")
+        checked = checked_names(names, "label")
         known = [name for name in checked if name in self._row]
         if known:
             raise ValueError(f"in the index already: {_listed(known)}; remove a label to replace it")
@@ -313,7 +313,7 @@ class LabelIndex:
         Raises:
             TypeError, ValueError: unusable names, or one that the index does not have; it is unchanged then.
         """
-        checked = _checked_names(names, "label")
+        checked = checked_names(names, "label")
         unknown = [name for name in checked if name not in self._row]
         if unknown:
             raise ValueError(f"not in the index: {_listed(unknown)}")
@@ -382,14 +382,13 @@ class LabelIndex:
                 this kind.
 
         Raises:
-            FileNotFoundError: there is no index in the folder.
             ImportError: it is an ``ivf`` index, and faiss is not there.
-            ValueError: a file is damaged or of another format; the message names it.
+            ValueError: the folder holds no index, or a file is damaged or of another format; the message names it.
         """
         folder = Path(folder)
         path = folder / _MANIFEST
         if not path.exists():
-            raise FileNotFoundError(f"{folder} holds no label index: it has no {_MANIFEST}")
+            raise ValueError(f"{folder} holds no label index: it has no {_MANIFEST}")
         with _named(path, ValueError, KeyError, TypeError, AttributeError):
             manifest = json.loads(path.read_text(encoding="utf-8"))
             if manifest["format"] != _FORMAT or manifest["version"] != _VERSION:
@@ -462,7 +461,10 @@ def near_duplicates(
 
     Args:
         bank: ID labels and negatives.
-        threshold: the least cosine between the two labels' embeddings.
+        threshold: the least cosine between the two labels' embeddings. With the embedded model 0.9 finds other
+            wordings ("flash camera" for "camera with flash", "loaf of bread" for "bread"), and some words formed
+            with the label ("soap dish"); from 0.85 down nearly all are its kinds, parts and compounds ("motorboat"
+            for "boat"). Other models' texts lie closer together or further apart: look at the list.
         k: at most so many negatives for an ID label.
         index: an index of the bank's negatives, such as ``LabelIndex.of(bank)``; None makes one for this call.
 

@@ -49,7 +49,7 @@ class LabelBank:
         logit_scale: float = 100.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        names = _checked_names(names, "label")
+        names = checked_names(names, "label")
         if dtype not in (torch.float32, torch.float16):
             raise ValueError(f"dtype must be torch.float32 or torch.float16, not {dtype!r}")
         whole_number(num_id, "num_id", at_least=1)
@@ -95,7 +95,7 @@ class LabelBank:
         Raises:
             TypeError, ValueError: labels or corpus are unusable; the message names the offending one.
         """
-        id_names = _checked_names(id_names, "ID label")
+        id_names = checked_names(id_names, "ID label")
         merged = _checked_templates(templates)
         id_embeddings = backbone.encode_texts([merged["noun"].format(name) for name in id_names])
         if corpus is None:
@@ -219,7 +219,8 @@ class LabelBank:
         )
 
 
-def _checked_names(names: Sequence[str], what: str) -> tuple[str, ...]:
+def checked_names(names: Sequence[str], what: str) -> tuple[str, ...]:
+    """The names, or an error that tells which is empty, repeated or no string."""
     if isinstance(names, str):
         raise TypeError(f"{what}s must be a list of strings, not the one string {names!r}")
     names = tuple(names)

@@ -7,7 +7,7 @@ import random
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .labels import LabelBank
     from .stream import Timings
 
-METHODS = ("tanl", "neglabel", "mcm", "max_logit", "energy")
-_WITH_NEGATIVES = ("tanl", "neglabel")
+METHODS = ("tanl", "neglabel", "adaneg", "csp", "mcm", "max_logit", "energy")
+_WITH_NEGATIVES = ("tanl", "neglabel", "adaneg", "csp")
 
 _DESCRIPTION = """\
 Judge images against class names. Each image gets an OOD score (higher = further from all your
@@ -199,24 +199,29 @@ def _corpus(arguments: argparse.Namespace) -> Corpus | None:
         return None
     if arguments.corpus == "none":
         raise ValueError(f"--method {arguments.method} scores with negative labels: --corpus cannot be none")
+    if arguments.method == "csp" and arguments.corpus is None:
+        from .detectors import conjugated_words
+
+        return conjugated_words(seed=arguments.seed)
     return Corpus.load(arguments.corpus or "wordnet")
 
 
 def _guard(arguments: argparse.Namespace, labels: Sequence[str], corpus: Corpus | None) -> Guard:
     from .backbones import load_backbone
-    from .detectors import TANL, NegLabel
+    from .detectors import CSP, TANL, AdaNeg, NegLabel
     from .guard import METHODS as BY_NAME
     from .guard import Guard
     from .noise import noise_embeddings
 
     backbone = load_backbone(arguments.backbone, device=arguments.device)
     seed = arguments.seed
+    seeded: dict[str, Callable[..., Detector]] = {"neglabel": NegLabel, "adaneg": AdaNeg, "csp": CSP}
 
     def detector(bank: LabelBank) -> Detector:
         if arguments.method == "tanl":
             return TANL(bank, seed=seed, initial_ood=noise_embeddings(backbone, seed=seed))
-        if arguments.method == "neglabel":
-            return NegLabel(bank, seed=seed)
+        if arguments.method in seeded:
+            return seeded[arguments.method](bank, seed=seed)
         return BY_NAME[arguments.method](bank)
 
     return Guard(

@@ -251,3 +251,27 @@ def test_rows_and_segments_are_checked(bank: tanl.LabelBank) -> None:
         ApproximateActivation(bare)
     with pytest.raises(TypeError, match="bank must be a LabelBank, not Tensor"):
         ApproximateActivation(bank.embeddings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_a_stream_judged_with_it_agrees_with_the_exact_one_and_resumes_bit_for_bit(
+    data: Any, kind: Any
+) -> None:
+    bank, id_images, ood_images = data
+    activations = ApproximateActivation(bank, LabelIndex.of(bank, kind=kind), candidates=1500, sample=1000)
+    settings: dict[str, Any] = {"num_selected": 300, "capacity": 50, "initial_ood": ood_images[:5]}
+    exactly = tanl.TANL(bank, **settings)
+    detector, resumed = (tanl.TANL(bank, activation=activations, **settings) for _ in range(2))
+    images = torch.cat([id_images, ood_images])[
+        torch.randperm(120, generator=torch.Generator().manual_seed(1))
+    ]
+    for batch in images[:60].split(20):
+        detector(batch)
+        exactly(batch)
+    resumed.load_state_dict(detector.state_dict())
+    for batch in images[60:].split(13):
+        scores = detector(batch)
+        assert torch.equal(resumed(batch), scores)
+        torch.testing.assert_close(scores, exactly(batch), atol=0.02, rtol=0)
+    common = set(detector.selected) & set(exactly.selected)
+    assert len(common) / 300 >= 0.95

@@ -35,7 +35,7 @@ def dictionary(folder: Path, nouns: str = NOUNS, adjectives: str = ADJECTIVES) -
 
 @pytest.mark.parametrize(
     ("name", "nouns", "adjectives"),
-    [("wordnet", 117_798, 18_341), ("wordnet-nouns", 117_798, 0), ("neglabel", 58_514, 12_280)],
+    [("wordnet", 117_798, 18_341), ("wordnet-nouns", 117_798, 0), ("neglabel", 58_514, 12_280), ("csp", 47_287, 10_206)],
 )
 def test_selection_has_the_documented_counts(name: str, nouns: int, adjectives: int) -> None:
     corpus = Corpus.load(name)
@@ -43,7 +43,7 @@ def test_selection_has_the_documented_counts(name: str, nouns: int, adjectives: 
     assert len(corpus) == nouns + adjectives
     assert corpus.parts_of_speech.count("noun") == nouns
     assert len({word.casefold() for word in corpus}) == len(corpus)
-    assert set(SELECTIONS) == {"wordnet", "wordnet-nouns", "neglabel"}
+    assert set(SELECTIONS) == {"wordnet", "wordnet-nouns", "neglabel", "csp"}
 
 
 def test_selections_hold_what_they_say() -> None:

@@ -15,13 +15,24 @@ def tanl_detector(bank, **settings):
     )
 
 
+class OwnPatch(tanl.GLMCM):
+    """GL-MCM on images of one patch, the image itself: it takes embeddings alone, as the others do."""
+
+    def score(self, z, *, local=None):
+        return super().score(z, local=z[:, None] if getattr(z, "ndim", 0) == 2 else local)
+
+
 MAKERS = {
     "MCM": tanl.MCM,
     "MaxLogit": tanl.MaxLogit,
     "Energy": tanl.Energy,
     "NegLabel": lambda bank: tanl.NegLabel(bank, num_negatives=50, groups=3),
+    "CSP": lambda bank: tanl.CSP(bank, share=0.5, groups=3),
+    "GLMCM": OwnPatch,
+    "AdaNeg": lambda bank: tanl.AdaNeg(bank, num_negatives=50, groups=3, gap=0.2),
     "TANL": tanl_detector,
 }
+STREAMING = {"AdaNeg", "TANL"}
 
 
 @pytest.fixture(params=MAKERS)
@@ -48,7 +59,7 @@ def test_higher_score_is_more_ood(detector, bank):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 17])
-@pytest.mark.parametrize("method", sorted(MAKERS.keys() - {"TANL"}))
+@pytest.mark.parametrize("method", sorted(MAKERS.keys() - STREAMING))
 def test_stateless_scores_do_not_depend_on_the_other_rows(method, bank, rows):
     detector = MAKERS[method](bank)
     z = unit(rows, 16, seed=5)
@@ -73,6 +84,7 @@ def test_explain_gives_the_most_probable_of_the_negatives_it_scores_with(bank):
     for method, used in (
         (tanl.NegLabel(bank, num_negatives=None, seed=3), bank.negative_names),
         (tanl.NegLabel(bank, num_negatives=30), bank.mined(30).negative_names),
+        (tanl.AdaNeg(bank, num_negatives=30), bank.mined(30).negative_names),
         (tanl_detector(bank), tanl_detector(bank).selected),
     ):
         rows = torch.stack([bank.negative_embeddings[bank.negative_names.index(name)] for name in used])
@@ -90,7 +102,7 @@ def test_explain_without_negatives_gives_id_labels(bank):
     assert len(evidence) == 7
     assert evidence[0].label == "class 2"
     assert not evidence[0].is_negative
-    assert sum(e.probability for e in evidence) == pytest.approx(1)
+    assert sum(e.probability for e in evidence) == pytest.approx(1, abs=2e-5)
 
 
 BAD_EMBEDDINGS = {
@@ -316,7 +328,7 @@ def test_tanl_refuses_unusable_settings(bank, settings, kind, message):
 def test_methods_refuse_banks_they_cannot_use(bank):
     ids = tanl.LabelBank(bank.id_names, bank.id_embeddings, num_id=7)
     one = tanl.LabelBank(["only"], bank.id_embeddings[:1], num_id=1)
-    for method in (tanl.TANL, tanl.NegLabel):
+    for method in (tanl.TANL, tanl.NegLabel, tanl.CSP, tanl.AdaNeg):
         with pytest.raises(ValueError, match="needs negative labels, and the bank has none"):
             method(ids)
     with pytest.raises(ValueError, match="at least two ID labels"):
@@ -348,3 +360,28 @@ def test_calibrate_is_the_conformal_quantile(bank):
     assert detector.calibrate(torch.arange(19.0), 0.95) == 18
     assert detector.calibrate(torch.arange(99.0), 0.95) == 94
     assert detector.calibrate([3, 1, 2], tpr=0.5) == 2
+
+
+def test_explain_through_an_index_names_the_same_labels(bank, stream):
+    detector = tanl.NegLabel(bank, num_negatives=None, groups=1, seed=None)
+    z = stream[0][:5]
+    plain = detector.explain(z, 4)
+    indexed = detector.explain(z, 4, index=tanl.LabelIndex.of(bank))
+    for own, found in zip(plain, indexed, strict=True):
+        assert [e.label for e in own] == [e.label for e in found]
+        assert [e.probability for e in own] == pytest.approx([e.probability for e in found], abs=1e-6)
+    with pytest.raises(ValueError, match=r"is not of the \d+ labels that MCM scores with"):
+        tanl.MCM(bank).explain(z, index=tanl.LabelIndex.of(bank))
+
+
+def test_tanl_takes_approximate_activations(bank, stream):
+    approximate = tanl.ApproximateActivation(bank, tanl.LabelIndex.of(bank), candidates=bank.num_negatives)
+    exact, near = (tanl.TANL(bank, num_selected=20, activation=a) for a in ("exact", approximate))
+    for z in stream:
+        torch.testing.assert_close(near(z), exact(z), atol=1e-5, rtol=1e-4)
+    assert near.activations.covered_mass == pytest.approx(1.0, abs=1e-4)
+    assert tanl.TANL(bank, activation="approximate")(stream[0]).shape == (len(stream[0]),)
+    with pytest.raises(ValueError, match="'nearest'"):
+        tanl.TANL(bank, activation="nearest")
+    with pytest.raises(ValueError, match="another settings"):
+        near.load_state_dict(exact.state_dict())

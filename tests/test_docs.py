@@ -8,7 +8,7 @@ import pytest
 from colour_backbone import ColourBackbone
 
 import tanl
-from tanl.cli import _parser
+from tanl.cli import _parser, spelled_out
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ def commands():
 
 @pytest.mark.parametrize("command", list(commands()))
 def test_command_in_the_documents_parses(command):
-    arguments = shlex.split(command, comments=True)[1:]
+    arguments = spelled_out(shlex.split(command, comments=True)[1:])
     assert callable(_parser(arguments).parse_args(arguments).run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.nn.functional import normalize
 import tanl
 from conftest import unit
 from tanl import index as index_module
+from tanl.benchmarks import label_index
 from tanl.index import LabelIndex, Neighbours, near_duplicates, nearest, products
 
 FAISS = pytest.importorskip("faiss")
@@ -368,7 +370,7 @@ def test_a_damaged_file_is_named(file: str, damage: str, tmp_path: Path) -> None
 
 
 def test_a_folder_without_an_index_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"holds no label index: it has no index\.json"):
+    with pytest.raises(ValueError, match=r"holds no label index: it has no index\.json"):
         LabelIndex.load(tmp_path)
 
 
@@ -476,3 +478,22 @@ def test_near_duplicates_are_found_and_sorted(with_index: bool) -> None:
     assert [pair.negative for pair in near_duplicates(bank, k=1, index=index)] == ["word 50", "word 7"]
     with pytest.raises(ValueError, match=r"threshold must be a cosine, in \[-1, 1\], not 90"):
         near_duplicates(bank, threshold=90)
+
+
+def test_the_measurement_has_a_line_for_every_index_and_setting() -> None:
+    config = label_index.Config(labels=(3003,), dim=16, probes=(0.5, 1.0), repeats=1)
+    result = label_index.run(config)
+    (part,) = result.sets
+    assert [row.kind for row in part.rows] == ["flat"] + [
+        kind for kind in label_index.KINDS[1:] for _ in range(2)
+    ]
+    assert part.rows[0].recall == {100: 1.0, 1000: 1.0}
+    for row in part.rows:
+        assert all(0 < share <= 1 for share in row.recall.values())
+        assert (row.activation is not None) == (row.kind in ("flat", "ivf"))
+        assert (row.megabytes > 0) == (row.kind != "flat")
+    table = label_index.format_table(result)
+    assert table.count("\nivf-sq8") == 2
+    assert json.loads(json.dumps(dataclasses.asdict(result)))["environment"]["faiss"] == FAISS.__version__
+    with pytest.raises(ValueError, match="no kind annoy"):
+        label_index.Config(kinds=("annoy",))

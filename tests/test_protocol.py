@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,45 @@ def test_order_puts_one_part_first() -> None:
     assert set(stream_order(20, 30, "ood-first", 0)[:30].tolist()) == set(range(20, 50))
     assert stream_order(20, 30, "id-first", 0)[:20].tolist() != list(range(20))
     assert 0 < (stream_order(20, 30, "shuffled", 0)[:20] < 20).sum() < 20
+
+
+@pytest.mark.parametrize(("num_id", "num_ood"), [(1000, 1000), (300, 1200), (1001, 63)])
+def test_drift_has_more_and_more_ood(num_id: int, num_ood: int) -> None:
+    is_ood = stream_order(num_id, num_ood, "drift", 5) >= num_id
+    shares = [float(part.double().mean()) for part in is_ood.tensor_split(4)]
+    assert shares == sorted(shares)
+    assert shares[3] - shares[0] > 0.1
+    first_id, first_ood = (part.nonzero()[:, 0].double().mean() for part in (~is_ood, is_ood))
+    assert first_ood > first_id
+    if num_id == num_ood:
+        assert shares == pytest.approx([0.125, 0.375, 0.625, 0.875], abs=0.06)
+
+
+def test_drift_shuffles_either_kind() -> None:
+    positions = stream_order(200, 300, "drift", 0)
+    for part, count in ((positions[positions < 200], 200), (positions[positions >= 200] - 200, 300)):
+        ranks = torch.stack([torch.arange(count), part]).double()
+        assert abs(float(torch.corrcoef(ranks)[0, 1])) < 0.2
+
+
+@pytest.mark.parametrize(("num_id", "num_ood"), [(50, 50), (63, 1003), (3, 7), (1, 1)])
+def test_blocks_take_turns(num_id: int, num_ood: int) -> None:
+    is_ood = (stream_order(num_id, num_ood, "blocks", 1) >= num_id).tolist()
+    runs = [(kind, len(list(members))) for kind, members in groupby(is_ood)]
+    assert not runs[0][0]
+    for kind, total in ((False, num_id), (True, num_ood)):
+        sizes = [size for is_kind, size in runs if is_kind == kind]
+        assert sum(sizes) == total
+        if min(num_id, num_ood) >= 5:
+            assert len(sizes) == 5
+            assert max(sizes) - min(sizes) <= 1
+
+
+def test_state_can_be_kept_for_the_next_stream() -> None:
+    detector = Recorder()
+    for reset in (True, False):
+        run_stream(detector, images(0.0), images(1.0), order="drift", seed=0, batch_size=8, reset=reset)
+    assert (detector.resets, len(detector.batches)) == (1, 2)
 
 
 def test_stream_comes_in_batches_and_scores_go_back_to_their_images() -> None:

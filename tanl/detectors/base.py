@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .. import kernels
 from ..calibration import threshold_at_tpr
 from ..checks import unit_embeddings, whole_number
+from ..index import LabelIndex, nearest
 from ..labels import LabelBank
-
-_EXPLAINED_ROWS = 96  # at a time, so that no batch is ever held against all labels
 
 
 class Evidence(NamedTuple):
@@ -99,7 +99,9 @@ class Detector:
         return self._calibrated
 
     @torch.no_grad()
-    def explain(self, z: Tensor, k: int = 5) -> list[tuple[Evidence, ...]]:
+    def explain(
+        self, z: Tensor, k: int = 5, *, index: LabelIndex | None = None
+    ) -> list[tuple[Evidence, ...]]:
         """The ``k`` negative labels that count most against each image, with their probabilities.
 
         Probabilities are the softmax over the labels that the method scores with, at the bank's logit scale:
@@ -108,26 +110,37 @@ class Detector:
         Args:
             z: ``[B, D]``.
             k: labels an image.
+            index: an index of the labels that are named (`LabelIndex.of`), for a method with very many
+                negatives; None looks at each of them.
 
         Returns:
             For each row its evidence, the most probable first.
+
+        Raises:
+            ValueError: the index is of other labels.
         """
         z = self._checked(z)
         whole_number(k, "k", at_least=1)
+        bank = self.bank
         names, embeddings = self._negatives()
-        ids = self.bank.id_embeddings
-        labels = torch.cat([ids, embeddings.float()])
-        first = self.bank.num_id if len(embeddings) else 0
-        names = names if len(embeddings) else self.bank.id_names
-        k = min(k, len(labels) - first)
-        result: list[tuple[Evidence, ...]] = []
-        for rows in torch.split(z * self.bank.logit_scale, _EXPLAINED_ROWS):
-            logits = rows @ labels.T
-            best = logits[:, first:].topk(k, dim=1)
-            probabilities = (best.values - logits.logsumexp(dim=1, keepdim=True)).exp()
-            for columns, values in zip(best.indices.tolist(), probabilities.tolist(), strict=True):
-                found = zip(columns, values, strict=True)
-                result.append(tuple(Evidence(names[i], value, first > 0) for i, value in found))
+        lse = kernels.row_lse(z, bank.id_embeddings, bank.logit_scale)
+        if is_negative := len(embeddings) > 0:
+            lse = torch.logaddexp(lse, kernels.row_lse(z, embeddings, bank.logit_scale))
+        else:
+            names, embeddings = bank.id_names, bank.id_embeddings
+        if index is None:
+            found = nearest(z, embeddings, min(k, len(embeddings)))
+        elif len(index) == len(names) and all(each in index for each in names):
+            found = index.search(z, k)
+        else:
+            raise ValueError(
+                f"{index!r} is not of the {len(names)} labels that {type(self).__name__} scores with"
+            )
+        probabilities = (bank.logit_scale * found.cosines - lse[:, None]).exp().clamp(max=1)
+        result = []
+        for rows, values in zip(found.rows.tolist(), probabilities.tolist(), strict=True):
+            labels = [names[row] if index is None else index.name(row) for row in rows]
+            result.append(tuple(Evidence(*pair, is_negative) for pair in zip(labels, values, strict=True)))
         return result
 
     def _negatives(self) -> tuple[Sequence[str], Tensor]:

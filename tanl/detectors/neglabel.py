@@ -34,17 +34,10 @@ class NegLabel(Detector):
         super().__init__(bank)
         self._require_negatives()
         whole_number(groups, "groups", at_least=1)
-        used = bank if num_negatives is None else bank.mined(num_negatives)
-        if used.num_negatives < groups:
-            raise ValueError(f"{used.num_negatives} negatives cannot make {groups} groups; lower groups")
+        self._names, self._embeddings = grouped_negatives(bank, num_negatives, groups, seed)
         self.num_negatives = num_negatives
         self.groups = groups
         self.seed = seed
-        order = torch.arange(used.num_negatives)
-        if seed is not None:
-            order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(seed))]
-        self._names = [used.negative_names[i] for i in order.tolist()]
-        self._embeddings = used.negative_embeddings[order.to(bank.device)]
 
     def _negatives(self) -> tuple[Sequence[str], Tensor]:
         return self._names, self._embeddings
@@ -55,3 +48,26 @@ class NegLabel(Detector):
 
     def _settings(self) -> dict[str, Any]:
         return {"num_negatives": self.num_negatives, "groups": self.groups, "seed": self.seed}
+
+
+def grouped_negatives(
+    bank: LabelBank, num_negatives: int | None, groups: int, seed: int | None
+) -> tuple[list[str], Tensor]:
+    """The mined negatives in the order in which they are split into groups: names, and embeddings ``[M, D]``.
+
+    Raises:
+        ValueError: there are fewer negatives than groups.
+    """
+    used = bank if num_negatives is None else bank.mined(num_negatives)
+    order = group_order(used.num_negatives, groups, seed)
+    names = used.negative_names
+    return [names[i] for i in order.tolist()], used.negative_embeddings[order.to(bank.device)]
+
+
+def group_order(count: int, groups: int, seed: int | None) -> Tensor:
+    """The order in which ``count`` negatives are split into groups, ``[count]``; None keeps theirs."""
+    if count < groups:
+        raise ValueError(f"{count} negatives cannot make {groups} groups; lower groups")
+    if seed is None:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))

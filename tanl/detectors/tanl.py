@@ -112,7 +112,8 @@ class TANL(Detector):
         known = self.bank.id_embeddings
         if self.initial_ood is not None:
             known = torch.cat([known, self.initial_ood])
-        first = 1 - self._shares(known, self._id_lse(known), self._selected(state.relevance))
+        logits = self._logits(known, self._selected(state.relevance))
+        first = 1 - kernels.prefix_share(self._id_lse(known), logits, self.step)
         state.history = state.extended_history(first)
         self.state = state
         self._running = otsu_threshold(state.history)
@@ -202,10 +203,18 @@ class TANL(Detector):
     def _id_lse(self, z: Tensor) -> Tensor:
         return kernels.row_lse(z, self.bank.id_embeddings, self.bank.logit_scale)
 
-    def _shares(self, z: Tensor, id_lse: Tensor, selected: Tensor) -> Tensor:
-        """The activation-aware share of the selected negatives, ``[B]``: only their K columns are computed."""
-        columns = self.bank.negative_embeddings[selected].float()
-        return kernels.prefix_share(id_lse, (z * self.bank.logit_scale) @ columns.T, self.step)
+    def _logits(self, z: Tensor, selected: Tensor) -> Tensor:
+        """Logits of the selected negatives, ``[B, K]``."""
+        return (z * self.bank.logit_scale) @ self.bank.negative_embeddings[selected].float().T
+
+    def _chosen_again(self, z: Tensor, logits: Tensor, first: Tensor, final: Tensor) -> Tensor:
+        """Logits of the final choice: those of the first one in another order, and the few that are new."""
+        place = torch.full((self.bank.num_negatives,), -1, device=first.device)
+        place[first] = torch.arange(len(first), device=first.device)
+        columns = place[final]
+        result = logits.index_select(1, columns.clamp(min=0))
+        new = (columns < 0).nonzero()[:, 0]
+        return result.index_copy_(1, new, self._logits(z, final[new])) if len(new) else result
 
     def _advance(self, z: Tensor) -> _Advance:
         """One step of the method on ``z [B, D]``, the state untouched."""
@@ -213,7 +222,8 @@ class TANL(Detector):
         positive_mean, negative_mean = state.positive.mean, state.negative.mean
         first_choice = self._selected(negative_mean - positive_mean)
         id_lse = self._id_lse(z)
-        scores = self._shares(z, id_lse, first_choice)
+        logits = self._logits(z, first_choice)
+        scores = kernels.prefix_share(id_lse, logits, self.step)
         confidence = 1 - scores
         history = state.extended_history(confidence)
         threshold = otsu_threshold(history)
@@ -226,5 +236,6 @@ class TANL(Detector):
             negative_mean = self.alpha * negative_mean + (1 - self.alpha) * negative.mean
         final_choice = self._selected(negative_mean - positive_mean)
         if not torch.equal(final_choice, first_choice):
-            scores = self._shares(z, id_lse, final_choice)
+            logits = self._chosen_again(z, logits, first_choice, final_choice)
+            scores = kernels.prefix_share(id_lse, logits, self.step)
         return _Advance(scores, history, threshold, positive, negative)

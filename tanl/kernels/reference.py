@@ -11,9 +11,8 @@ from torch import Tensor
 
 from .stored import Segments, StoredExponentials
 
-TILE_LABELS = (
-    1024  # with 256 rows a tile's exponentials are 1 MiB: they are still in the cache for the next operation
-)
+# With 256 rows a tile's exponentials are 2 MiB: the next operation finds them in the cache.
+TILE_LABELS = 2048
 STORED_BYTES = 128 << 20
 LEAST_ROWS = 128  # a product with fewer is slow
 # exp(75) / (1 + exp(75)) is 1 in float32, and 100 000 such terms still add up without overflow.

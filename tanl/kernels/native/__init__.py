@@ -199,7 +199,7 @@ def _library() -> ctypes.CDLL | None:
 
 
 def _torch_pool() -> ctypes.c_void_p | None:
-    """The function that runs work on the OpenMP threads of torch; None where torch is built without (macOS, Windows)."""
+    """What runs work on the threads of torch's OpenMP; None where torch is built without (macOS, Windows)."""
     path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     if not path.exists():
         return None

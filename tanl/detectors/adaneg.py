@@ -1,0 +1,249 @@
+"""AdaNeg: adaptive negative proxies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..checks import fraction, whole_number
+from ..functional import grouped_negative_share
+from ..labels import LabelBank
+from .base import Detector
+from .neglabel import grouped_negatives
+
+# Confident rows against all labels, and labels brought to float32, at a time: small beside the labels themselves.
+_ROWS = 64
+_TILE_LABELS = 4096
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """The images that a label has in memory; never changed, only replaced."""
+
+    rows: Tensor  # [n, D], n < memory_length
+    entropies: tuple[float, ...]  # n of them
+
+
+@dataclass(frozen=True)
+class _Advance:
+    """What a batch yields, and what committing it will change."""
+
+    scores: Tensor
+    changes: dict[int, _Remembered]
+    touched: Tensor  # [t]: the labels that change
+    proxies: Tensor  # [t, D]: their new proxies
+
+
+class AdaNeg(Detector):
+    """Adaptive negative proxies: NegLabel's score, and the same score with what the stream made of the labels.
+
+    Zhang and Zhang, *AdaNeg: adaptive negative proxy guided OOD detection with vision-language models*, NeurIPS
+    2024 (arXiv 2410.20149), with its task-adaptive proxies. Checked against outputs of the published
+    implementation (YBZh/OpenOOD-VLM); equation numbers were not.
+
+    Let ``S_text`` in [0, 1] be NegLabel's grouped share of the negatives, and ``c = 1 - S_text`` an image's ID
+    confidence. A label remembers images: one with ``c > t + g (1 - t)`` goes to its best ID label, one with
+    ``c < t - g t`` to its best negative, in the order of the batch, the ID images first. A label with
+    ``memory_length - 1`` images takes another only in place of the one whose softmax over the labels of its kind
+    has the largest entropy, and only if the new entropy is smaller. A label's proxy is the normalised mean of its
+    text embedding and its images; ``S_proxy`` is the grouped share with proxies in place of texts, the
+    batch's own images included. The OOD score is ``S_proxy + lambda S_text``, in [0, 1 + lambda]: that is
+    ``1 + lambda`` less the published ``conf_ada + lambda conf``, without its rounding of confident images.
+
+    The result depends on the order of the stream. Beside NegLabel's copy of its negatives the detector keeps one
+    proxy a label, ``(C + M) D`` numbers in the bank's dtype, and the remembered images alone, at most
+    ``memory_length - 1`` of D float32 for each label that a confident image fell to. To score with a batch's own
+    images without a second copy, its labels' proxies are exchanged for the duration of the call: one
+    detector serves one thread at a time.
+
+    Args:
+        bank: ID labels and candidates for negatives.
+        num_negatives: how many negatives are mined, as in `NegLabel`; None takes all of the bank's in its order.
+        groups: into how many groups the negatives are split; the last ``M mod groups`` of them can take images,
+            but count in no group.
+        memory_length: slots of a label, one of which holds its text embedding; at least 2.
+        lambda_value: weight of the texts' share beside the proxies'.
+        threshold: t in [0, 1], the confidence about which ``gap`` opens. Not the threshold on scores that
+            `predict` uses: that one is set by `calibrate`. Kept as ``memory_threshold``.
+        gap: g in [0, 1]: how far past t a confidence must lie for an image to be remembered.
+        seed: shuffles the negatives before they are split; None keeps their order.
+
+    Raises:
+        TypeError, ValueError: an unusable setting; a bank without negatives, or with fewer than ``groups``.
+    """
+
+    def __init__(
+        self,
+        bank: LabelBank,
+        *,
+        num_negatives: int | None = 10_000,
+        groups: int = 5,
+        memory_length: int = 10,
+        lambda_value: float = 0.1,
+        threshold: float = 0.5,
+        gap: float = 0.5,
+        seed: int | None = 0,
+    ) -> None:
+        super().__init__(bank)
+        self._require_negatives()
+        self.groups = whole_number(groups, "groups", at_least=1)
+        self.memory_length = whole_number(memory_length, "memory_length", at_least=2)
+        if not 0 <= lambda_value < float("inf"):
+            raise ValueError(f"lambda_value must be finite and not negative, not {lambda_value}")
+        self.lambda_value = lambda_value
+        self.memory_threshold = fraction(threshold, "threshold")
+        self.gap = fraction(gap, "gap")
+        self._names, self._embeddings = grouped_negatives(bank, num_negatives, groups, seed)
+        self.num_negatives = num_negatives
+        self.seed = seed
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream: every label's proxy is its text embedding again."""
+        self._memory: dict[int, _Remembered] = {}
+        self._proxies = torch.cat([self.bank.embeddings[: self.bank.num_id], self._embeddings])
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor) -> Tensor:
+        """Score a batch of the stream, ``[B, D] -> [B]``, and remember its confident images."""
+        ahead = self._advance(self._checked(z))
+        self._memory.update(ahead.changes)
+        self._proxies[ahead.touched] = ahead.proxies
+        return ahead.scores
+
+    forward = __call__
+
+    def _scores(self, z: Tensor) -> Tensor:
+        return self._advance(z).scores
+
+    def _negatives(self) -> tuple[Sequence[str], Tensor]:
+        return self._names, self._embeddings
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on bit for bit: tensors, numbers and strings."""
+        remembered = self._memory.values()
+        touched = self._indices(list(self._memory))
+        memory = {
+            "labels": touched,
+            "counts": self._indices([len(images.rows) for images in remembered]),
+            "rows": torch.cat([images.rows for images in remembered] or [self.bank.id_embeddings[:0]]),
+            "entropies": torch.tensor([e for images in remembered for e in images.entropies]).double(),
+            "proxies": self._proxies[touched],
+        }
+        return {**super().state_dict(), "memory": memory}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from `state_dict`, bit for bit.
+
+        Raises:
+            ValueError: it comes from another method, bank or setting, or is incomplete; nothing changes then.
+        """
+        self._check_identity(state)
+        memory, labels, proxies = self._read(state["memory"])
+        self.reset()
+        self._memory = memory
+        self._proxies[labels] = proxies
+        self._calibrated = state["threshold"]
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "num_negatives": self.num_negatives,
+            "groups": self.groups,
+            "memory_length": self.memory_length,
+            "lambda_value": self.lambda_value,
+            "threshold": self.memory_threshold,
+            "gap": self.gap,
+            "seed": self.seed,
+        }
+
+    def _advance(self, z: Tensor) -> _Advance:
+        """One step of the method on ``z [B, D]``, the state as it was afterwards."""
+        bank = self.bank
+        share = grouped_negative_share(z, bank.id_embeddings, self._embeddings, bank.logit_scale, self.groups)
+        changes = self._changes(z, 1 - share)
+        touched = self._indices(list(changes))
+        proxies = self._proxies[:0]
+        if changes:
+            means = [self._text(label) + images.rows.sum(dim=0) for label, images in changes.items()]
+            proxies = normalize(torch.stack(means), dim=1).to(bank.dtype)
+        earlier = self._proxies[touched]
+        self._proxies[touched] = proxies
+        try:
+            ids, negatives = self._proxies[: bank.num_id], self._proxies[bank.num_id :]
+            adapted = grouped_negative_share(z, ids, negatives, bank.logit_scale, self.groups)
+        finally:
+            self._proxies[touched] = earlier
+        return _Advance(adapted + self.lambda_value * share, changes, touched, proxies)
+
+    def _changes(self, z: Tensor, confidence: Tensor) -> dict[int, _Remembered]:
+        """What the confident images of a batch make of their labels' memories."""
+        t, gap, num_id = self.memory_threshold, self.gap, self.bank.num_id
+        drafts: dict[int, tuple[list[Tensor], list[float]]] = {}
+        for chosen, labels, first in (
+            (confidence > t + gap * (1 - t), self.bank.id_embeddings, 0),
+            (confidence < t - gap * t, self._embeddings, num_id),
+        ):
+            rows = z[chosen]
+            for row, best, entropy in zip(rows, *self._best(rows, labels), strict=True):
+                label = first + best
+                if label not in drafts:
+                    earlier = self._memory.get(label)
+                    drafts[label] = (list(earlier.rows), list(earlier.entropies)) if earlier else ([], [])
+                self._remember(row, entropy, *drafts[label])
+        return {label: _Remembered(torch.stack(r), tuple(e)) for label, (r, e) in drafts.items()}
+
+    def _remember(self, row: Tensor, entropy: float, rows: list[Tensor], entropies: list[float]) -> None:
+        if len(rows) < self.memory_length - 1:
+            rows.append(row)
+            entropies.append(entropy)
+        elif max(entropies) > entropy:
+            worst = entropies.index(max(entropies))
+            rows[worst], entropies[worst] = row, entropy
+
+    def _best(self, rows: Tensor, labels: Tensor) -> tuple[list[int], list[float]]:
+        """Each row's best label, and the entropy of its softmax over the labels, as it is published."""
+        best: list[int] = []
+        entropies: list[float] = []
+        for part in torch.split(rows * self.bank.logit_scale, _ROWS):
+            tiles = torch.split(labels, _TILE_LABELS)
+            logits = torch.cat([part @ tile.float().T for tile in tiles], dim=1)
+            best += logits.argmax(dim=1).tolist()
+            probability = logits.softmax(dim=1)
+            entropies += (-(probability * (probability + 1e-8).log()).sum(dim=1)).tolist()
+        return best, entropies
+
+    def _text(self, label: int) -> Tensor:
+        num_id = self.bank.num_id
+        text = self.bank.embeddings[label] if label < num_id else self._embeddings[label - num_id]
+        return text.float()
+
+    def _indices(self, values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=self.bank.device)
+
+    def _read(self, state: dict[str, Any]) -> tuple[dict[int, _Remembered], Tensor, Tensor]:
+        """The memory in a `state_dict`, with the labels and proxies in it, checked."""
+        try:
+            labels, counts, entropies = (state[key] for key in ("labels", "counts", "entropies"))
+            rows, proxies = (state[key].to(self.bank.device, copy=True) for key in ("rows", "proxies"))
+        except KeyError as error:
+            raise ValueError(f"the memory's state lacks {error}") from error
+        numbers, lengths = labels.tolist(), counts.tolist()
+        dim = self.bank.dim
+        expected = {"rows": (rows, sum(lengths)), "proxies": (proxies, len(numbers))}
+        for name, (tensor, count) in expected.items():
+            if tuple(tensor.shape) != (count, dim):
+                raise ValueError(f"the memory's {name} must be [{count}, {dim}], not {list(tensor.shape)}")
+        if len(lengths) != len(numbers) or len(entropies) != len(rows):
+            raise ValueError("the memory's labels, counts and entropies are not of one stream")
+        if not all(0 <= number < len(self._proxies) for number in numbers):
+            raise ValueError(f"the memory's labels must lie below {len(self._proxies)}")
+        if not all(0 < length < self.memory_length for length in lengths):
+            raise ValueError(f"a label remembers 1 to {self.memory_length - 1} images")
+        parts = zip(numbers, torch.split(rows, lengths), torch.split(entropies, lengths), strict=True)
+        memory = {number: _Remembered(images, tuple(e.tolist())) for number, images, e in parts}
+        return memory, labels.to(self.bank.device), proxies

@@ -1,0 +1,567 @@
+"""`tanl bench run`: whole runs on a few images, interrupted and continued ones, and what is refused."""
+
+import argparse
+import json
+import shlex
+import shutil
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from colour_backbone import COLOURS, ColourBackbone, paint
+from test_pictograms import RandomBackbone
+
+from tanl import OODMetrics, cli
+from tanl.benchmarks import run as command_module
+from tanl.benchmarks import runner, tasks
+from tanl.benchmarks.methods import METHODS, describe_methods, find_methods
+from tanl.benchmarks.pictograms import manifest
+from tanl.benchmarks.protocol import ORDERS, run_stream, stream_order
+from tanl.benchmarks.run import add_arguments, command, main
+from tanl.benchmarks.run_folder import METRICS, RunFolder
+from tanl.benchmarks.runner import run
+from tanl.benchmarks.splits import SPLITS, Source, Split
+from tanl.benchmarks.tasks import Config, stream_counts
+from tanl.corpus import Corpus
+from tanl.detectors import TANL
+from tanl.labels import LabelBank
+
+TANL_NAME = "TANL (batch-adaptive)"
+WORDS = [f"word {letter}{number}" for letter in "abcdefgh" for number in range(10)]
+
+
+@pytest.fixture(scope="module")
+def pictograms(tmp_path_factory):
+    """A folder with up to 4 images of each set and coarse class, and a list of words."""
+    folder = tmp_path_factory.mktemp("pictograms")
+    taken = Counter()
+    rows = []
+    for row in manifest.read_manifest():
+        taken[row.set, row.coarse] += 1
+        if taken[row.set, row.coarse] <= 4:
+            (folder / row.file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / row.file).write_bytes((manifest.FOLDER / row.file).read_bytes())
+            rows.append(row)
+    manifest.write_manifest(rows, folder)
+    (folder / "words.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def offline(pictograms):
+    """Runs a configuration of the pictograms."""
+
+    def go(out, backbone=None, **changes):
+        said = changes.pop("said", [])
+        given = {
+            "corpus": str(pictograms / "words.txt"),
+            "tracks": ("food", "coarse-5"),
+            "methods": ("MCM", "NegLabel", "AdaNeg", TANL_NAME),
+            "batch_size": 16,
+            **changes,
+        }
+        return run(
+            Config(**given),
+            out,
+            backbone=backbone or RandomBackbone(),
+            folder=pictograms,
+            extreme_images=5,
+            cache_dir=pictograms / "cache",
+            say=said.append,
+        )
+
+    return go
+
+
+def content(folder):
+    """All cells with their scores, as comparable values; how long they took is left out."""
+    found = {}
+    for cell in folder.cells():
+        assert cell.key not in found
+        values = tuple(part.tobytes() for part in folder.scores(cell))
+        found[cell.key] = (replace(cell, seconds=0.0), values)
+    return found
+
+
+def test_a_run_measures_every_stream_once(offline, tmp_path):
+    said = []
+    result = offline(tmp_path / "run", seeds=(0, 1), orders=("shuffled", "drift"), said=said)
+    cells = result.cells()
+    sets = [part for part in result.run["sets"] if part["role"] != "id"]
+    assert len(cells) == len(sets) * (2 + 2 * 2 * 2)
+    for cell in cells:
+        stateless = cell.method in ("MCM", "NegLabel")
+        assert ((cell.order, cell.seed) == ("any", None)) == stateless
+        assert (cell.threshold is None) == (cell.method != TANL_NAME)
+        assert len(cell.activated) == (30 if cell.method == TANL_NAME else 0)
+        assert cell.seconds > 0
+        assert cell.batch_size == 16
+        scores = result.scores(cell)
+        metrics = OODMetrics()
+        metrics.update(scores.id, np.zeros(cell.num_id))
+        metrics.update(scores.ood, np.full(cell.num_ood, -1))
+        assert cell.metrics == {name: metrics.compute()[name] for name in METRICS}
+        if stateless:
+            assert scores.positions.tolist() == list(range(cell.num_id + cell.num_ood))
+        else:
+            positions = stream_order(cell.num_id, cell.num_ood, cell.order, cell.seed)
+            assert scores.positions.tolist() == positions.tolist()
+    assert {cell.role for cell in cells} == {"near", "far", "extreme"}
+    labels, values = zip(*next(cell for cell in cells if cell.activated).activated, strict=True)
+    assert set(labels) <= set(WORDS)
+    assert list(values) == sorted(values, reverse=True)
+    environment = result.run["environment"]
+    assert environment["backbone_fingerprint"] == "random projection"
+    assert environment["corpus"] == "words.txt (80 words)"
+    assert result.run["seconds"] > 0
+    assert said == []
+
+
+def test_image_lists_name_the_images_of_the_scores(offline, tmp_path):
+    result = offline(tmp_path / "run", methods=("MCM",), tracks=("food",))
+    rows = {row.file: row for row in manifest.read_manifest()}
+    for part in result.run["sets"]:
+        paths = result.images(part)
+        assert (paths is None) == (part["role"] == "extreme")
+        if paths is not None:
+            assert len(paths) == part["count"]
+            names = [path.relative_to(manifest.FOLDER).as_posix() for path in paths]
+            assert {rows[name].set for name in names} == {part["name"]}
+
+
+def test_scores_are_those_of_a_stream_by_hand(offline, pictograms, tmp_path):
+    """The runner only arranges: a stream put together here gives the same scores."""
+    result = offline(tmp_path / "run", methods=("NegLabel", TANL_NAME), orders=("ood-first",), seeds=(3,))
+    backbone = RandomBackbone()
+    gathering = tasks.Gathering(backbone, folder=pictograms, extreme_images=5, cache_dir=pictograms / "cache")
+    task = gathering.tasks(Config(tracks=("food",)))[0]
+    bank = LabelBank.build(
+        backbone, task.classes, corpus=str(pictograms / "words.txt"), cache_dir=pictograms / "cache"
+    )
+    noise = runner.noise_embeddings(backbone)
+    part = next(part for part in task.ood if part.name == "plants")
+    for method, seed in (("NegLabel", 0), (TANL_NAME, 3)):
+        detector = METHODS[method].make(bank, noise, seed)
+        expected = run_stream(
+            detector, task.id[0].embeddings, part.embeddings, order="ood-first", seed=3, batch_size=16
+        )
+        cell = next(
+            cell
+            for cell in result.cells()
+            if (cell.track, cell.method, cell.ood) == ("food", method, "plants")
+        )
+        scores = result.scores(cell)
+        assert scores.id == pytest.approx(expected.id, abs=1e-6)
+        assert scores.ood == pytest.approx(expected.ood, abs=1e-6)
+
+
+@pytest.mark.parametrize("after", [4, 23])
+def test_an_interrupted_run_goes_on_without_a_lost_or_double_cell(offline, tmp_path, monkeypatch, after):
+    asked = {"seeds": (0, 1), "orders": ("shuffled", "blocks"), "tracks": ("food",)}
+    whole = content(offline(tmp_path / "whole", **asked))
+    calls = []
+    judge = TANL.__call__
+
+    def interrupted(self, z):
+        calls.append(len(z))
+        if len(calls) == after * 3:
+            raise KeyboardInterrupt
+        return judge(self, z)
+
+    monkeypatch.setattr(TANL, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        offline(tmp_path / "run", **asked)
+    monkeypatch.undo()
+    left = content(RunFolder.open(tmp_path / "run"))
+    assert 0 < len(left) < len(whole)
+    times = {cell.key: cell.seconds for cell in RunFolder.open(tmp_path / "run").cells()}
+    said = []
+    result = offline(tmp_path / "run", said=said, **asked)
+    assert said == [f"{len(left)} of {len(whole)} cells were there already"]
+    assert content(result) == whole
+    assert {cell.key: cell.seconds for cell in result.cells() if cell.key in times} == times
+
+
+def test_a_finished_run_measures_nothing_again_and_can_grow(offline, tmp_path, monkeypatch):
+    small = content(offline(tmp_path / "run", methods=("MCM", TANL_NAME)))
+
+    def refuse(*_, **__):
+        raise AssertionError("there is nothing to measure")
+
+    monkeypatch.setattr(runner, "run_stream", refuse)
+    monkeypatch.setattr(runner.LabelBank, "build", refuse)
+    before = offline(tmp_path / "run", methods=("MCM", TANL_NAME)).run["seconds"]
+    monkeypatch.undo()
+    grown = offline(tmp_path / "run", methods=("NegLabel", TANL_NAME), seeds=(1,), orders=("drift",))
+    assert grown.run["seconds"] > before
+    assert grown.run["config"]["methods"] == ["MCM", TANL_NAME, "NegLabel"]
+    assert grown.run["config"]["seeds"] == [0, 1]
+    everything = content(grown)
+    assert {key: everything[key] for key in small} == small
+    kinds = {(key.method, key.order, key.seed) for key in everything}
+    assert kinds == {
+        ("MCM", "any", None),
+        ("NegLabel", "any", None),
+        (TANL_NAME, "shuffled", 0),
+        (TANL_NAME, "drift", 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 8}, "another batch_size: 16, not 8"),
+        ({"limit": 3}, "another limit: None, not 3"),
+        ({"tracks": ("food",)}, r"another tracks: \['food', 'coarse-5'\], not \['food'\]"),
+    ],
+)
+def test_another_configuration_is_refused_before_anything_is_loaded(offline, tmp_path, changes, message):
+    class Unused(RandomBackbone):
+        def encode_images(self, pixels):
+            raise AssertionError("too early")
+
+    offline(tmp_path / "run", methods=("MCM",))
+    with pytest.raises(ValueError, match=message):
+        offline(tmp_path / "run", Unused(), methods=("MCM",), **changes)
+
+
+def test_other_weights_and_a_damaged_cell_are_refused(offline, tmp_path):
+    class Other(RandomBackbone):
+        fingerprint = "other weights"
+
+    result = offline(tmp_path / "run", methods=("MCM",))
+    with pytest.raises(ValueError, match="another backbone_fingerprint"):
+        offline(tmp_path / "run", Other(), methods=("MCM",))
+    file = next((result.path / "cells").glob("*.json"))
+    file.write_text("{")
+    with pytest.raises(ValueError, match=f"{file.name} is damaged"):
+        offline(tmp_path / "run", methods=("MCM",))
+    file.unlink()
+    assert len(offline(tmp_path / "run", methods=("MCM",)).cells()) == len(result.run["sets"]) - 2
+
+
+def test_limit_takes_a_seeded_part_of_every_set(offline, tmp_path):
+    first = offline(tmp_path / "a", methods=("MCM",), limit=3)
+    again = offline(tmp_path / "b", methods=("MCM",), limit=3)
+    assert {part["count"] for part in first.run["sets"]} <= {2, 3}
+    assert first.run["sets"] == again.run["sets"]
+    assert content(first) == content(again)
+    assert first.run["config"]["limit"] == 3
+
+
+def test_order_and_seed_change_what_a_stream_learns(offline, tmp_path):
+    result = offline(
+        tmp_path / "run", methods=("AdaNeg", TANL_NAME), tracks=("food",), orders=ORDERS, seeds=(0, 5)
+    )
+    for method in ("AdaNeg", TANL_NAME):
+        streams = {
+            (cell.order, cell.seed): result.scores(cell).id.tobytes()
+            for cell in result.cells()
+            if (cell.method, cell.ood) == (method, "objects")
+        }
+        assert len(streams) == 2 * len(ORDERS)
+        assert len(set(streams.values())) > len(ORDERS)
+
+
+def test_longer_streams_keep_the_proportion_and_begin_with_the_originals(offline, tmp_path):
+    plain = offline(tmp_path / "plain", methods=("MCM",), tracks=("food",))
+    longer = offline(tmp_path / "long", methods=("MCM", TANL_NAME), tracks=("food",), stream_length=90)
+    assert longer.run["config"]["augmented"]
+    assert not plain.run["config"]["augmented"]
+    own = {cell.ood: cell for cell in plain.cells()}
+    counts = {part["name"]: part["count"] for part in longer.run["sets"]}
+    assert counts["food"] == max(cell.num_id for cell in longer.cells())
+    for cell in longer.cells():
+        short = own[cell.ood]
+        assert cell.num_id + cell.num_ood == 90
+        assert cell.num_id / 90 == pytest.approx(short.num_id / (short.num_id + short.num_ood), abs=0.5 / 90)
+        assert counts[cell.ood] == cell.num_ood
+        if cell.method == "MCM":
+            scores, originals = longer.scores(cell), plain.scores(short)
+            assert np.array_equal(scores.id[: short.num_id], originals.id)
+            assert np.array_equal(scores.ood[: short.num_ood], originals.ood)
+            assert len(set(scores.ood.tolist())) > short.num_ood
+    for part in longer.run["sets"]:
+        paths = longer.images(part)
+        if paths is not None:
+            assert len(paths) == part["count"]
+            assert len(set(paths)) < len(paths)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [((10, 30, 400), (100, 300)), ((10, 30, 20), (10, 30)), ((1, 2, 10), (3, 7))]
+)
+def test_stream_counts(given, expected):
+    assert stream_counts(*given) == expected
+
+
+def test_csp_has_words_of_its_own(offline, tmp_path, monkeypatch):
+    pool = [f"thing number {number}" for number in range(800)] + [
+        f"odd{number} scene" for number in range(800)
+    ]
+    monkeypatch.setattr(runner, "conjugated_words", lambda: Corpus(tuple(pool), ("noun",) * 1600, "pool"))
+    banks = []
+    build = LabelBank.build
+
+    def recorded(*arguments, **given):
+        banks.append(build(*arguments, **given))
+        return banks[-1]
+
+    monkeypatch.setattr(runner.LabelBank, "build", recorded)
+    result = offline(tmp_path / "run", methods=("MCM", "NegLabel", "CSP"), tracks=("food",))
+    assert [bank.num_negatives for bank in banks] == [0, 80, 1600]
+    assert {cell.method for cell in result.cells()} == {"MCM", "NegLabel", "CSP"}
+
+
+def test_gl_mcm_is_left_out_where_there_are_no_patches(offline, tmp_path):
+    said = []
+    result = offline(tmp_path / "run", methods=("MCM", "GL-MCM"), tracks=("food",), said=said)
+    (message,) = said
+    assert message.startswith("GL-MCM is left out: backbone must be a ClipBackbone")
+    assert result.run["config"]["methods"] == ["MCM"]
+    assert "ClipBackbone" in result.run["left_out"]["GL-MCM"]
+    with pytest.raises(ValueError, match="no method is left"):
+        offline(tmp_path / "other", methods=("GL-MCM",))
+
+
+def test_gl_mcm_runs_from_the_images_of_a_vision_transformer(offline, tiny_backbone, tmp_path):
+    from tanl.backbones.local_features import encode_images_local
+    from tanl.benchmarks.image_sets import read_as_stored
+    from tanl.detectors.gl_mcm import GLMCM
+
+    result = offline(tmp_path / "run", tiny_backbone, methods=("MCM", "GL-MCM"), tracks=("food",))
+    cells = [cell for cell in result.cells() if cell.method == "GL-MCM"]
+    assert len(cells) == len(result.run["sets"]) - 1
+    assert {(cell.order, cell.seed) for cell in cells} == {("any", None)}
+    part = next(part for part in result.run["sets"] if part["name"] == "plants")
+    pixels = torch.stack([tiny_backbone.preprocess(read_as_stored(path)) for path in result.images(part)])
+    z, local = encode_images_local(tiny_backbone, pixels)
+    kept = {path.relative_to(manifest.FOLDER).as_posix() for path in result.images(result.run["sets"][0])}
+    names = sorted({row.label for row in manifest.read_manifest() if row.file in kept})
+    expected = GLMCM(LabelBank.build(tiny_backbone, names, corpus=None))(z, local=local)
+    scores = result.scores(next(cell for cell in cells if cell.ood == "plants"))
+    assert scores.ood == pytest.approx(expected.numpy(), abs=1e-4)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Folders of colours: red and green are ID, the others OOD; and the files that go with them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TANL_CACHE", str(tmp_path / "cache"))
+    for number in range(8):
+        for colour in COLOURS:
+            group = colour if colour not in ("red", "green") else f"id/{colour}"
+            paint(tmp_path / group / f"{number}-{colour}.png", colour)
+    Path("labels.txt").write_text("red\ngreen\n")
+    Path("corpus.txt").write_text("blue\nyellow\npurple\nwhite\n" + "".join(f"word {i}\n" for i in range(40)))
+    monkeypatch.setattr(runner, "load_backbone", lambda name, device: ColourBackbone())
+    return tmp_path
+
+
+def parse(*arguments):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+OWN = ["--id", "id", "--ood", "blue", "yellow", "--labels", "labels.txt", "--corpus", "corpus.txt"]
+QUICK = ["--methods", "mcm,TANL batch-adaptive", "--batch-size", "8"]
+
+
+def test_the_command_measures_folders_of_ones_own(own, capsys):
+    Path("blue/broken.png").write_bytes(b"no image")
+    assert main(parse(*OWN, *QUICK, "--orders", "shuffled,drift", "--seeds", "0", "1")) == 0
+    output = capsys.readouterr()
+    result = RunFolder.open("tanl-bench/custom")
+    assert f"{2 * (1 + 4)} cells in tanl-bench" in output.out
+    assert "TANL (batch-adaptive)" in output.out
+    assert "blue: 1 images could not be read: broken.png" in output.err
+    blue = next(part for part in result.run["sets"] if part["name"] == "blue")
+    assert (blue["role"], blue["count"], blue["unreadable"]) == ("ood", 8, ["broken.png"])
+    assert [path.name for path in result.images(blue)] == [f"{number}-blue.png" for number in range(8)]
+    for cell in result.cells():
+        assert (cell.num_id, cell.num_ood) == (16, 8)
+        assert cell.metrics["AUROC"] > 0.9
+    again = shlex.split(result.run["command"])
+    assert again[:3] == ["tanl", "bench", "run"]
+    assert command(command_module._config(parse(*again[3:]))) == result.run["command"]
+
+
+def test_the_command_goes_on_after_an_interrupt(own, monkeypatch, capsys):
+    monkeypatch.setitem(cli._BENCHMARKS, "run", "measure methods")
+    judge = TANL.__call__
+
+    def interrupted(self, z):
+        raise KeyboardInterrupt
+
+    arguments = ["bench", "run", *OWN, *QUICK]
+    monkeypatch.setattr(TANL, "__call__", interrupted)
+    assert cli.main(arguments) == 130
+    assert capsys.readouterr().err.endswith("tanl: interrupted\n")
+    monkeypatch.setattr(TANL, "__call__", judge)
+    assert cli.main(arguments) == 0
+    output = capsys.readouterr()
+    assert "tanl: 2 of 4 cells were there already\n" in output.err
+    assert "4 cells in" in output.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--id", "id", "--labels", "labels.txt"], "--id, --ood and --labels"),
+        (["--split", "four-ood", *OWN], "leave out --split four-ood"),
+        (["--split", "birds"], "no split 'birds'; there are pictograms"),
+        (["--split", "four-ood", *QUICK], "the set imagenet-val is not in data"),
+        (["--split", "four-ood", "--tracks", "food"], "only the pictograms have any"),
+        (["--split", "four-ood", "--full-spectrum"], "no covariate-shifted sets"),
+        (["--tracks", "birds"], "no track birds; there are animals"),
+        (["--methods", "mcm,best"], "no method best; there are MCM"),
+        (["--orders", "sorted"], "no order sorted; there are shuffled"),
+        (["--seeds", "-1"], "seeds must be at least 0"),
+        (["--limit", "1"], "limit must be at least 2, not 1"),
+        (["--corpus", "nonsense", *OWN[:-2]], "unknown corpus 'nonsense'"),
+        ([*OWN[:2], "--ood", "missing", *OWN[5:], *QUICK], "missing"),
+    ],
+)
+def test_what_cannot_be_run_is_told_in_one_line(own, monkeypatch, capsys, arguments, message):
+    monkeypatch.setitem(cli._BENCHMARKS, "run", "measure methods")
+    assert cli.main(["bench", "run", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tanl: error: ")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_sets_of_one_name_are_told_apart(own):
+    shutil.copytree("blue", "more/blue")
+    Path("more/blue/0-blue.png").unlink()
+    arguments = [*OWN[:2], "--ood", "blue", "more/blue", *OWN[5:], "--methods", "mcm"]
+    assert main(parse(*arguments)) == 0
+    counts = {cell.ood: cell.num_ood for cell in RunFolder.open("tanl-bench/custom").cells()}
+    assert counts == {"blue": 8, "more/blue": 7}
+
+
+def lay_out(root, monkeypatch, **changes):
+    """A split of colours on disk, in OpenOOD's layout."""
+    lines = {"red": 0, "green": 1, "blue": -1, "yellow": -1}
+    for colour, label in lines.items():
+        names = [f"{colour}/{number}.png" for number in range(9)]
+        for name in names:
+            paint(root / "data" / "images" / name, colour)
+        listed = root / "data" / "lists" / f"{colour}.txt"
+        listed.parent.mkdir(exist_ok=True)
+        listed.write_text("".join(f"{name} {label}\n" for name in names))
+
+    def source(*names, count=None):
+        return Source("-".join(names), tuple(f"lists/{name}.txt" for name in names), ("images",), count=count)
+
+    split = Split(
+        "colours",
+        id=source("red"),
+        near=(source("yellow", count=9),),
+        far=(source("blue", count=10),),
+        covariate=(source("green"),),
+        class_names="colours",
+        **changes,
+    )
+    monkeypatch.setitem(SPLITS, "colours", split)
+
+
+SPLIT = ["--split", "colours", "--labels", "labels.txt", "--corpus", "corpus.txt", *QUICK]
+
+
+def test_a_split_on_disk_with_its_roles(own, monkeypatch, capsys):
+    lay_out(own, monkeypatch)
+    assert main(parse(*SPLIT)) == 0
+    result = RunFolder.open("tanl-bench/colours")
+    assert [(part["name"], part["role"], part["count"], part["expected"]) for part in result.run["sets"]] == [
+        ("red", "id", 9, None),
+        ("yellow", "near", 9, 9),
+        ("blue", "far", 9, 10),
+    ]
+    assert "blue: 9 images, but the published set has 10" in capsys.readouterr().err
+    assert main(parse(*SPLIT, "--full-spectrum", "--out", "full")) == 0
+    full = RunFolder.open("full")
+    assert [part["role"] for part in full.run["sets"]] == ["id", "covariate", "near", "far"]
+    assert {cell.num_id for cell in full.cells()} == {18}
+    with pytest.raises(ValueError, match="another full_spectrum: True, not False"):
+        main(parse(*SPLIT, "--out", "full"))
+
+
+def test_sets_of_one_stream_share_a_state_and_a_broken_chain_is_run_again(own, monkeypatch):
+    lay_out(own, monkeypatch, drift=("yellow", "blue"))
+    resets = []
+    reset = TANL.reset
+    monkeypatch.setattr(TANL, "reset", lambda self: resets.append(1) or reset(self))
+    assert main(parse(*SPLIT)) == 0
+    assert len(resets) == 2  # by its constructor, and before the first set
+    result = RunFolder.open("tanl-bench/colours")
+    whole = content(result)
+    last = next(cell for cell in result.cells() if (cell.method, cell.ood) == (TANL_NAME, "blue"))
+    before = {file.name: file.stat().st_mtime_ns for file in (result.path / "cells").iterdir()}
+    (result.path / "cells" / f"{last.key.slug}.json").unlink()
+    assert main(parse(*SPLIT)) == 0
+    assert content(RunFolder.open(result.path)) == whole
+    for file in (result.path / "cells").iterdir():
+        assert (file.stat().st_mtime_ns == before[file.name]) == (file.stem != last.key.slug)
+
+
+def test_methods_are_found_by_name_and_described():
+    assert find_methods(["tanl (official script)", "GLMCM", "mcm", "MCM"]) == (
+        "MCM",
+        "GL-MCM",
+        "TANL (official-script)",
+    )
+    with pytest.raises(ValueError, match="no method named"):
+        find_methods([" "])
+    text = describe_methods()
+    assert all(name in text and method.memory in text for name, method in METHODS.items())
+    assert [name for name, method in METHODS.items() if method.streaming] == [
+        "AdaNeg",
+        "TANL (distribution)",
+        TANL_NAME,
+        "TANL (official-script)",
+        "TANL (medical)",
+    ]
+
+
+def test_every_method_is_made_from_a_bank(bank):
+    noise = bank.id_embeddings[:3]
+    for name, method in METHODS.items():
+        if name == "CSP":
+            continue
+        detector = method.make(bank, noise, 0)
+        if method.streaming:
+            before = json.dumps(str(detector.state_dict()))
+            detector(bank.negative_embeddings[:40])
+            assert json.dumps(str(detector.state_dict())) != before
+    alphas = {name: METHODS[name].make(bank, noise, 0).alpha for name in METHODS if name.startswith("TANL")}
+    assert alphas["TANL (distribution)"] == 1.0
+    assert alphas[TANL_NAME] == 0.95
+
+
+def test_the_configuration_refuses_what_does_not_go_together():
+    for changes, message in [
+        ({"methods": ("MCM", "MCM")}, "named twice"),
+        ({"seeds": ()}, "seeds must"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"labels": "x.txt"}, "class names of their own"),
+        ({"split": "openood-imagenet-1k", "full_spectrum": True, "stream_length": 9}, "do not go together"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Config(**changes)
+
+
+def test_help_names_all_that_can_be_chosen(monkeypatch, capsys):
+    monkeypatch.setitem(cli._BENCHMARKS, "run", "measure methods")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", "run", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for name in (*SPLITS, *METHODS, *ORDERS):
+        assert name in text
+    assert sys.modules["tanl.benchmarks.run"] is command_module
