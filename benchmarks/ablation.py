@@ -30,7 +30,7 @@ from .pictograms import manifest
 from .protocol import ORDERS
 from .published import OVERALL
 from .run_folder import Key, RunFolder
-from .runner import environment, Measuring
+from .runner import Measuring, environment
 from .summary import METRICS, Value, summarise
 from .tasks import Config, Gathering, Part, Task
 

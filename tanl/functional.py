@@ -114,7 +114,7 @@ def activation_sums(
     start, sums = 0, None
     for rows in z.chunk(parts):
         part = [(_within(first, start, rows), _within(stop, start, rows)) for first, stop in segments]
-        stored = kernels.exp_store(rows, labels, scale, out=_spare.pop() if _spare else None)
+        stored = kernels.exp_store(rows, labels, scale, out=_taken_spare())
         added = kernels.segment_colsum_stored(stored, part)
         sums = added if sums is None else sums.add_(added)
         start += len(rows)
@@ -122,6 +122,13 @@ def activation_sums(
             _spare.append(stored)
     assert sums is not None, "there is a row"
     return sums[:, num_id:]
+
+
+def _taken_spare() -> kernels.StoredExponentials | None:
+    try:
+        return _spare.pop()  # and no look beforehand: another thread may take it in between
+    except IndexError:
+        return None
 
 
 def _within(bound: int, start: int, rows: Tensor) -> int:

@@ -35,7 +35,12 @@ def dictionary(folder: Path, nouns: str = NOUNS, adjectives: str = ADJECTIVES) -
 
 @pytest.mark.parametrize(
     ("name", "nouns", "adjectives"),
-    [("wordnet", 117_798, 18_341), ("wordnet-nouns", 117_798, 0), ("neglabel", 58_514, 12_280), ("csp", 47_287, 10_206)],
+    [
+        ("wordnet", 117_798, 18_341),
+        ("wordnet-nouns", 117_798, 0),
+        ("neglabel", 58_514, 12_280),
+        ("csp", 47_287, 10_206),
+    ],
 )
 def test_selection_has_the_documented_counts(name: str, nouns: int, adjectives: int) -> None:
     corpus = Corpus.load(name)

@@ -1,6 +1,7 @@
 """The formulas against the same formulas written naively."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -107,3 +108,13 @@ def test_grouped_share_drops_the_remainder_and_averages():
     torch.testing.assert_close(
         f.grouped_negative_share(z, ids, negatives, 20.0, 3), expected, atol=1e-6, rtol=1e-5
     )
+
+
+def test_activation_sums_in_several_threads_do_not_share_memory():
+    problems = [(unit(20 + i, 6, seed=i), unit(200 + 30 * i, 6, seed=50 + i)) for i in range(6)]
+    expected = [f.activation_sums(z, labels, 4, 80.0, [(0, len(z))]) for z, labels in problems]
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(20):
+            found = pool.map(lambda p: f.activation_sums(p[0], p[1], 4, 80.0, [(0, len(p[0]))]), problems)
+            for one, other in zip(found, expected, strict=True):
+                torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)

@@ -5,6 +5,7 @@ import torch
 
 import tanl
 from conftest import golden, golden_bank
+from tanl import kernels
 
 TANL_CASES = [
     "aware_score_batch",
@@ -14,6 +15,14 @@ TANL_CASES = [
     "more_labels_than_queue",
     "plain_score_distribution",
 ]
+
+
+@pytest.fixture(params=["reference", "native"], autouse=True)
+def backend(request, monkeypatch):
+    """Every backend that runs here; Triton's cases are in triton_cases.py."""
+    if request.param not in kernels.available():
+        pytest.skip("the native extension was not compiled")
+    monkeypatch.setenv("TANL_KERNELS", request.param)
 
 
 @pytest.mark.parametrize("name", TANL_CASES)
@@ -51,3 +60,23 @@ def test_neglabel_matches_published_scores(name):
     detector = tanl.NegLabel(golden_bank(case), num_negatives=None, groups=case["groups"], seed=None)
     for batch, expected in enumerate(case["scores"]):
         torch.testing.assert_close(1 - detector(case["images"][batch]), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", TANL_CASES)
+def test_scores_do_not_depend_on_the_number_of_threads(name):
+    case = golden(name)
+    before, streams = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            detector = tanl.TANL(
+                golden_bank(case),
+                num_selected=case["num_negatives"],
+                initial_ood=case["noise_features"],
+                seed=None,
+            )
+            streams.append(torch.cat([detector(z) for z in case["images"]]))
+    finally:
+        torch.set_num_threads(before)
+    for scores in streams[1:]:
+        torch.testing.assert_close(scores, streams[0], atol=1e-6, rtol=0)

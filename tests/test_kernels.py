@@ -207,9 +207,8 @@ def test_backends_agree_on_a_stream_and_each_resumes_bit_for_bit(monkeypatch, ha
     case = golden("aware_score_mixed")
     bank = golden_bank(case)
     bank = bank.to(dtype=torch.float16) if half else bank
-    settings = dict(
-        num_selected=case["num_negatives"], step=case["step"], gap=case["gap"], alpha=case["alpha"]
-    )
+    settings = {name: case[name] for name in ("step", "gap", "alpha")}
+    settings["num_selected"] = case["num_negatives"]
     streams = {}
     for name in kernels.available():
         if name == "triton":
