@@ -5,9 +5,11 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 
 EXTRAS = {
-    "bench": ["matplotlib>=3.7"],
+    "bench": ["gdown>=5", "matplotlib>=3.7", "pytorch-ood>=0.4"],
     "faiss": ["faiss-cpu>=1.8"],
+    "hf": ["transformers>=4.44"],
     "parquet": ["pyarrow>=14"],
+    "pytorch-ood": ["pytorch-ood>=0.4"],
     "test": [
         "faiss-cpu>=1.8",
         "hypothesis>=6.90",
@@ -15,8 +17,10 @@ EXTRAS = {
         "mypy>=1.11",
         "pyarrow>=14",
         "pytest>=8",
+        "pytorch-ood>=0.4",
         "ruff>=0.6",
         "scikit-learn>=1.4",
+        "transformers>=4.44",
         "triton>=3; platform_system == 'Linux'",  # its kernels are tested without a GPU
         "types-tqdm",
     ],

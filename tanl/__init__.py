@@ -12,6 +12,7 @@ _HOME = {
     "Backbone": "backbones",
     "BackboneError": "backbones",
     "ClipBackbone": "backbones.clip",
+    "HuggingFaceBackbone": "backbones.hugging_face",
     "Corpus": "corpus",
     "LabelBank": "labels",
     "LabelIndex": "index",
@@ -34,6 +35,9 @@ _HOME = {
     "Guard": "guard",
     "Detection": "guard",
     "Verdict": "guard",
+    "guard_pipeline": "pipeline",
+    "GuardedPipeline": "pipeline",
+    "as_pytorch_ood": "pytorch_ood_adapter",
     "OODMetrics": "metrics",
     "UnreadableImage": "images",
 }
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from .approximate import ApproximateActivation
     from .backbones import Backbone, BackboneError, load_backbone
     from .backbones.clip import ClipBackbone
+    from .backbones.hugging_face import HuggingFaceBackbone
     from .backbones.local_features import encode_images_local
     from .corpus import Corpus
     from .detectors import (
@@ -65,6 +70,8 @@ if TYPE_CHECKING:
     from .labels import LabelBank
     from .metrics import OODMetrics
     from .noise import noise_embeddings
+    from .pipeline import GuardedPipeline, guard_pipeline
+    from .pytorch_ood_adapter import as_pytorch_ood
     from .state import ActivationState
 
 

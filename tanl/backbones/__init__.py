@@ -18,13 +18,20 @@ def load_backbone(name: str, *, device: torch.device | str = "cpu") -> Backbone:
     Args:
         name: ``"mini"``, the small model that ships with tanl and needs no network; or an open_clip model as
             ``"architecture/pretrained"`` (``"ViT-B-16/openai"``; the second part may be a checkpoint file),
-            ``"hf-hub:owner/model"`` or ``"local-dir:folder"``.
+            ``"hf-hub:owner/model"`` or ``"local-dir:folder"``; or a dual encoder of transformers as
+            ``"hf:owner/model"`` or ``"hf:folder"`` (CLIP, SigLIP, SigLIP 2, ALIGN, Chinese CLIP and their like).
         device: where to put it.
 
     Raises:
         ValueError: no such architecture or pretrained tag; the message lists what there is.
+        TypeError: the model of transformers is no dual encoder.
+        ImportError: a model of transformers without transformers.
         BackboneError: the weights cannot be fetched or read.
     """
+    if isinstance(name, str) and name.startswith("hf:"):
+        from .hugging_face import load_hugging_face
+
+        return load_hugging_face(name, device=device)
     from .open_clip import load_open_clip
 
     return load_open_clip(name, device=device)

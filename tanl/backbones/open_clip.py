@@ -88,7 +88,8 @@ def _parts(name: str) -> tuple[str, str | None]:
     if architecture not in known:
         raise ValueError(
             f'no backbone {name!r}: there is "mini", and open_clip\'s "architecture/pretrained", '
-            f"hf-hub:owner/model and local-dir:folder; architectures: {', '.join(known)}"
+            f"hf-hub:owner/model and local-dir:folder, and transformers' hf:owner/model and hf:folder; "
+            f"architectures: {', '.join(known)}"
         )
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if tag not in tags and not Path(tag).is_file():

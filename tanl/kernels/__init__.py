@@ -73,7 +73,7 @@ def exp_store(
         z: ``[n, D]``.
         labels: ``[N, D]``.
         scale: the logit scale.
-        out: an earlier result that is not needed any more; its memory is used again where it fits.
+        out: an earlier result that is not needed any more; its memory is used again where it fits, and else given up.
     """
     result: StoredExponentials = _backend(z).exp_store(z, labels, scale, out)
     return result

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .stored import Segments, StoredExponentials
+from .stored import Segments, StoredExponentials, memory_for
 
 # With 256 rows a tile's exponentials are 2 MiB: the next operation finds them in the cache.
 TILE_LABELS = 2048
@@ -36,9 +36,7 @@ def exp_store(
 ) -> StoredExponentials:
     """The values are ``[N, n]``: ``exp(logit - the tile's maximum)``."""
     size = len(labels) * len(z)
-    reusable = out is not None and out.values.numel() >= size and out.values.device == z.device
-    memory = out.values.flatten() if out is not None and reusable else z.new_empty(size)
-    values = memory[:size].view(len(labels), len(z))
+    values = memory_for(size, z, out)[:size].view(len(labels), len(z))
     scaled = (z * scale).T
     tiles = list(zip(torch.split(labels, TILE_LABELS), torch.split(values, TILE_LABELS), strict=True))
     maxima = z.new_empty(len(tiles), len(z))

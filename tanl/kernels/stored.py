@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 Segments = Sequence[tuple[int, int]]
@@ -30,3 +31,17 @@ class StoredExponentials:
     maxima: Tensor
     lse: Tensor
     num_labels: int
+
+
+def memory_for(size: int, z: Tensor, out: StoredExponentials | None) -> Tensor:
+    """At least ``size`` float32 numbers beside z: an earlier result's where that is large enough, else new ones.
+
+    An earlier result that is too small gives up its memory first, so that there are never both.
+    """
+    memory = torch.empty(0, dtype=torch.float32, device=z.device)
+    if out is not None and out.values.device == z.device:
+        storage = out.values.untyped_storage()  # all of it: the values may take up less
+        if storage.nbytes() >= size * memory.element_size():
+            return memory.set_(storage)  # type: ignore[call-overload, no-any-return]
+        storage.resize_(0)
+    return memory.new_empty(size)

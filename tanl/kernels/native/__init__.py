@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ..stored import Segments, StoredExponentials
+from ..stored import Segments, StoredExponentials, memory_for
 
 VARIANTS = ("portable", "avx2", "avx512")
 STORED_BYTES = 1 << 30
@@ -57,8 +57,7 @@ def exp_store(
 ) -> StoredExponentials:
     """The values are ``[tiles, labels of a tile, n rounded up to whole vectors]``."""
     size = _tiles(len(labels)) * _tile() * _padded(len(z))
-    reusable = out is not None and out.values.numel() >= size
-    return _pass(z, labels, scale, out.values if out is not None and reusable else torch.empty(size))
+    return _pass(z, labels, scale, memory_for(size, z, out))
 
 
 def segment_colsum_stored(stored: StoredExponentials, segments: Segments) -> Tensor:

@@ -1,0 +1,358 @@
+"""Dual encoders of Hugging Face transformers: CLIP, SigLIP, SigLIP 2, ALIGN, Chinese CLIP and their like."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+from tqdm import tqdm
+
+from .base import BackboneError
+from .clip import _ACCELERATOR_BATCH, _CPU_BATCH
+from .open_clip import _OFFLINE, _first_line, _quiet
+
+PREFIX = "hf:"
+
+_HUB_SECONDS = 10
+
+# What a config tells of its origin rather than of the function that the model computes.
+_ORIGIN = frozenset({"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"})
+
+
+class HuggingFaceBackbone:
+    """A dual encoder of transformers with its image processor and tokenizer.
+
+    The model is put in evaluation mode and otherwise left as it is: on its device, in its dtype (pixels are cast to
+    it, embeddings come back as float32), under an autocast if the caller has one on. A model that
+    `torch.compile` wrapped is taken too; its encoders run uncompiled, as only its ``forward`` is compiled.
+
+    What cosines are multiplied by is ``exp(logit_scale)``, or ``1 / temperature`` for the models that have one
+    instead (ALIGN, TIPSv2). SigLIP's bias is left out: it adds the same to every label's logit, so no softmax, and
+    no share of labels, depends on it.
+
+    SigLIP's texts are padded to the whole context, as it was trained, all others to the longest of their batch. An
+    image processor of variable resolution (SigLIP 2's NaFlex) keeps each image's shape: its pixels are the
+    patches ``[N, 3 p^2 + 2]``, of which the last two columns hold the height and width of the grid.
+
+    Args:
+        model: a transformers model with ``get_image_features``, ``get_text_features`` and ``logit_scale`` or
+            ``temperature``.
+        image_processor: its image processor, as ``AutoImageProcessor`` loads it.
+        tokenizer: its tokenizer, as ``AutoTokenizer`` loads it.
+        name: what to call it in messages and caches.
+
+    Raises:
+        TypeError: the model is no torch module, or no such dual encoder; the message names its class.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        image_processor: Callable[..., Any],
+        tokenizer: Callable[..., Any],
+        *,
+        name: str = "wrapped",
+    ) -> None:
+        check_dual_encoder(model)
+        self.name = name
+        self.model: Any = model.eval()
+        self.image_processor: Any = image_processor
+        self.tokenizer: Any = tokenizer
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights, config, preprocessing and tokenizer."""
+        model = _uncompiled(self.model)
+        about = {
+            "model": type(model).__name__,
+            "config": _without_origin(model.config.to_diff_dict()),
+            "image_processor": _without_origin(self.image_processor.to_dict()),
+            "tokenizer": _tokenizer_state(self.tokenizer),
+            "padding": self._padding,
+        }
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
+        for key, value in model.state_dict().items():
+            digest.update(f"{key}\0{tuple(value.shape)}\0{value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied by."""
+        if (log_scale := getattr(self.model, "logit_scale", None)) is not None:
+            return float(log_scale.detach().float().exp())
+        return 1 / float(self.model.temperature.detach().float())
+
+    @cached_property
+    def image_size(self) -> int:
+        """Height and width of the pixels in; with NaFlex those of the largest square that it takes."""
+        if self._is_naflex:
+            return int(int(self.image_processor.max_num_patches**0.5) * self.image_processor.patch_size)
+        return self.preprocess(Image.new("RGB", (64, 64))).shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        parameter: Tensor = next(self.model.parameters())
+        return parameter.device
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """An RGB image to pixels ``[3, H, W]``, or patches ``[N, 3 p^2 + 2]``, float32."""
+        features = self.image_processor(images=image, return_tensors="pt")
+        pixels: Tensor = features["pixel_values"][0]
+        if self._is_naflex:
+            grid = features["spatial_shapes"][0].to(pixels.dtype)
+            pixels = torch.cat([pixels, grid.expand(len(pixels), 2)], dim=1)
+        return pixels.float()
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Pixels ``[B, 3, H, W]`` to unit embeddings ``[B, D]``, float32; any B, in batches that suit the device.
+
+        With NaFlex, patches ``[B, N, 3 p^2 + 2]`` as `preprocess` gives them, or pixels of `image_size`.
+
+        Raises:
+            TypeError: pixels are no floating tensor, or the model gives no vector an image.
+            ValueError: wrong shape or device, or no image.
+        """
+        if not isinstance(pixels, Tensor) or not pixels.is_floating_point():
+            what = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
+            raise TypeError(f"pixels must be a floating torch.Tensor, not {what}; see backbone.preprocess")
+        shapes = self._pixel_shapes
+        if pixels.ndim == 0 or len(pixels) == 0 or tuple(pixels.shape[1:]) not in shapes:
+            wanted = " or ".join(str(["B", *shape]).replace("'", "") for shape in shapes)
+            raise ValueError(f"pixels must have shape {wanted} with B >= 1, not {list(pixels.shape)}")
+        if pixels.device != self.device:
+            raise ValueError(f"pixels are on {pixels.device}, but {self.name} is on {self.device}")
+        size = _CPU_BATCH if pixels.device.type == "cpu" else _ACCELERATOR_BATCH
+        rows = []
+        for part in torch.split(pixels, size):
+            inputs = self._naflex_inputs(part) if self._is_naflex else {"pixel_values": part}
+            inputs["pixel_values"] = inputs["pixel_values"].to(self._dtype)
+            rows.append(self._unit(self.model.get_image_features(**inputs), "image"))
+        return torch.cat(rows)
+
+    @torch.no_grad()
+    def encode_texts(
+        self, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False, title: str = "texts"
+    ) -> Tensor:
+        """n texts to unit embeddings ``[n, D]``, float32, on the model's device.
+
+        A text longer than the model's context is cut.
+
+        Raises:
+            TypeError: one string in place of a list, something that is no string, or a model that gives no vector
+                a text.
+            ValueError: no text.
+        """
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"texts must be a list of strings, not {texts!r:.80}")
+        if not texts:
+            raise ValueError("no texts to encode")
+        # Texts of alike lengths are batched, so that little is padding.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        rows: list[Tensor] = []
+        with tqdm(total=len(texts), desc=f"Embedding {title}", unit="texts", disable=not progress) as bar:
+            for start in range(0, len(order), batch_size):
+                chosen = [texts[i] for i in order[start : start + batch_size]]
+                tokens = self.tokenizer(chosen, return_tensors="pt", truncation=True, **self._padding)
+                rows.append(self._unit(self.model.get_text_features(**tokens.to(self.device)), "text"))
+                bar.update(len(chosen))
+        embeddings = torch.cat(rows)
+        return torch.empty_like(embeddings).index_copy_(
+            0, torch.tensor(order, device=embeddings.device), embeddings
+        )
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        dtype: torch.dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+        return dtype
+
+    @property
+    def _is_naflex(self) -> bool:
+        return hasattr(self.image_processor, "max_num_patches")
+
+    @cached_property
+    def _pixel_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of one image that `encode_images` takes."""
+        shapes: list[tuple[int, ...]] = [(3, self.image_size, self.image_size)]
+        if self._is_naflex:
+            processor = self.image_processor
+            shapes.insert(0, (processor.max_num_patches, 3 * processor.patch_size**2 + 2))
+        return shapes
+
+    @cached_property
+    def _padding(self) -> dict[str, Any]:
+        config = self.model.config
+        text = getattr(config, "text_config", config)
+        # A tokenizer that knows of no limit gives an astronomical one.
+        length = min(self.tokenizer.model_max_length, getattr(text, "max_position_embeddings", 512))
+        return {"max_length": length, "padding": "max_length" if "siglip" in config.model_type else "longest"}
+
+    def _naflex_inputs(self, pixels: Tensor) -> dict[str, Tensor]:
+        """What a NaFlex model takes, from patches with their grid or from square pixels."""
+        if pixels.ndim == 4:
+            size = self.image_processor.patch_size
+            side = self.image_size // size
+            # A patch is a row: its rows, columns and channels, as the image processor has them.
+            grid = pixels.reshape(-1, 3, side, size, side, size).permute(0, 2, 4, 3, 5, 1)
+            patches, shapes = (
+                grid.reshape(len(pixels), side * side, -1),
+                pixels.new_full((len(pixels), 2), side),
+            )
+        else:
+            patches, shapes = pixels[:, :, :-2], pixels[:, 0, -2:]
+        shapes = shapes.long()
+        number = torch.arange(patches.shape[1], device=pixels.device)
+        mask = (number < shapes.prod(dim=1, keepdim=True)).int()
+        return {"pixel_values": patches, "pixel_attention_mask": mask, "spatial_shapes": shapes}
+
+    def _unit(self, output: Any, what: str) -> Tensor:
+        """The embeddings in what a ``get_..._features`` gives: a tensor, or since transformers 5 a record."""
+        features = output
+        if not isinstance(output, Tensor):
+            features = output[1] if isinstance(output, tuple) else getattr(output, "pooler_output", None)
+        if not isinstance(features, Tensor) or features.ndim != 2:
+            found = list(features.shape) if isinstance(features, Tensor) else type(output).__name__
+            raise TypeError(
+                f"get_{what}_features of {type(_uncompiled(self.model)).__name__} gives {found}, not one vector "
+                f"for each {what}"
+            )
+        # A model that is spread over devices gives them where its last layer is.
+        return normalize(features.float(), dim=1).to(self.device)
+
+
+def load_hugging_face(name: str, *, device: torch.device | str = "cpu") -> HuggingFaceBackbone:
+    """Load a model of transformers in float32: from a folder, the local cache, or else the hub.
+
+    For half precision load the model with transformers, and give it to `HuggingFaceBackbone`.
+
+    Args:
+        name: ``"hf:owner/model"`` or ``"hf:folder"``.
+        device: where to put it.
+
+    Raises:
+        ImportError: transformers is not installed.
+        TypeError: the model is no dual encoder.
+        ValueError: nothing follows ``hf:``.
+        BackboneError: the model cannot be fetched or read, or its files lack weights.
+    """
+    try:
+        transformers: Any = import_module("transformers")
+    except ImportError as error:
+        raise ImportError(
+            f'backbone {name!r} needs transformers: pip install "tanl[hf]" ({_OFFLINE})'
+        ) from error
+    source = name.removeprefix(PREFIX)
+    if not source:
+        raise ValueError(f'nothing follows "hf:" in {name!r}: give hf:owner/model or hf:folder')
+
+    def load(local_files_only: bool) -> tuple[Any, Any, Any]:
+        options = {"local_files_only": local_files_only, "trust_remote_code": False}
+        model, found = transformers.AutoModel.from_pretrained(source, output_loading_info=True, **options)
+        check_dual_encoder(model)
+        if missing := sorted(found["missing_keys"]):
+            raise OSError(f"its files lack {len(missing)} weights, {missing[0]} among them")
+        processor = transformers.AutoImageProcessor.from_pretrained(source, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        # Where its files are missing, transformers 5 makes a tokenizer without a vocabulary.
+        first, second = tokenizer(["cat", "dog"])["input_ids"]
+        if first == second:
+            raise OSError("its tokenizer has no vocabulary; are the tokenizer's files there?")
+        return model, processor, tokenizer
+
+    try:
+        with _quiet():
+            try:
+                with _no_progress_bars():
+                    model, processor, tokenizer = load(True)
+            # Not all of it is in the cache; what else may be wrong comes up again.
+            except OSError:
+                if Path(source).is_dir():
+                    raise
+                _check_hub(source)
+                model, processor, tokenizer = load(False)
+        model.float().to(device)
+    except TypeError:
+        raise
+    # Whatever else goes wrong comes from a download, a file or a config, in many types from three libraries.
+    except Exception as error:
+        raise BackboneError(
+            f"backbone {name!r} cannot be loaded: {_first_line(error)} ({_OFFLINE})"
+        ) from error
+    return HuggingFaceBackbone(model, processor, tokenizer, name=name)
+
+
+def check_dual_encoder(model: object) -> None:
+    """Refuse what has not the encoders and the scale, with a TypeError that names its class."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    missing = [part for part in ("get_image_features", "get_text_features") if not hasattr(model, part)]
+    if not missing and not hasattr(model, "logit_scale") and not hasattr(model, "temperature"):
+        missing = ["logit_scale"]
+    if missing:
+        raise TypeError(
+            f"{type(_uncompiled(model)).__name__} has no {', '.join(missing)}; a dual encoder of transformers such "
+            "as CLIPModel or SiglipModel has them"
+        )
+
+
+def _check_hub(source: str) -> None:
+    """Ask the hub once: where it cannot be reached, each file would be tried for many seconds."""
+    hub: Any = import_module("huggingface_hub")
+    url = hub.hf_hub_url(source, "config.json")
+    try:
+        hub.get_hf_file_metadata(url, timeout=_HUB_SECONDS)
+    except hub.utils.HfHubHTTPError:
+        pass  # It was reached; what it refuses is told by what loads the files.
+    except Exception as error:
+        raise OSError(
+            f"the local cache has not all of it, and the hub cannot be reached: {_first_line(error)}"
+        ) from error
+
+
+def _uncompiled(model: Any) -> Any:
+    """The model that `torch.compile` wrapped, or itself."""
+    return getattr(model, "_orig_mod", model)
+
+
+def _without_origin(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_origin(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in _ORIGIN
+    }
+
+
+def _tokenizer_state(tokenizer: Any) -> dict[str, Any]:
+    state = {"class": type(tokenizer).__name__, "special": tokenizer.special_tokens_map}
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        state["backend"] = json.loads(backend.to_str())
+        # The settings of its last call, which come with every call.
+        del state["backend"]["padding"], state["backend"]["truncation"]
+    else:
+        state["vocabulary"] = tokenizer.get_vocab()
+    return state
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Hold back transformers' bar over the reading of weights; downloads keep theirs."""
+    logging: Any = import_module("transformers.utils.logging")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
