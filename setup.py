@@ -74,7 +74,7 @@ setup(
     ext_modules=[fused],
     install_requires=[
         "numpy>=1.24",
-        "open_clip_torch>=2.26",
+        "open_clip_torch>=3.0",
         "Pillow>=10.1",
         "safetensors>=0.4.3",
         "scipy>=1.10",

@@ -7,22 +7,21 @@ import csv
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
 from tqdm import tqdm
 
-from tanl.cli import positive_number
 from tanl.corpus import SELECTIONS
 
 from . import run
 from .ablation import ADJECTIVES, DIMENSIONS, PAPER, Figures, Plan, ablate, plan_values
-from .pictograms.tracks import TRACKS
+from .options import add_image_options, add_stream_options, common_config, names_in
 from .run_folder import RunFolder
 from .summary import MEANINGS, METRICS, Value, notes
-from .tasks import CUSTOM, Config
+from .tasks import Config
 
 DEFAULT_TRACKS = ("animals", "coarse-5")
 
@@ -276,58 +275,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"models; the first is the baseline's (default: {default.backbone})",
     )
 
-    images = parser.add_argument_group("images")
-    images.add_argument("--split", metavar="NAME", help=f"what to measure on (default: {default.split})")
-    images.add_argument(
-        "--tracks",
-        metavar="NAMES",
-        nargs="+",
-        action="extend",
-        help=f"of the pictograms: some of {', '.join(TRACKS)} (default: {', '.join(DEFAULT_TRACKS)})",
-    )
-    images.add_argument(
-        "--id", metavar="PATH", help="ID images of your own: a folder, or a CSV file that lists them"
-    )
-    images.add_argument(
-        "--ood", metavar="PATH", nargs="+", action="extend", help="OOD images of your own, a set each"
-    )
-    images.add_argument("--labels", metavar="FILE", help="class names, one a line: needed with --id")
-    images.add_argument(
-        "--data-root",
-        type=Path,
-        metavar="DIR",
-        help="where the splits' images lie (default: TANL_DATA, else data)",
-    )
-    images.add_argument(
-        "--limit", type=positive_number, metavar="N", help="at most N images of a set, for a quick look"
-    )
-    images.add_argument(
-        "--workers", type=positive_number, metavar="N", help="threads that read images (default: one a core)"
-    )
-
-    parser.add_argument(
-        "--corpus",
-        default=default.corpus,
-        metavar="NAME",
-        help="the baseline's negative labels (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seeds",
-        "--seed",
-        type=int,
-        metavar="N",
-        nargs="+",
-        action="extend",
-        help=f"of the stream's order and of the method (default: {default.seeds[0]})",
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=positive_number,
-        default=default.batch_size,
-        metavar="N",
-        help="images that are judged at a time (default: %(default)s)",
-    )
-    parser.add_argument("--device", default="cpu", help="where the model runs (default: %(default)s)")
+    add_image_options(parser, tracks=DEFAULT_TRACKS)
+    add_stream_options(parser.add_argument_group("streams"))
     parser.add_argument("--no-chart", action="store_true", help="draw none; needs no matplotlib")
     parser.add_argument(
         "--out",
@@ -373,20 +322,13 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     Raises:
         ValueError: an unknown dimension, value, split or track; the message names it.
     """
-    backbones = _listed(arguments.backbones)
-    split = arguments.split or (CUSTOM if arguments.id is not None or arguments.ood else Config().split)
-    config = Config(
-        split=split,
-        backbone=backbones[0] if backbones else Config().backbone,
-        corpus=arguments.corpus,
+    backbones = names_in(arguments.backbones)
+    common = common_config(arguments)
+    config = replace(
+        common,
+        backbone=backbones[0] if backbones else common.backbone,
         methods=(PAPER.name,),
-        seeds=tuple(dict.fromkeys(arguments.seeds or Config().seeds)),
-        batch_size=arguments.batch_size,
-        limit=arguments.limit,
-        tracks=_listed(arguments.tracks) or (DEFAULT_TRACKS if split == "pictograms" else ()),
-        id=arguments.id,
-        ood=tuple(arguments.ood or ()),
-        labels=arguments.labels,
+        tracks=common.tracks or (DEFAULT_TRACKS if common.split == "pictograms" else ()),
     )
     for file in arguments.corpus_file or ():
         if not Path(file).is_file():
@@ -394,7 +336,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         if file in SELECTIONS or file == ADJECTIVES:
             raise ValueError(f"{file} is a selection's name too; write ./{file}")
     values = plan_values(
-        config, _listed(arguments.of), arguments.values or (), arguments.corpus_file or (), backbones[1:]
+        config, names_in(arguments.of), arguments.values or (), arguments.corpus_file or (), backbones[1:]
     )
     return Plan(config, values)
 
@@ -410,8 +352,3 @@ def command(plan: Plan) -> str:
         words += ["--backbones", plan.config.backbone]
     others = run.command(replace(plan.config, methods=default.methods, backbone=default.backbone))
     return shlex.join([*words, *shlex.split(others)[3:]])
-
-
-def _listed(given: Iterable[str] | None) -> tuple[str, ...]:
-    names = (name.strip() for text in given or () for name in text.split(","))
-    return tuple(dict.fromkeys(name for name in names if name))

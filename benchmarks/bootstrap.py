@@ -62,7 +62,8 @@ def interval(samples: Floats, level: float = LEVEL) -> tuple[float, float]:
 
 def mean_of_sets(per_set: Sequence[Floats]) -> Floats:
     """Resampled means over OOD sets, ``[resamples, 3]``; the sets must share their resamples of ID images."""
-    return np.mean(np.stack(per_set), axis=0)
+    means: Floats = np.mean(np.stack(per_set), axis=0)
+    return means
 
 
 def _spread(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .image_sets import ImageSet, data_root, open_source
-from .splits import Source, Split, place
+from .splits import Source, Split, wanted
 
 _EXTRA = "pip install 'tanl[bench]'"
 _LISTS = "benchmark_imglist"
@@ -111,7 +111,7 @@ def fetch(source: Source, root: str | PathLike[str] | None = None) -> Path:
     if source.fetch is None:
         raise ValueError(
             f"the set {source.name} cannot be fetched: get it from {source.where} and put it at "
-            f"{place(source)} in {base}"
+            f"{wanted(source)} in {base}"
         )
     try:
         if source.fetch in TORCHVISION:
@@ -124,7 +124,7 @@ def fetch(source: Source, root: str | PathLike[str] | None = None) -> Path:
     except (OSError, RuntimeError) as error:
         raise OSError(
             f"the set {source.name} could not be fetched: {error}. Get it from {source.where} and put it at "
-            f"{place(source)} in {base}"
+            f"{wanted(source)} in {base}"
         ) from error
 
 

@@ -22,9 +22,10 @@ from tanl.labels import LabelBank
 from tanl.metrics import OODMetrics
 from tanl.noise import noise_embeddings
 
+from .output import check_targets
 from .pictograms import manifest
 from .pictograms.track import embeddings
-from .pictograms.tracks import TRACKS
+from .pictograms.tracks import TRACKS, check_tracks
 from .protocol import StreamScores, run_stream, stream_order
 
 
@@ -66,9 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the command and print its table."""
     tracks = [name.strip() for name in arguments.tracks.split(",")]
-    unknown = [name for name in tracks if name not in TRACKS]
-    if unknown:
-        raise ValueError(f"no track {', '.join(unknown)}; there are {', '.join(TRACKS)}")
+    check_tracks(tracks)
+    check_targets(arguments.json)
     backbone = load_backbone("mini")
     rows = manifest.read_manifest(manifest.FOLDER)
     images = embeddings(backbone, rows, progress=sys.stderr.isatty())

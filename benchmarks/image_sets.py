@@ -26,7 +26,7 @@ from tanl.embedding_cache import cached_embeddings
 from tanl.images import UnreadableImage, find_images, read_image
 
 from .imglist import OOD_LABEL, Entry, inside, read_imglist
-from .splits import Source, place
+from .splits import Source, wanted
 
 _ENCODING_BATCH = 64
 _NAMED = 5  # how many files a message names
@@ -418,10 +418,9 @@ def _stored_by_torchvision(source: Source, root: Path) -> ImageSet | None:
 
 
 def _absent(source: Source, root: Path) -> str:
-    count = "an unknown number of" if source.count is None else str(source.count)
     fetched = "; or fetch it with --download" if source.fetch else ""
     return (
-        f"the set {source.name} is not in {root}: looked for {place(source)} ({count} images). "
+        f"the set {source.name} is not in {root}: looked for {wanted(source)}. "
         f"Get it from {source.where}{fetched}. --data-root or TANL_DATA names another folder"
     )
 

@@ -32,6 +32,7 @@ from tanl.functional import activation_sums
 from tanl.index import LabelIndex, load_faiss, nearest
 from tanl.labels import LabelBank
 
+from .output import check_targets
 from .pictograms import manifest
 from .pictograms.track import embeddings
 from .pictograms.tracks import TRACKS
@@ -322,8 +323,7 @@ def main(arguments: argparse.Namespace) -> int:
         repeats=arguments.repeats,
     )
     target: Path | None = arguments.json
-    if target is not None and (target.is_dir() or not target.parent.is_dir()):
-        raise ValueError(f"{target} cannot be written: it is a folder, or its folder does not exist")
+    check_targets(target)
     result = run(config, progress=sys.stderr.isatty())
     if target is not None:
         target.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")

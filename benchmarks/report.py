@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from .output import check_targets
 from .report_assets import charts
 from .report_assets.charts import Line, thousands
 from .report_assets.style import CSS, SCRIPT
@@ -74,8 +75,7 @@ def main(arguments: argparse.Namespace) -> int:
         OSError: a folder that holds no run.
     """
     target: Path = arguments.out or arguments.run_folder / "report.html"
-    if target.is_dir() or not target.parent.is_dir():
-        raise ValueError(f"{target} can't be written: it is a folder, or its folder doesn't exist")
+    check_targets(target)
     folder = RunFolder.open(arguments.run_folder)
     page = html_report(folder, arguments.orders, arguments.method, progress=sys.stderr.isatty())
     target.write_text(page, encoding="utf-8")

@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from textwrap import fill
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tanl.cli import positive_number
 
 from .methods import METHODS, find_methods
-from .pictograms.tracks import TRACKS
+from .options import add_image_options, add_stream_options, common_config, names_in
 from .protocol import ORDERS
 from .runner import run
 from .splits import SPLITS
@@ -59,54 +59,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
-    images = parser.add_argument_group("images")
-    images.add_argument(
-        "--split", metavar="NAME", help=f"what to measure on (default: {default.split}; see below)"
-    )
-    images.add_argument(
-        "--tracks",
-        metavar="NAMES",
-        nargs="+",
-        action="extend",
-        help=f"of the pictograms: some of {', '.join(TRACKS)} (default: all)",
-    )
-    images.add_argument(
-        "--id", metavar="PATH", help="ID images of your own: a folder, or a CSV file that lists them"
-    )
-    images.add_argument(
-        "--ood",
-        metavar="PATH",
-        nargs="+",
-        action="extend",
-        help="OOD images of your own, a set each; with --id",
-    )
-    images.add_argument(
-        "--labels",
-        "--class-names",
-        metavar="FILE",
-        help="class names, one a line: needed with --id, else in place of the split's own",
-    )
-    images.add_argument(
-        "--data-root",
-        type=Path,
-        metavar="DIR",
-        help="where the splits' images lie, in OpenOOD's layout (default: TANL_DATA, else data)",
-    )
+    images = add_image_options(parser)
     images.add_argument("--download", action="store_true", help="fetch what is missing and can be fetched")
     images.add_argument(
         "--full-spectrum", action="store_true", help="add the covariate-shifted sets to the ID images"
-    )
-    images.add_argument(
-        "--limit", type=positive_number, metavar="N", help="at most N images of a set, for a quick look"
     )
     images.add_argument(
         "--stream-length",
         type=positive_number,
         metavar="N",
         help="bring shorter streams to N images by seeded augmentation; results say so",
-    )
-    images.add_argument(
-        "--workers", type=positive_number, metavar="N", help="threads that read images (default: one a core)"
     )
 
     method = parser.add_argument_group("methods and streams")
@@ -127,31 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of the stream: {', '.join(ORDERS)} (default: {default.orders[0]})",
     )
     method.add_argument(
-        "--seeds",
-        "--seed",
-        type=int,
-        metavar="N",
-        nargs="+",
-        action="extend",
-        help=f"of the stream's order and of methods that keep a state (default: {default.seeds[0]})",
-    )
-    method.add_argument(
-        "--batch-size",
-        type=positive_number,
-        default=default.batch_size,
-        metavar="N",
-        help="images that are judged at a time (default: %(default)s)",
-    )
-    method.add_argument(
         "--backbone",
         default=default.backbone,
         metavar="NAME",
         help="model to measure with (default: %(default)s)",
     )
-    method.add_argument(
-        "--corpus", default=default.corpus, metavar="NAME", help="negative labels (default: %(default)s)"
-    )
-    method.add_argument("--device", default="cpu", help="where the model runs (default: %(default)s)")
+    add_stream_options(method)
 
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="the run's folder (default: tanl-bench/ and the split's name)"
@@ -197,27 +140,12 @@ def command(config: Config) -> str:
 
 
 def _config(arguments: argparse.Namespace) -> Config:
-    default = Config()
-    own = arguments.id is not None or arguments.ood
-    return Config(
-        split=arguments.split or (CUSTOM if own else default.split),
+    common = common_config(arguments)
+    return replace(
+        common,
         backbone=arguments.backbone,
-        corpus=arguments.corpus,
-        methods=find_methods(_split(arguments.methods)) if arguments.methods else default.methods,
-        seeds=tuple(dict.fromkeys(arguments.seeds or default.seeds)),
-        orders=_split(arguments.orders) or default.orders,
-        batch_size=arguments.batch_size,
-        limit=arguments.limit,
+        methods=find_methods(names_in(arguments.methods)) if arguments.methods else common.methods,
+        orders=names_in(arguments.orders) or common.orders,
         stream_length=arguments.stream_length,
         full_spectrum=arguments.full_spectrum,
-        tracks=_split(arguments.tracks),
-        id=arguments.id,
-        ood=tuple(arguments.ood or ()),
-        labels=arguments.labels,
     )
-
-
-def _split(given: Iterable[str] | None) -> tuple[str, ...]:
-    """Names that are given one by one or with commas between them, each once."""
-    names = (name.strip() for text in given or () for name in text.split(","))
-    return tuple(dict.fromkeys(name for name in names if name))

@@ -137,6 +137,12 @@ def place(source: Source) -> str:
     return listed + images + (f", or all of {folders}" if folders else "")
 
 
+def wanted(source: Source) -> str:
+    """`place`, with how many images the published set has."""
+    count = "an unknown number of" if source.count is None else str(source.count)
+    return f"{place(source)} ({count} images)"
+
+
 def _row(role: Role, source: Source) -> str:
     count = "unknown" if source.count is None else _grouped(source.count)
     lists = [imglist.removeprefix("benchmark_imglist/") for imglist in source.imglists]

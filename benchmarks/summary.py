@@ -193,6 +193,10 @@ def notes(folder: RunFolder) -> list[str]:
             f"Augmented: the streams{length} were drawn from smaller sets by seeded augmentation; "
             "they are not the sets' own results."
         )
+    if config.get("only_ood"):
+        lines.append(
+            f"Of the split's OOD sets only {', '.join(config['only_ood'])}: means are over these alone."
+        )
     if config.get("full_spectrum"):
         lines.append("Full spectrum: covariate-shifted images of the ID classes count as ID.")
     for method, reason in folder.run.get("left_out", {}).items():
@@ -216,7 +220,12 @@ def notes(folder: RunFolder) -> list[str]:
 
 
 def beside(split: str, block: Block, method: str, column: Column, metric: str) -> Published | None:
-    """The figure in print for a cell of a table; those of methods without state stand in every order."""
+    """The figure in print for a cell of a table; those of methods without state stand in every order.
+
+    A mean over some of the split's OOD sets has none.
+    """
+    if column.is_mean and not _is_whole(split, column):
+        return None
     value = block.value(method, column, metric)
     order = ANY_ORDER if value is not None and value.any_order else block.order
     return published(split, method, column.name, metric, order)
@@ -281,6 +290,15 @@ def _not_comparable(folder: RunFolder) -> list[str]:
     if config.get("batch_size") != _BATCH:
         reasons.append(f"batches of {config.get('batch_size')}, not {_BATCH}")
     return reasons
+
+
+def _is_whole(split: str, column: Column) -> bool:
+    """Whether a mean is over all the OOD sets that the split has of its kind."""
+    row = SPLITS.get(split)
+    if row is None:
+        return False
+    groups = {"near": row.near, "far": row.far, OVERALL: (*row.near, *row.far)}
+    return set(column.sets) == {source.name for source in groups.get(column.name, ())}
 
 
 def _is_miscounted(part: Mapping[str, Any], config: Mapping[str, Any]) -> bool:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .brief import SHOWN, brief
+from .output import check_targets
 from .published import of_split
 from .run_folder import RunFolder
 from .summary import (
@@ -72,7 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folder that `tanl bench run` wrote"
     )
-    parser.add_argument("--format", choices=tuple(_FORMATS), default="markdown", help="default: %(default)s")
+    parser.add_argument(
+        "--format",
+        choices=tuple(_FORMATS),
+        default="markdown",
+        help="brief is Markdown with the means alone, in two short tables (default: %(default)s)",
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="where the table goes (default: the terminal)"
     )
@@ -93,8 +100,7 @@ def main(arguments: argparse.Namespace) -> int:
         OSError: a folder that holds no run.
     """
     target: Path | None = arguments.out
-    if target is not None and (target.is_dir() or not target.parent.is_dir()):
-        raise ValueError(f"{target} can't be written: it is a folder, or its folder doesn't exist")
+    check_targets(target)
     text = _FORMATS[arguments.format]([RunFolder.open(run) for run in arguments.runs], arguments.orders)
     if target is None:
         sys.stdout.write(text)
@@ -204,6 +210,24 @@ def comma_separated(folders: Sequence[RunFolder], orders: Sequence[str] | None =
     return text.getvalue()
 
 
+def brief_markdown(folders: Sequence[RunFolder], orders: Sequence[str] | None = None) -> str:
+    """Two short tables for each run: every method on every ID set, and in every order of the stream."""
+    parts = []
+    for folder in folders:
+        parts += [
+            f"**{_markdown(caption(folder))}**",
+            f"{' / '.join(SHOWN)} in percent, means over seeds of the means over near and far OOD sets. "
+            "The best of a column is bold.",
+            " ".join(MEANINGS),
+        ]
+        for title, (head, *rows) in brief(folder, orders):
+            lines = [_pipes([*map(_markdown, head)]), _pipes(["---"] * len(head))]
+            lines += [_pipes([_markdown(method), *cells]) for method, *cells in rows]
+            parts += [title, "\n".join(lines)]
+        parts += [_markdown(line) for line in _remarks(folder)]
+    return "\n\n".join(parts) + "\n"
+
+
 def text_table(folder: RunFolder, orders: Sequence[str] | None = None) -> str:
     """A run's means for the terminal: a line a method for each ID set and order, percent."""
     blocks = summarise(folder, orders)
@@ -297,4 +321,5 @@ _FORMATS: dict[str, Callable[[Sequence[RunFolder], Sequence[str] | None], str]] 
     "markdown": markdown,
     "csv": comma_separated,
     "latex": latex,
+    "brief": brief_markdown,
 }

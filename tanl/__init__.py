@@ -13,6 +13,7 @@ _HOME = {
     "BackboneError": "backbones",
     "ClipBackbone": "backbones.clip",
     "HuggingFaceBackbone": "backbones.hugging_face",
+    "CallableBackbone": "backbones.callables",
     "Corpus": "corpus",
     "LabelBank": "labels",
     "LabelIndex": "index",
@@ -33,10 +34,15 @@ _HOME = {
     "ActivationState": "state",
     "noise_embeddings": "noise",
     "Guard": "guard",
-    "Detection": "guard",
-    "Verdict": "guard",
+    "Detection": "detection",
+    "Verdict": "detection",
+    "detect_embeddings": "detection",
+    "read_embeddings": "embedding_files",
+    "load_bank": "bank_files",
+    "SavedBank": "bank_files",
     "guard_pipeline": "pipeline",
     "GuardedPipeline": "pipeline",
+    "GuardedModel": "guarded_model",
     "as_pytorch_ood": "pytorch_ood_adapter",
     "OODMetrics": "metrics",
     "UnreadableImage": "images",
@@ -47,10 +53,13 @@ if TYPE_CHECKING:
     __version__: str
     from .approximate import ApproximateActivation
     from .backbones import Backbone, BackboneError, load_backbone
+    from .backbones.callables import CallableBackbone
     from .backbones.clip import ClipBackbone
     from .backbones.hugging_face import HuggingFaceBackbone
     from .backbones.local_features import encode_images_local
+    from .bank_files import SavedBank, load_bank
     from .corpus import Corpus
+    from .detection import Detection, Verdict, detect_embeddings
     from .detectors import (
         CSP,
         GLMCM,
@@ -64,7 +73,9 @@ if TYPE_CHECKING:
         NegLabel,
         conjugated_words,
     )
-    from .guard import Detection, Guard, Verdict
+    from .embedding_files import read_embeddings
+    from .guard import Guard
+    from .guarded_model import GuardedModel
     from .images import UnreadableImage
     from .index import LabelIndex, near_duplicates
     from .labels import LabelBank

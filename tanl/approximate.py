@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .checks import unit_embeddings, whole_number
+from .checks import Embeddings, unit_embeddings, whole_number
 from .index import LabelIndex, products
 from .labels import LabelBank
 
@@ -97,7 +97,7 @@ class ApproximateActivation:
         return self._covered / self._rows if self._rows else None
 
     @torch.no_grad()
-    def __call__(self, z: Tensor, segments: Sequence[tuple[int, int]]) -> Tensor:
+    def __call__(self, z: Embeddings, segments: Sequence[tuple[int, int]]) -> Tensor:
         """Sums of activations over ranges of rows.
 
         Args:

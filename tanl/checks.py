@@ -2,40 +2,79 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Embeddings = Tensor | NDArray[np.floating[Any]]
+"""Rows of embeddings ``[n, D]``, as whoever calls has them."""
 
 # Rounding a unit vector to half precision moves its norm by up to about 5e-4 (fp16) and 4e-3 (bf16).
 _NORM_TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
+def as_tensor(z: Embeddings, what: str) -> Tensor:
+    """Embeddings as a tensor, of any shape; an array's memory is shared where torch can do so.
+
+    Args:
+        z: a tensor, which comes back as it is, or a NumPy array.
+        what: what to call them in an error.
+
+    Raises:
+        TypeError: neither, or not of a floating dtype.
+    """
+    if isinstance(z, np.ndarray):
+        if isinstance(z, np.ma.MaskedArray):
+            raise TypeError(f"{what} must not be a masked array; leave masked rows out and give z.data")
+        if z.dtype.kind != "f" or z.itemsize > 8:
+            raise TypeError(f"{what} must be of a floating dtype up to float64, not {z.dtype}")
+        if not (z.flags.writeable and z.flags.aligned and z.dtype.isnative and _strides_fit(z)):
+            z = np.array(z, dtype=z.dtype.newbyteorder("="), order="C", subok=False)
+        return torch.from_numpy(z)
+    if not isinstance(z, Tensor):
+        raise TypeError(f"{what} must be a torch.Tensor or a NumPy array, not {type(z).__name__}")
+    if not z.is_floating_point():
+        raise TypeError(f"{what} must be of a floating dtype, not {z.dtype}")
+    return z
+
+
+def _strides_fit(z: NDArray[Any]) -> bool:
+    return all(stride >= 0 and stride % z.itemsize == 0 for stride in z.strides)
+
+
+def norm_tolerance(dtype: torch.dtype) -> float:
+    """How far from 1 the norm of a unit vector may lie when it is kept as ``dtype``."""
+    return _NORM_TOLERANCE.get(dtype, 1e-3)
+
+
 def unit_embeddings(
-    z: Tensor,
+    z: Embeddings,
     what: str,
     *,
     dim: int | None = None,
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
+    tolerance: float | None = None,
 ) -> Tensor:
-    """Check embeddings and give them as float32 (or ``dtype``), detached from any graph.
+    """Check embeddings and give them as a tensor of float32 (or ``dtype``), detached from any graph.
 
     Args:
-        z: ``[n, D]``, floating point, unit rows, n >= 1.
+        z: ``[n, D]``, a tensor or a NumPy array, floating point, unit rows, n >= 1.
         what: what to call them in an error.
         dim: the D that is wanted.
         device: the device that is wanted.
         dtype: what to give them as.
+        tolerance: how far from 1 norms may lie; None goes by the dtype that they come as.
 
     Raises:
-        TypeError: not a tensor, or not of a floating dtype.
+        TypeError: neither a tensor nor an array, or not of a floating dtype.
         ValueError: wrong shape, no row, wrong device, a NaN or infinite value, a row that is not of unit norm.
     """
-    if not isinstance(z, Tensor):
-        raise TypeError(
-            f"{what} must be a torch.Tensor, not {type(z).__name__}; torch.as_tensor converts arrays"
-        )
-    if not z.is_floating_point():
-        raise TypeError(f"{what} must be of a floating dtype, not {z.dtype}")
+    is_array = isinstance(z, np.ndarray)
+    z = as_tensor(z, what)
     if z.ndim != 2:
         hint = "; one embedding is z[None]" if z.ndim == 1 else ""
         raise ValueError(f"{what} must have shape [n, D], not {list(z.shape)}{hint}")
@@ -50,16 +89,16 @@ def unit_embeddings(
             f"{what} is on {z.device}, but the label bank is on {device}; move one with .to(...)"
         )
     norms = torch.linalg.vector_norm(z, dim=1, dtype=torch.promote_types(z.dtype, torch.float32))
-    off = (norms - 1).abs() > _NORM_TOLERANCE.get(z.dtype, 1e-3)
+    off = (norms - 1).abs() > (norm_tolerance(z.dtype) if tolerance is None else tolerance)
     off |= ~norms.isfinite()
     if bool(off.any()):
         row = int(off.nonzero()[0])
         if not bool(z[row].isfinite().all()):
             raise ValueError(f"{what}: row {row} has a NaN or infinite value; leave such rows out")
-        raise ValueError(
-            f"{what}: row {row} has norm {float(norms[row]):.4g}, not 1; "
-            "normalise with torch.nn.functional.normalize(z, dim=1)"
-        )
+        how = "z / np.linalg.norm(z, axis=1, keepdims=True)"
+        if not is_array:
+            how = "torch.nn.functional.normalize(z, dim=1)"
+        raise ValueError(f"{what}: row {row} has norm {float(norms[row]):.4g}, not 1; normalise with {how}")
     return z.detach().to(dtype)
 
 

@@ -26,6 +26,8 @@ _EPILOG = """\
 examples:
   tanl demo                                 see it work on images that come with it
   tanl score photos/ --labels labels.txt    judge a folder of images
+  tanl score embeddings.npy --bank bank.safetensors
+                                            judge embeddings that you have (see tanl bank --help)
   tanl bench pictograms                     measure the methods on images that come with it
   tanl bench --id photos/id --ood photos/a --labels labels.txt
                                             measure them on images of your own
@@ -35,7 +37,8 @@ exit codes: 0 done; 1 done, but some images could not be read; 2 a mistake in wh
 
 _COMMANDS = {
     "demo": "judge images that come with tanl, and show why",
-    "score": "judge your images against your class names",
+    "score": "judge your images, or their embeddings, against your class names",
+    "bank": "put labels and their embeddings into a file, to score embeddings with",
     "bench": "measure the methods, or the library itself",
 }
 _BENCHMARKS = {
@@ -46,6 +49,8 @@ _BENCHMARKS = {
     "list": "the splits and the methods that `run` knows, and what they need",
     "pictograms": "emoji of vendors that the embedded model never saw: one set is ID, the others OOD",
     "speed": "the time and memory of one step of TANL against a bare matrix product",
+    "thresholds": "what calibrated thresholds and the stream's own keep and catch, and where they fail",
+    "overhead": "what detection adds to the time of encoding images with a ViT-B/16",
     "label-index": "nearest labels with faiss, and TANL on them, against exact search",
     "half-precision": "what keeping the labels as float16 does to scores and selected labels",
 }

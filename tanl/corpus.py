@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -25,6 +25,7 @@ SELECTIONS: Mapping[str, str] = MappingProxyType(
         "wordnet-nouns": "all nouns of WordNet 3.0",
         "neglabel": "NegLabel's: the first word of each synset, nouns for animals and food left out",
         "csp": "CSP's: NegLabel's, less persons, quantities, groups, and adjectives that pertain to a noun",
+        "wordnet-medical": "WordNet's words for anatomy, diseases, medical instruments and substances",
     }
 )
 
@@ -64,7 +65,7 @@ class Corpus:
         for index, word in enumerate(words):
             if not isinstance(word, str):
                 raise TypeError(f"words must be strings; word {index} is {word!r} ({type(word).__name__})")
-            if word != word.strip() or not word or any(mark in word for mark in "\t\r\n"):
+            if word != word.strip() or not word or "\t" in word or "\r" in word or "\n" in word:
                 raise ValueError(f"word {index} is {word!r}; it must have text, without tabs or outer spaces")
         unknown = sorted({repr(part) for part in parts} - {repr(part) for part in TEMPLATES})
         if unknown:
@@ -140,6 +141,22 @@ class Corpus:
         pairs = zip(self.words, self.parts_of_speech, strict=True)
         return [chosen[part].replace("{}", word) for word, part in pairs]
 
+    def __or__(self, other: Corpus) -> Corpus:
+        """These words, then those of another corpus that are not among them, whatever their case.
+
+        A word that both have keeps the spelling and the part of speech that it has here. Where the other has nothing
+        new, this is the same corpus; else its name is ``"this | other"``.
+        """
+        if not isinstance(other, Corpus):
+            return NotImplemented
+        known = {word.casefold() for word in self.words}
+        pairs = zip(other.words, other.parts_of_speech, strict=True)
+        new = [(word, part) for word, part in pairs if word.casefold() not in known]
+        if not new:
+            return self
+        words, parts = zip(*new, strict=True)
+        return Corpus(self.words + words, self.parts_of_speech + parts, f"{self.name} | {other.name}")
+
     def __len__(self) -> int:
         return len(self.words)
 
@@ -170,6 +187,20 @@ def synonyms(labels: Iterable[str]) -> set[str]:
     return found
 
 
+def claimed(words: Iterable[str], labels: Sequence[str]) -> dict[str, str]:
+    """The words that :meth:`Corpus.without` takes out for labels: each with the first label that claims it."""
+    owner: dict[str, str] = {}
+    for label in labels:
+        for form in synonyms([label]):
+            owner.setdefault(form, label)
+    found = {}
+    for word in words:
+        owners = [owner[form] for form in _known_forms(normalise(word)) if form in owner]
+        if owners:
+            found[word] = owners[0]
+    return found
+
+
 def normalise(word: str) -> str:
     """Lower case, hyphens and underscores as spaces, single spaces: ``Flying_fox`` is ``flying fox``."""
     return " ".join(word.casefold().replace("_", " ").replace("-", " ").split())
@@ -194,7 +225,11 @@ def _capitals(word: str) -> int:
 
 @lru_cache(maxsize=1)
 def _read_wordnet() -> tuple[_Synset, ...]:
-    packed = resources.files("tanl.corpora").joinpath("wordnet.tsv.gz").read_bytes()
+    return _read_synsets("wordnet.tsv.gz")
+
+
+def _read_synsets(file: str) -> tuple[_Synset, ...]:
+    packed = resources.files("tanl.corpora").joinpath(file).read_bytes()
     synsets = []
     for line in gzip.decompress(packed).decode("utf-8").splitlines():
         part, lexicographer_file, *lemmas = line.split("\t")
@@ -211,8 +246,9 @@ def _spellings() -> dict[str, str]:
 @lru_cache(maxsize=len(SELECTIONS))
 def _selection(name: str) -> Corpus:
     parts: dict[str, str] = {}
-    # Nouns come before adjectives in the file, so a word that is both stays a noun.
-    for synset in _read_wordnet():
+    synsets = _read_synsets("wordnet_medical.tsv.gz") if name == "wordnet-medical" else _read_wordnet()
+    # Nouns come before adjectives in the files, so a word that is both stays a noun.
+    for synset in synsets:
         lemmas = synset.lemmas
         if name in _LEAVES_OUT:
             lemmas = () if synset.lexicographer_file in _LEAVES_OUT[name] else lemmas[:1]

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar, overload
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -25,8 +21,6 @@ SUFFIXES: frozenset[str] = frozenset({
 # for 15 GB. No photograph comes near this ratio.
 _LARGEST_ASPECT_RATIO = 100
 _EXIF_ORIENTATION = 0x0112
-
-T = TypeVar("T")
 
 
 class UnreadableImage(ValueError):  # noqa: N818, the name says what it is
@@ -132,67 +126,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         paper = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(paper, image).convert("RGB")
     return image.convert("RGB")
-
-
-@overload
-def read_images(
-    paths: Iterable[str | os.PathLike[str]], *, workers: int | None = None
-) -> Iterator[tuple[Path, Image.Image | UnreadableImage]]: ...
-
-
-@overload
-def read_images(
-    paths: Iterable[str | os.PathLike[str]],
-    *,
-    transform: Callable[[Image.Image], T],
-    workers: int | None = None,
-) -> Iterator[tuple[Path, T | UnreadableImage]]: ...
-
-
-def read_images(
-    paths: Iterable[str | os.PathLike[str]],
-    *,
-    transform: Callable[[Image.Image], object] | None = None,
-    workers: int | None = None,
-) -> Iterator[tuple[Path, object]]:
-    """Read files in threads and yield ``(path, image)`` in the order of ``paths``.
-
-    A file that cannot be read yields its :class:`UnreadableImage` in place of the image, so that the others
-    go on. At most four files a thread are read ahead of the consumer.
-
-    Args:
-        paths: image files.
-        transform: applied to each image in the threads (for example ``backbone.preprocess``), so that
-            full-size photographs do not pile up; its result is yielded in place of the image.
-        workers: threads; by default the number of cores, at most 16.
-    """
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    workers = workers or min(16, os.cpu_count() or 1)
-
-    def read(path: Path) -> object:
-        try:
-            image = read_image(path)
-        except UnreadableImage as error:
-            return error
-        return image if transform is None else transform(image)
-
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="tanl-images")
-    ahead: deque[tuple[Path, Future[object]]] = deque()
-    try:
-        for path in map(Path, paths):
-            ahead.append((path, pool.submit(read, path)))
-            if len(ahead) > 4 * workers:
-                yield _finished(ahead)
-        while ahead:
-            yield _finished(ahead)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _finished(ahead: deque[tuple[Path, Future[object]]]) -> tuple[Path, object]:
-    path, future = ahead.popleft()
-    return path, future.result()
 
 
 def _upright(image: Image.Image) -> Image.Image:

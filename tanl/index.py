@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .checks import fraction, unit_embeddings, whole_number
+from .checks import Embeddings, as_tensor, fraction, unit_embeddings, whole_number
 from .labels import LabelBank, checked_names
 
 Kind = Literal["auto", "flat", "ivf"]
@@ -127,7 +127,7 @@ class LabelIndex:
     def __init__(
         self,
         names: Sequence[str],
-        embeddings: Tensor,
+        embeddings: Embeddings,
         *,
         kind: Kind = "auto",
         probe: float = PROBE,
@@ -170,7 +170,7 @@ class LabelIndex:
     def build(
         cls,
         names: Sequence[str],
-        embeddings: Tensor,
+        embeddings: Embeddings,
         *,
         kind: Kind = "auto",
         probe: float = PROBE,
@@ -238,7 +238,7 @@ class LabelIndex:
         return found
 
     @torch.no_grad()
-    def search(self, z: Tensor, k: int, *, fetch: int | None = None) -> Neighbours:
+    def search(self, z: Embeddings, k: int, *, fetch: int | None = None) -> Neighbours:
         """The ``k`` labels nearest to each query, the nearest first, equal ones in the order of their rows.
 
         Args:
@@ -266,7 +266,7 @@ class LabelIndex:
         return Neighbours(cosines, rows)
 
     @torch.no_grad()
-    def candidates(self, z: Tensor, count: int) -> Neighbours:
+    def candidates(self, z: Embeddings, count: int) -> Neighbours:
         """About the ``count`` nearest labels of each query, in any order, with exact cosines.
 
         As `search` with ``fetch = k``, less the sorting. Where the lists that were read hold fewer labels,
@@ -278,7 +278,7 @@ class LabelIndex:
             return nearest(z, self.embeddings, count, without=self._removed)
         return self._fetched(z, count)
 
-    def add(self, names: Sequence[str], embeddings: Tensor) -> None:
+    def add(self, names: Sequence[str], embeddings: Embeddings) -> None:
         """Add labels; they get the next rows. The lists of ``ivf`` stay as they were trained.
 
         Args:
@@ -432,7 +432,7 @@ class LabelIndex:
         probe = "" if self._lists is None else f", probe={self.probe}"
         return f"LabelIndex({len(self)} labels, D={self.dim}, kind={self.kind!r}{probe}, seed={self.seed})"
 
-    def _checked(self, z: Tensor) -> Tensor:
+    def _checked(self, z: Embeddings) -> Tensor:
         if not self._row:
             raise ValueError("the index is empty: add labels before searching")
         return unit_embeddings(z, "query embeddings", dim=self.dim, device=self.device)
@@ -650,10 +650,10 @@ def load_faiss() -> Any:
     return faiss
 
 
-def _unit_rows(embeddings: Tensor) -> Tensor:
+def _unit_rows(embeddings: Embeddings) -> Tensor:
     """The embeddings as they are kept: checked, float16 as it is, all else float32."""
-    half = isinstance(embeddings, Tensor) and embeddings.dtype == torch.float16
-    dtype = torch.float16 if half else torch.float32
+    embeddings = as_tensor(embeddings, "label embeddings")
+    dtype = torch.float16 if embeddings.dtype == torch.float16 else torch.float32
     return unit_embeddings(embeddings, "label embeddings", dtype=dtype).contiguous()
 
 

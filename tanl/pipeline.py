@@ -171,8 +171,7 @@ class GuardedPipeline:
         if not results:
             return []
         z = normalize(torch.cat([embedding for _, embedding in results]).float(), dim=1)
-        with self._lock:
-            detection = guard.detect_embeddings(z.to(guard.bank.device))
+        detection = guard.detect_embeddings(z.to(guard.bank.device))
         return [
             [{**entry, "ood_score": verdict.ood_score, "is_ood": verdict.is_ood} for entry in entries]
             for (entries, _), verdict in zip(results, detection, strict=True)

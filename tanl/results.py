@@ -1,4 +1,4 @@
-"""What was decided about image files, a row a file, written as it comes: CSV, JSON lines or Parquet."""
+"""What was decided about images or embeddings, a row each, written as it comes: CSV, JSON lines or Parquet."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ _ROWS_IN_A_GROUP = 4096
 
 @dataclass(frozen=True)
 class Result:
-    """One file's outcome: either a judgement, or the ``error`` that kept it from being read."""
+    """One image's or embedding's outcome: either a judgement, or the ``error`` that kept it from being read.
 
-    path: Path
+    ``path`` is the image's file; of an embedding it is the id, as text.
+    """
+
+    path: Path | str
     label: str | None = None
     id_probability: float | None = None
     ood_score: float | None = None
@@ -52,15 +55,21 @@ def shown_percentage(probability: float) -> str:
     return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%" if percent >= 1e-4 else "0%"
 
 
-def shown_path(path: Path) -> str:
-    """The path as text that any table and encoding can hold, even where the name is not valid text."""
+def shown_path(path: Path | str) -> str:
+    """The path or id as text that any table and encoding can hold, even where the name is not valid text."""
+    if isinstance(path, str):
+        return path.encode("utf-8", "backslashreplace").decode("utf-8")
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def open_results(path: str | os.PathLike[str]) -> ResultWriter:
+def open_results(path: str | os.PathLike[str], *, key: str = "path") -> ResultWriter:
     """A writer for a new results file, in the format that the ending of ``path`` names.
 
     Everything that could go wrong later is checked now: the ending, the folder, the optional package.
+
+    Args:
+        path: the file.
+        key: what the first column is called, which tells what a row is about: the image's path, or an id.
 
     Raises:
         ValueError: an ending other than .csv, .jsonl or .parquet, or no such folder.
@@ -80,7 +89,7 @@ def open_results(path: str | os.PathLike[str]) -> ResultWriter:
         raise ValueError(f"results cannot be written to {target}: it is a directory; name a file in it")
     if not target.parent.is_dir():
         raise ValueError(f"results cannot be written to {target}: make the directory {target.parent} first")
-    return writer(target)
+    return writer(target, key)
 
 
 class ResultWriter(ABC):
@@ -90,8 +99,9 @@ class ResultWriter(ABC):
     leaves no trace.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, key: str) -> None:
         self.target = target
+        self._key = key
         self.rows = 0
         # Beside the target, because a move is atomic only inside one file system; the process number keeps
         # two runs with the same target apart.
@@ -107,6 +117,21 @@ class ResultWriter(ABC):
         """Append rows."""
         self._append(results)
         self.rows += len(results)
+
+    def _record(self, result: Result) -> dict[str, Any]:
+        """The row in the columns' order."""
+        return {
+            self._key: shown_path(result.path),
+            "label": result.label,
+            "id_probability": result.id_probability,
+            "ood_score": result.ood_score,
+            "is_ood": result.is_ood,
+            "evidence": [
+                {"label": item.label, "probability": item.probability, "is_negative": item.is_negative}
+                for item in result.evidence
+            ],
+            "error": result.error,
+        }
 
     def __enter__(self) -> ResultWriter:
         return self
@@ -125,8 +150,8 @@ class ResultWriter(ABC):
 
 
 class _TextWriter(ResultWriter):
-    def __init__(self, target: Path) -> None:
-        super().__init__(target)
+    def __init__(self, target: Path, key: str) -> None:
+        super().__init__(target, key)
         self._file: TextIO = self._partial.open("w", encoding="utf-8", newline="")
 
     def _close(self) -> None:
@@ -136,14 +161,14 @@ class _TextWriter(ResultWriter):
 class _CsvWriter(_TextWriter):
     """Evidence as a JSON list of [label, probability] in one cell; what is unknown is empty."""
 
-    def __init__(self, target: Path) -> None:
-        super().__init__(target)
+    def __init__(self, target: Path, key: str) -> None:
+        super().__init__(target, key)
         self._csv = csv.writer(self._file, lineterminator="\n")
-        self._csv.writerow(["path", "label", "id_probability", "ood_score", "is_ood", "evidence", "error"])
+        self._csv.writerow([key, "label", "id_probability", "ood_score", "is_ood", "evidence", "error"])
 
     def _append(self, results: Sequence[Result]) -> None:
         for result in results:
-            record = _record(result)
+            record = self._record(result)
             pairs = [[item["label"], item["probability"]] for item in record["evidence"]]
             record["evidence"] = json.dumps(pairs, ensure_ascii=False) if pairs else None
             if record["is_ood"] is not None:
@@ -155,13 +180,13 @@ class _CsvWriter(_TextWriter):
 class _JsonLinesWriter(_TextWriter):
     def _append(self, results: Sequence[Result]) -> None:
         for result in results:
-            self._file.write(json.dumps(_record(result), ensure_ascii=False) + "\n")
+            self._file.write(json.dumps(self._record(result), ensure_ascii=False) + "\n")
         self._file.flush()
 
 
 class _ParquetWriter(ResultWriter):
-    def __init__(self, target: Path) -> None:
-        super().__init__(target)
+    def __init__(self, target: Path, key: str) -> None:
+        super().__init__(target, key)
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -174,7 +199,7 @@ class _ParquetWriter(ResultWriter):
         )
         self._schema = pa.schema(
             [
-                ("path", pa.string()),
+                (key, pa.string()),
                 ("label", pa.string()),
                 ("id_probability", pa.float64()),
                 ("ood_score", pa.float64()),
@@ -188,7 +213,7 @@ class _ParquetWriter(ResultWriter):
         self._waiting: list[dict[str, Any]] = []
 
     def _append(self, results: Sequence[Result]) -> None:
-        self._waiting += [_record(result) for result in results]
+        self._waiting += [self._record(result) for result in results]
         if len(self._waiting) >= _ROWS_IN_A_GROUP:
             self._write_group()
 
@@ -200,19 +225,3 @@ class _ParquetWriter(ResultWriter):
         if self._waiting:
             self._write_group()
         self._parquet.close()
-
-
-def _record(result: Result) -> dict[str, Any]:
-    """The row in the columns' order."""
-    return {
-        "path": shown_path(result.path),
-        "label": result.label,
-        "id_probability": result.id_probability,
-        "ood_score": result.ood_score,
-        "is_ood": result.is_ood,
-        "evidence": [
-            {"label": item.label, "probability": item.probability, "is_negative": item.is_negative}
-            for item in result.evidence
-        ],
-        "error": result.error,
-    }

@@ -4,39 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .images import UnreadableImage, read_images
+from .batches import Batches
+from .images import UnreadableImage, read_image
+from .judging import Timings, judge_batches
 from .results import Result
+
+__all__ = ["Timings", "embed_files", "judge_files"]
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .guard import Guard, Verdict
-
-
-@dataclass
-class Timings:
-    """Where the time of a stream went, in seconds of wall clock.
-
-    ``total`` runs from the first file to the last verdict; what is neither ``encoding`` nor ``scoring`` was
-    spent waiting for files, or in the consumer.
-    """
-
-    images: int = 0
-    total: float = 0.0
-    encoding: float = 0.0
-    scoring: float = 0.0
-
-    @property
-    def images_per_second(self) -> float:
-        return self.images / self.total if self.total else 0.0
-
-    @property
-    def scoring_share(self) -> float:
-        return self.scoring / self.total if self.total else 0.0
+    from .guard import Guard
 
 
 def judge_files(
@@ -57,16 +39,8 @@ def judge_files(
         timings: filled in as the stream goes.
     """
     timings = Timings() if timings is None else timings
-    started = time.perf_counter()
-    for results, z in embed_files(guard, paths, batch_size=batch_size, timings=timings):
-        before = time.perf_counter()
-        verdicts = iter(() if z is None else guard.detect_embeddings(z))
-        timings.scoring += time.perf_counter() - before
-        judged = [
-            result if result.error is not None else _judged(result, next(verdicts)) for result in results
-        ]
-        timings.total = time.perf_counter() - started
-        yield judged
+    batches = embed_files(guard, paths, batch_size=batch_size, timings=timings)
+    yield from judge_batches(batches, guard.detect_embeddings, timings)
 
 
 def embed_files(
@@ -84,40 +58,30 @@ def embed_files(
     """
     import torch
 
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     timings = Timings() if timings is None else timings
-    results: list[Result] = []
-    pixels: list[Tensor] = []
 
-    def embedded() -> Tensor | None:
-        if not pixels:
-            return None
-        before = time.perf_counter()
-        z = guard.encode(torch.stack(pixels))
-        timings.encoding += time.perf_counter() - before
-        timings.images += len(pixels)
-        return z
+    def prepare(number: int, path: str | PathLike[str]) -> tuple[Path, Tensor] | UnreadableImage:
+        try:
+            return Path(path), guard.backbone.preprocess(read_image(path))
+        except UnreadableImage as error:
+            return error
 
-    for path, content in read_images(paths, transform=guard.backbone.preprocess):
-        if isinstance(content, UnreadableImage):
-            results.append(Result(path, error=content.reason))
-            continue
-        results.append(Result(path))
-        pixels.append(content)
-        if len(pixels) == batch_size:
-            yield results, embedded()
-            results, pixels = [], []
-    if results:
-        yield results, embedded()
-
-
-def _judged(result: Result, verdict: Verdict) -> Result:
-    return Result(
-        result.path,
-        label=verdict.label,
-        id_probability=verdict.id_probability,
-        ood_score=verdict.ood_score,
-        is_ood=verdict.is_ood,
-        evidence=verdict.evidence,
-    )
+    batches = Batches(paths, prepare, batch_size=batch_size)
+    try:
+        for batch in batches:
+            results = [
+                Result(content.path, error=content.reason)
+                if isinstance(content, UnreadableImage)
+                else Result(content[0])
+                for content in batch
+            ]
+            pixels = [content[1] for content in batch if not isinstance(content, UnreadableImage)]
+            z = None
+            if pixels:
+                before = time.perf_counter()
+                z = guard.encode(torch.stack(pixels))
+                timings.encoding += time.perf_counter() - before
+                timings.images += len(pixels)
+            yield results, z
+    finally:
+        batches.close()

@@ -73,7 +73,9 @@ def test_without_arguments_shows_the_help(capsys):
     assert "tanl score photos/ --labels labels.txt" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["score", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["score", "--help"], ["bank", "--help"], ["demo", "--help"]]
+)
 def test_help_needs_no_torch(arguments):
     code = (
         "import sys\nfrom tanl.cli import main\n"
@@ -99,7 +101,7 @@ def test_version_and_python_dash_m():
 
 
 def test_method_names_are_the_guards():
-    assert tuple(guard.METHODS) == score.METHODS
+    assert guard.METHODS is score.METHODS
 
 
 def test_score_prints_a_table(images, loaded, capsys):
@@ -351,14 +353,14 @@ def test_interrupted_before_anything_was_scored(images, monkeypatch, capsys):
 SCORE = ["score", "images", "--labels", "labels.txt"]
 MISTAKES = {
     "no such command": (["scoer"], "invalid choice: 'scoer'", "see tanl --help"),
-    "no images named": (["score"], "required: IMAGES_OR_DIR", "see tanl score --help"),
+    "no images named": (["score"], "required: INPUT", "see tanl score --help"),
     "no such option": ([*SCORE, "--colour", "red"], "unrecognized arguments: --colour red"),
     "no such method": ([*SCORE, "--method", "magic"], "invalid choice: 'magic'"),
     "batch of none": ([*SCORE, "--batch-size", "0"], "'0' is not a whole number of at least 1"),
     "batch of words": ([*SCORE, "--batch-size", "few"], "'few' is not a whole number"),
     "no evidence": ([*SCORE, "--evidence", "-1"], "'-1' is not a whole number"),
     "tpr of 1": ([*SCORE, "--calibrate", "images", "--tpr", "1"], "'1' is not a number between 0 and 1"),
-    "tpr alone": ([*SCORE, "--tpr", "0.9"], "give --calibrate DIR too"),
+    "tpr alone": ([*SCORE, "--tpr", "0.9"], "give --calibrate too"),
     "no labels": (["score", "images"], "give --labels FILE"),
     "no labels file": (["score", "images", "--labels", "nowhere.txt"], "nowhere.txt: No such file"),
     "labels of nothing": (["score", "images", "--labels", "empty.txt"], "empty.txt names no classes"),
@@ -414,7 +416,7 @@ def test_calibrate_on_broken_images_names_them(images, loaded, capsys):
     assert main([*BASE, "--calibrate", "known.png"]) == 2
     warning, error = capsys.readouterr().err.splitlines()
     assert warning.startswith("tanl: warning: cannot read known.png: ")
-    assert error.startswith("tanl: error: none of the --calibrate images can be read; ")
+    assert error.startswith("tanl: error: nothing of what --calibrate names can be read; ")
 
 
 def test_parquet_without_pyarrow_is_said_before_a_model_is_loaded(images, loaded, capsys, monkeypatch):

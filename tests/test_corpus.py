@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tanl.corpora import build_wordnet
+from tanl.corpora.medical_branches import BRANCHES as MEDICAL
+from tanl.corpora.medical_branches import Branch
 from tanl.corpus import SELECTIONS, Corpus, merge_spellings, normalise, synonyms
 
 LICENCE = "  1 Licence text.  \n  2   \n  3 WordNet 3.0 Copyright 2006 by Princeton University.  \n"
@@ -40,6 +42,7 @@ def dictionary(folder: Path, nouns: str = NOUNS, adjectives: str = ADJECTIVES) -
         ("wordnet-nouns", 117_798, 0),
         ("neglabel", 58_514, 12_280),
         ("csp", 47_287, 10_206),
+        ("wordnet-medical", 8_591, 671),
     ],
 )
 def test_selection_has_the_documented_counts(name: str, nouns: int, adjectives: int) -> None:
@@ -48,7 +51,7 @@ def test_selection_has_the_documented_counts(name: str, nouns: int, adjectives: 
     assert len(corpus) == nouns + adjectives
     assert corpus.parts_of_speech.count("noun") == nouns
     assert len({word.casefold() for word in corpus}) == len(corpus)
-    assert set(SELECTIONS) == {"wordnet", "wordnet-nouns", "neglabel", "csp"}
+    assert set(SELECTIONS) == {"wordnet", "wordnet-nouns", "neglabel", "csp", "wordnet-medical"}
 
 
 def test_selections_hold_what_they_say() -> None:
@@ -57,6 +60,51 @@ def test_selections_hold_what_they_say() -> None:
     assert neglabel < wordnet
     assert {"golden retriever", "Canis familiaris", "pizza"}.isdisjoint(neglabel)
     assert {"airplane", "beautiful"} <= neglabel
+
+
+def test_medical_words_are_some_of_wordnets() -> None:
+    medical, wordnet = Corpus.load("wordnet-medical"), Corpus.load("wordnet")
+    assert set(medical) < set(wordnet)  # the same spelling, too
+    assert {"femur", "myocardium", "pus", "lymphocyte"} <= set(medical)
+    assert {"pneumothorax", "lung cancer", "kidney stone", "fracture"} <= set(medical)
+    assert {"scalpel", "pacemaker", "endotracheal tube", "X-ray machine"} <= set(medical)
+    assert {"penicillin", "insulin", "vitamin C", "contrast medium", "hemoglobin"} <= set(medical)
+    assert {"pulmonary", "cardiac", "carcinomatous"} <= set(medical)
+    other = {
+        "dog",
+        "pizza",
+        "ponytail",
+        "mammogram",
+        "radiograph",
+        "Dutch elm disease",
+        "fin",
+        "cigar",
+        "beautiful",
+    }
+    assert other.isdisjoint(medical)
+
+
+def test_union_keeps_the_first_ones_words_in_order() -> None:
+    first = Corpus(("China", "dog", "red"), ("noun", "noun", "adj"), "mine")
+    second = Corpus(("Red", "cat", "china", "afraid"), ("noun", "noun", "noun", "adj"), "yours")
+    both = first | second
+    assert both.words == ("China", "dog", "red", "cat", "afraid")
+    assert both.parts_of_speech == ("noun", "noun", "adj", "noun", "adj")
+    assert both.name == "mine | yours"
+    assert set((second | first).words) == {"Red", "cat", "china", "afraid", "dog"}
+
+
+def test_union_with_nothing_new_is_the_same_corpus() -> None:
+    wordnet = Corpus.load("wordnet")
+    assert (wordnet | Corpus.load("wordnet-medical")) is wordnet
+    more = Corpus.load("neglabel") | Corpus.load("wordnet-medical")
+    assert set(more) == set(Corpus.load("neglabel")) | set(Corpus.load("wordnet-medical"))
+
+
+@pytest.mark.parametrize("other", [["dog"], "wordnet", None])
+def test_union_with_what_is_no_corpus_is_refused(other: object) -> None:
+    with pytest.raises(TypeError, match="unsupported operand"):
+        Corpus.load(["dog"]) | other  # type: ignore[operator]
 
 
 def test_wordnet_spelling() -> None:
@@ -274,6 +322,64 @@ def test_build_is_deterministic_and_readable(tmp_path: Path) -> None:
     assert licence == "Licence text.\n\nWordNet 3.0 Copyright 2006 by Princeton University.\n"
 
 
+BODY = (
+    LICENCE
+    + "00000001 08 n 01 part 0 003 ~ 00000002 n 0000 ~i 00000003 n 0000 + 00000009 v 0101 | x  \n"
+    + "00000002 08 n 02 lung 0 Long_Lung 0 002 @ 00000001 n 0000 ~ 00000005 n 0000 | x  \n"
+    + "00000003 05 n 01 fin 0 001 ~ 00000004 n 0000 | of an animal, and so are its hairs  \n"
+    + "00000004 08 n 01 fin_bone 0 000 | x  \n"
+    + "00000005 08 n 01 wig 0 001 ~ 00000006 n 0000 | x  \n"
+    + "00000006 08 n 01 lock 0 000 | x  \n"
+    + "00000007 26 n 02 ill 0 sick 0 001 ~ 00000002 n 0000 | x  \n"
+    + "00000008 06 n 01 dog 0 000 | x  \n"
+)
+PERTAINING = (
+    LICENCE
+    + "00000011 01 a 01 pulmonary 0 001 \\ 00000002 n 0101 | x  \n"
+    + "00000012 01 a 01 canine 0 001 \\ 00000008 n 0101 | x  \n"
+    + "00000013 00 a 01 sickly(p) 0 001 + 00000007 n 0101 | x  \n"
+    + "00000014 01 a 02 sick 0 ill-made 0 002 \\ 00000008 n 0101 \\ 00000007 n 0101 | x  \n"
+)
+BRANCHES = {
+    "body": Branch(frozenset({"noun.body"}), {"00000001": "part"}, {"00000005": "wig"}),
+    "state": Branch(frozenset({"noun.state", "noun.body"}), {"00000007": "ill"}, {}),
+}
+
+
+def test_build_medical_takes_what_is_below_the_roots(tmp_path: Path) -> None:
+    source = dictionary(tmp_path / "dict", BODY, PERTAINING)
+    counts = build_wordnet.build_medical(source, tmp_path, BRANCHES)
+    assert counts == {"body": 3, "state": 3, "adj": 2}
+    packed = (tmp_path / "wordnet_medical.tsv.gz").read_bytes()
+    assert gzip.decompress(packed).decode() == (
+        "noun\tbody\tpart\n"
+        "noun\tbody\tlung\tLong Lung\n"
+        "noun\tbody\tfin bone\n"
+        "noun\tstate\twig\n"
+        "noun\tstate\tlock\n"
+        "noun\tstate\till\tsick\n"
+        "adj\tbody\tpulmonary\n"
+        "adj\tstate\tsick\till-made\n"
+    )
+    build_wordnet.build_medical(source, tmp_path, BRANCHES)
+    assert (tmp_path / "wordnet_medical.tsv.gz").read_bytes() == packed
+
+
+@pytest.mark.parametrize("root", [{"00000009": "part"}, {"00000002": "Long Lung"}])
+def test_build_medical_refuses_roots_that_are_other_synsets(tmp_path: Path, root: dict[str, str]) -> None:
+    source = dictionary(tmp_path / "dict", BODY, PERTAINING)
+    with pytest.raises(build_wordnet.DictionaryError, match=f"no synset {next(iter(root))}"):
+        build_wordnet.build_medical(source, tmp_path, {"body": BRANCHES["body"]._replace(roots=root)})
+
+
+def test_branches_are_written_once_and_in_order() -> None:
+    for branch in MEDICAL.values():
+        assert list(branch.roots) == sorted(branch.roots)
+        assert branch.lexicographer_files <= set(build_wordnet.LEXICOGRAPHER_FILES.values())
+    roots = [offset for branch in MEDICAL.values() for offset in (*branch.roots, *branch.pruned)]
+    assert len(set(roots)) == len(roots)
+
+
 @pytest.mark.parametrize(
     ("nouns", "message"),
     [
@@ -281,6 +387,7 @@ def test_build_is_deterministic_and_readable(tmp_path: Path) -> None:
         ("00000001 05 n 01 dog 0 000 | barks  \n", "no WordNet licence"),
         (LICENCE + "00000001 77 n 01 dog 0 000 | x\n", "data.noun, line 4: not a synset"),
         (LICENCE + "00000001 05 n 09 dog 0 000\n", "data.noun, line 4: not a synset"),
+        (LICENCE + "00000001 05 n 01 dog 0 002 ~ 00000002 n 0000\n", "data.noun, line 4: not a synset"),
     ],
 )
 def test_build_refuses_other_dictionaries(tmp_path: Path, nouns: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -118,7 +119,22 @@ BAD_EMBEDDINGS = {
     "not unit": (lambda: 3 * unit(2, 16), ValueError, r"row 0 has norm 3, not 1; normalise"),
     "zero row": (lambda: torch.zeros(1, 16), ValueError, "has norm 0"),
     "integers": (lambda: torch.ones(2, 16, dtype=torch.long), TypeError, r"floating dtype, not torch.int64"),
-    "an array": (lambda: unit(2, 16).numpy(), TypeError, "must be a torch.Tensor, not ndarray"),
+    "a list": (
+        lambda: unit(2, 16).tolist(),
+        TypeError,
+        "must be a torch.Tensor or a NumPy array, not list",
+    ),
+    "an array of integers": (
+        lambda: np.ones((2, 16), dtype=int),
+        TypeError,
+        "floating dtype up to float64, not int",
+    ),
+    "an array, not unit": (
+        lambda: 3 * unit(2, 16).numpy(),
+        ValueError,
+        r"norm 3, not 1; .* np\.linalg\.norm",
+    ),
+    "a masked array": (lambda: np.ma.masked_less(unit(2, 16).numpy(), 0), TypeError, "leave masked rows out"),
     "other device": (lambda: unit(2, 16).to("meta"), ValueError, r"on meta, but the label bank is on cpu"),
 }
 
@@ -142,6 +158,31 @@ def test_other_floating_types_are_scored_in_float32(detector, bank, dtype, toler
     assert scores.dtype == torch.float32
     spread = float(detector.score(z).std())
     torch.testing.assert_close(scores, detector.score(z), atol=tolerance * max(1, spread), rtol=0)
+
+
+@pytest.mark.parametrize(
+    "kind", ["float32", "float64", "big endian", "read only", "reversed", "columns first"]
+)
+def test_arrays_are_scored_as_tensors_are(bank, stream, detector, kind):
+    twin = copy.deepcopy(detector)
+    for z in stream:
+        array = {
+            "float32": lambda z: z,
+            "float64": lambda z: z.astype(np.float64),
+            "big endian": lambda z: z.astype(">f4"),
+            "read only": lambda z: np.frombuffer(z.tobytes(), dtype=np.float32).reshape(z.shape),
+            "reversed": lambda z: z[::-1].copy()[::-1],
+            "columns first": np.asfortranarray,
+        }[kind](z.numpy())
+        # Columns first, the matrix product takes another way and rounds otherwise.
+        torch.testing.assert_close(detector(array), twin(z), atol=1e-5, rtol=1e-5)
+        found, expected = detector.explain(array, 1), twin.explain(z, 1)
+        assert [e.label for (e,) in found] == [e.label for (e,) in expected]
+
+
+def test_an_array_of_float16_is_scored_as_the_tensor(detector):
+    z = unit(20, 16, seed=6).half()
+    assert torch.equal(detector.score(z.numpy()), detector.score(z))
 
 
 def test_gradients_are_neither_needed_nor_kept(detector):

@@ -97,7 +97,11 @@ def test_confident_images_keep_their_digits(bank):
         (2 * unit(3, 5, 16), ValueError, "local embeddings: row 0 has norm 2, not 1"),
         (unit(3, 5, 16) * float("nan"), ValueError, "row 0 has a NaN"),
         (unit(3, 5, 16).to("meta"), ValueError, "on meta, but the label bank is on cpu"),
-        (unit(3, 5, 16).numpy(), TypeError, "local embeddings must be a torch.Tensor, not ndarray"),
+        (
+            unit(3, 5, 16).tolist(),
+            TypeError,
+            "local embeddings must be a torch.Tensor or a NumPy array, not list",
+        ),
         (torch.ones(3, 5, 16, dtype=torch.long), TypeError, "floating dtype, not torch.int64"),
     ],
 )

@@ -621,11 +621,11 @@ def test_fetch_imglists(tmp_path, fake_pytorch_ood):
 
 def test_fetch_refuses_what_no_downloader_has(tmp_path):
     with pytest.raises(ValueError) as caught:
-        fetch(toy(), tmp_path)
+        fetch(toy(count=63), tmp_path)
     assert "the set toy cannot be fetched: get it from https://example.org/toy and put it at" in str(
         caught.value
     )
-    assert str(tmp_path) in str(caught.value)
+    assert f"(63 images) in {tmp_path}" in str(caught.value)
 
 
 def test_fetch_failing_says_where_to_get_the_set(tmp_path, fake_pytorch_ood, monkeypatch):
@@ -634,9 +634,10 @@ def test_fetch_failing_says_where_to_get_the_set(tmp_path, fake_pytorch_ood, mon
 
     monkeypatch.setattr(sys.modules["pytorch_ood.dataset.img"].NINCO, "__init__", fail, raising=False)
     with pytest.raises(
-        OSError, match=r"could not be fetched: File not found.* Get it from https://example.org/toy"
+        OSError,
+        match=r"could not be fetched: File not found.* Get it from https://example.org/toy .*\(63 images\) in",
     ):
-        fetch(toy(fetch="ninco"), tmp_path)
+        fetch(toy(fetch="ninco", count=63), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 import os
 import pickle
 import struct
-import threading
-import time
 import zlib
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tanl.images import SUFFIXES, UnreadableImage, find_images, read_image, read_images, to_rgb
+from tanl.images import SUFFIXES, UnreadableImage, find_images, read_image, to_rgb
 
 # Pillow warns of flaws that it can live with; whether it does is not what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -284,63 +282,3 @@ def test_find_images_nothing_there(tmp_path):
 def test_find_images_ends_on_a_link_to_its_parent(tree):
     (tree / "sub" / "loop").symlink_to(tree, target_is_directory=True)
     assert len(find_images(tree)) == 4
-
-
-@pytest.mark.parametrize("count", [0, 1, 63])
-@pytest.mark.parametrize("workers", [None, 1, 3])
-def test_read_images_in_order_with_broken_files_in_their_place(tmp_path, count, workers):
-    paths = [tmp_path / f"{index}.png" for index in range(count)]
-    for index, path in enumerate(paths):
-        if index % 10 == 7:
-            path.write_text("broken")
-        else:
-            Image.new("L", (2, 2), index).save(path)
-    seen = list(read_images(paths, workers=workers))
-    assert [path for path, _ in seen] == paths
-    for index, (_, image) in enumerate(seen):
-        if index % 10 == 7:
-            assert isinstance(image, UnreadableImage)
-        else:
-            assert image.getpixel((0, 0)) == (index, index, index)
-
-
-def test_read_images_transform_runs_in_the_threads(tmp_path):
-    half_and_half().save(tmp_path / "a.png")
-    threads = []
-    results = read_images(
-        [tmp_path / "a.png", tmp_path / "missing.png"],
-        transform=lambda image: threads.append(threading.current_thread().name) or image.size,
-    )
-    (_, size), (_, error) = results
-    assert size == (6, 4)
-    assert isinstance(error, UnreadableImage)
-    assert len(threads) == 1
-    assert threads[0].startswith("tanl-images")
-
-
-def test_read_images_looks_a_bounded_way_ahead(tmp_path):
-    half_and_half().save(tmp_path / "a.png")
-    taken = 0
-
-    def paths():
-        nonlocal taken
-        for _ in range(1000):
-            taken += 1
-            yield tmp_path / "a.png"
-
-    images = read_images(paths(), workers=2)
-    next(images)
-    time.sleep(0.05)
-    assert taken <= 2 * 4 + 1
-    images.close()
-
-
-def test_read_images_passes_on_an_error_of_the_transform(tmp_path):
-    half_and_half().save(tmp_path / "a.png")
-    with pytest.raises(ZeroDivisionError):
-        list(read_images([tmp_path / "a.png"], transform=lambda image: 1 // 0))
-
-
-def test_read_images_refuses_no_workers():
-    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
-        list(read_images([], workers=0))

@@ -117,6 +117,9 @@ def test_a_run_measures_every_stream_once(offline, tmp_path):
     environment = result.run["environment"]
     assert environment["backbone_fingerprint"] == "random projection"
     assert environment["corpus"] == "words.txt (80 words)"
+    assert environment["corpus_fingerprint"] == Corpus.load(result.run["config"]["corpus"]).fingerprint
+    assert environment["device"] == "cpu"
+    assert {"tanl", "torch", "python", "numpy", "pillow", "machine", "threads", "kernels"} < set(environment)
     assert result.run["seconds"] > 0
     assert said == []
 
@@ -539,6 +542,10 @@ def test_every_method_is_made_from_a_bank(bank):
             before = json.dumps(str(detector.state_dict()))
             detector(bank.negative_embeddings[:40])
             assert json.dumps(str(detector.state_dict())) != before
+        elif not method.needs_local:  # its scores may be kept: nothing it has seen changes them
+            before = detector(bank.negative_embeddings[:7])
+            detector(bank.id_embeddings)
+            assert torch.equal(detector(bank.negative_embeddings[:7]), before)
     alphas = {name: METHODS[name].make(bank, noise, 0).alpha for name in METHODS if name.startswith("TANL")}
     assert alphas["TANL (distribution)"] == 1.0
     assert alphas[TANL_NAME] == 0.95

@@ -118,3 +118,87 @@ def test_ring_memory_is_the_blocks_of_its_capacity(capacity):
     state = ring.state_dict()
     assert len(state["rows"]) < capacity + BLOCK
     assert len(state["sums"]) <= (capacity + BLOCK - 2) // BLOCK + 1
+
+
+def filled(capacity, counts, seed=0):
+    """Both rings after pushes of so many rows each."""
+    bank = small_bank()
+    state = ActivationState.initial(bank, exact(bank), capacity, None, unit(15, 8))
+    for i, count in enumerate(counts):
+        ids, outliers = unit(count, 8, seed=seed + i), unit(count + 3, 8, seed=seed + 50 + i)
+        state.commit(*state.prepare(ids, outliers))
+        state.history = state.extended_history(torch.rand(2 * count + 3))
+        state.images += 2 * count + 3
+    return bank, state
+
+
+@settings(max_examples=60, deadline=None)
+@given(capacity=st.integers(1, 70), counts=st.lists(st.integers(1, 60), max_size=6))
+def test_compact_state_makes_its_sums_again(capacity, counts):
+    bank, state = filled(capacity, counts)
+    compact = state.state_dict(compact=True)
+    passes = []
+    again = ActivationState.from_state_dict(bank, exact(bank, passes), capacity, compact)
+    assert passes == [len(compact["positive"]["rows"]) + len(compact["negative"]["rows"])]
+    assert torch.equal(again.history, state.history)
+    assert again.images == state.images
+    for i, count in enumerate((0, 1, 13, 50)):  # that the stream goes on shows that block sums are right too
+        if count:
+            for each in (state, again):
+                each.commit(*each.prepare(unit(count, 8, seed=90 + i), unit(count, 8, seed=80 + i)))
+        for ring, own in ((again.positive, state.positive), (again.negative, state.negative)):
+            assert torch.equal(ring.embeddings, own.embeddings)
+            torch.testing.assert_close(ring.mean, own.mean, atol=1e-7, rtol=1e-5)
+            ours, theirs = ring.state_dict(), own.state_dict()
+            assert (ours["front"] is None) == (theirs["front"] is None)
+            torch.testing.assert_close(ours["sums"], theirs["sums"], atol=1e-6, rtol=1e-5)
+
+
+def test_full_state_asks_for_no_activations():
+    bank, state = filled(37, (20, 30, 9))
+    passes = []
+    again = ActivationState.from_state_dict(bank, exact(bank, passes), 37, state.state_dict())
+    assert passes == []
+    assert str(again.state_dict()) == str(state.state_dict())
+
+
+def test_empty_rings_are_restored_from_a_compact_state():
+    bank = small_bank()
+    state = ActivationState(
+        bank, exact(bank), ActivationRing(bank, 9), ActivationRing(bank, 9), torch.zeros(0)
+    )
+    again = ActivationState.from_state_dict(bank, exact(bank), 9, state.state_dict(compact=True))
+    assert len(again.positive) == len(again.negative) == 0
+    again.commit(*again.prepare(unit(11, 8), unit(2, 8)))
+    torch.testing.assert_close(
+        again.positive.mean, activations(bank, unit(11, 8)[-9:]).mean(0), atol=1e-6, rtol=1e-4
+    )
+
+
+def test_compact_state_of_70000_labels_takes_a_megabyte_and_a_half():
+    names, rows = [str(i) for i in range(70_010)], unit(1, 512)
+    bank = tanl.LabelBank(names, rows.expand(70_010, -1), num_id=10)
+
+    def nothing(z, segments):
+        return torch.zeros(len(segments), bank.num_negatives)
+
+    state = ActivationState.initial(bank, nothing, 300, 0, None)
+    for count in (310, 9):  # the front block keeps 19 evicted rows
+        state.commit(*state.prepare(unit(count, 512), unit(count, 512)))
+    state.history = state.extended_history(torch.rand(25_000))
+
+    def size(value):
+        if isinstance(value, torch.Tensor):
+            return value.nbytes
+        return sum(map(size, value.values())) if isinstance(value, dict) else 0
+
+    assert size(state.state_dict(compact=True)) <= 1.5e6
+    assert size(state.state_dict()) > 1e7
+
+
+def test_half_of_what_a_ring_holds_is_no_state():
+    bank, state = filled(20, (30,))
+    saved = state.state_dict()
+    del saved["positive"]["sums"]
+    with pytest.raises(ValueError, match="lacks 'sums'"):
+        ActivationState.from_state_dict(bank, exact(bank), 20, saved)

@@ -85,7 +85,7 @@ def test_embed_files(guard, tmp_path):
 
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_batches_of_nothing_are_refused(guard, batch_size):
-    with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
+    with pytest.raises(ValueError, match=f"batch_size must be at least 1, not {batch_size}"):
         list(judge_files(guard, [], batch_size=batch_size))
 
 

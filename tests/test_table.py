@@ -9,12 +9,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 import pytest
 from run_folders import STATEFUL, STATELESS, measure, write_run
 
 from tanl.benchmarks import summary, table
+from tanl.benchmarks.brief import SHOWN, brief
 from tanl.benchmarks.published import (
     PUBLISHED,
     TOLERANCE,
@@ -25,7 +27,7 @@ from tanl.benchmarks.published import (
 )
 from tanl.benchmarks.run_folder import CellScores, RunFolder
 from tanl.benchmarks.splits import SPLITS
-from tanl.benchmarks.summary import METRICS, summarise
+from tanl.benchmarks.summary import METRICS, beside, reproduction, summarise
 
 TANL = "TANL (batch-adaptive)"
 FOUR = {"": dict.fromkeys(("inaturalist", "sun", "places", "textures-all"), "far")}
@@ -179,6 +181,51 @@ def test_best_of_a_column_is_bold(folder: RunFolder) -> None:
     ]
     best = max(rows, key=lambda row: number(row["plants"]))
     assert [row["plants"].startswith("**") for row in rows] == [row is best for row in rows]
+
+
+def test_brief_tables_hold_the_means_of_the_blocks(folder: RunFolder) -> None:
+    blocks = summarise(folder)
+    of_sets, of_orders = brief(folder)
+    assert of_sets[0] == "Order shuffled"
+    assert of_sets[1][0] == ["method", "animals", "food"]
+    assert of_orders[0] == "Every order, means over 2 ID sets"
+    assert of_orders[1][0] == ["method", "shuffled", "id-first"]
+
+    def shown(values: list[dict[str, float]]) -> str:
+        return " / ".join(f"{100 * mean(each[name] for each in values):.1f}" for name in SHOWN)
+
+    for method in (*STATELESS, TANL):
+        overall = {
+            (block.track, block.order): {
+                name: value.mean
+                for name in SHOWN
+                if (value := block.value(method, column(block, "overall"), name)) is not None
+            }
+            for block in blocks
+        }
+        in_sets = next(row for row in of_sets[1] if row[0] == method)
+        in_orders = next(row for row in of_orders[1] if row[0] == method)
+        assert [cell.replace("*", "") for cell in in_sets[1:]] == [
+            shown([overall[track, "shuffled"]]) for track in ("animals", "food")
+        ]
+        assert [cell.replace("*", "") for cell in in_orders[1:]] == [
+            shown([overall["animals", order], overall["food", order]]) for order in ("shuffled", "id-first")
+        ]
+
+
+def test_brief_tables_mark_the_best_and_name_what_is_missing(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", tracks={"a|b": {"c": "near", "d": "far"}})
+    for cell in run.cells():
+        if (cell.method, cell.ood) == ("AdaNeg", "d"):
+            (tmp_path / "run" / "cells" / f"{cell.key.slug}.json").unlink()
+    text = table.brief_markdown([run], ["id-first"])
+    assert "Order id-first" in text
+    assert "Every order" not in text  # one order is no comparison
+    rows = read_markdown(text)
+    assert list(rows[0]) == ["method", "a|b"]
+    cells = {row["method"]: row["a|b"].split(" / ") for row in rows}
+    assert cells["AdaNeg"] == ["not run"] * 3
+    assert [method for method, shown in cells.items() if shown[0].startswith("**")] == [TANL]
 
 
 def test_csv_reads_back(folder: RunFolder) -> None:
@@ -381,6 +428,24 @@ def test_cut_and_odd_runs_are_said_and_not_compared(
     text = table.text_table(run)
     assert said in text
     assert f"This run reproduces no published figure ({reason})" in text
+
+
+def test_means_over_some_of_the_ood_sets_stand_beside_no_published_ones(tmp_path: Path) -> None:
+    some = {"": {name: role for name, role in FOUR[""].items() if name != "sun"}}
+    given: dict[str, Any] = {"split": "four-ood", "backbone": "ViT-B-16/openai", "seeds": [0]}
+    whole = write_run(tmp_path / "whole", tracks=FOUR, **given)
+    part = write_run(tmp_path / "part", tracks=some, config={"only_ood": list(some[""])}, **given)
+    for run, expected in ((whole, True), (part, False)):
+        (block, *_) = summarise(run)
+        for name, is_there in (("overall", expected), ("places", True)):
+            figure = beside("four-ood", block, TANL, column(block, name), "FPR95")
+            assert (figure is not None) == is_there
+        missing = next(
+            line for line in reproduction(run, summarise(run)) if "not measured in this run" in line
+        )
+        assert ("TANL overall FPR95 9.81" in missing) != expected
+        only = "Of the split's OOD sets only inaturalist, places, textures-all: means are over these alone."
+        assert (only in table.text_table(run)) != expected
 
 
 def test_unfinished_run_is_said_and_its_means_are_left_out(tmp_path: Path) -> None:

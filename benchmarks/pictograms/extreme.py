@@ -86,41 +86,50 @@ def _clouds(generator: np.random.Generator, roughness: float = 1.0) -> Pixels:
         for width in (1, 2, 4, 8, 16)
     )
     field = np.asarray(total)
-    return (field - field.min()) / np.ptp(field)
+    clouds: Pixels = (field - field.min()) / np.ptp(field)
+    return clouds
 
 
 def _stripes(generator: np.random.Generator) -> Pixels:
     across, _ = _turned(generator)
-    return (np.sin(2 * np.pi * generator.uniform(4, 20) * across) + 1) / 2
+    stripes: Pixels = (np.sin(2 * np.pi * generator.uniform(4, 20) * across) + 1) / 2
+    return stripes
 
 
 def _checks(generator: np.random.Generator) -> Pixels:
     across, along = _turned(generator) * generator.uniform(4, 14)
-    return ((np.floor(across) + np.floor(along)) % 2).astype(np.float64)
+    checks: Pixels = ((np.floor(across) + np.floor(along)) % 2).astype(np.float64)
+    return checks
 
 
 def _dots(generator: np.random.Generator) -> Pixels:
     across, along = (_turned(generator) * generator.uniform(4, 14)) % 1 - 0.5
-    return (across**2 + along**2 < generator.uniform(0.06, 0.16)).astype(np.float64)
+    dots: Pixels = (across**2 + along**2 < generator.uniform(0.06, 0.16)).astype(np.float64)
+    return dots
 
 
 def _rings(generator: np.random.Generator) -> Pixels:
     centre = generator.uniform(-0.5, 1.5, size=(2, 1, 1))
     distance = np.sqrt(((_PLANE - centre) ** 2).sum(axis=0))
-    return (np.sin(2 * np.pi * generator.uniform(6, 16) * (distance + 0.15 * _clouds(generator))) + 1) / 2
+    rings: Pixels = (
+        np.sin(2 * np.pi * generator.uniform(6, 16) * (distance + 0.15 * _clouds(generator))) + 1
+    ) / 2
+    return rings
 
 
 def _cells(generator: np.random.Generator) -> Pixels:
     points = generator.uniform(-0.1, 1.1, size=(int(generator.integers(40, 160)), 2))
     distances, _ = cKDTree(points).query(_PLANE.reshape(2, -1).T, k=2)
     edge = (distances[:, 1] - distances[:, 0]).reshape(SIZE, SIZE)
-    return np.clip(edge / np.quantile(edge, 0.6), 0, 1)
+    cells: Pixels = np.clip(edge / np.quantile(edge, 0.6), 0, 1)
+    return cells
 
 
 def _weave(generator: np.random.Generator) -> Pixels:
     across, along = _turned(generator) * generator.uniform(6, 16)
     over = (np.floor(across) + np.floor(along)) % 2 == 0
-    return np.where(over, np.abs(np.sin(np.pi * across)), np.abs(np.sin(np.pi * along)) * 0.7)
+    weave: Pixels = np.where(over, np.abs(np.sin(np.pi * across)), np.abs(np.sin(np.pi * along)) * 0.7)
+    return weave
 
 
 def _bricks(generator: np.random.Generator) -> Pixels:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from PIL import Image
 
 FOLDER = Path(__file__).parent
 MANIFEST = "manifest.csv"
@@ -128,6 +131,17 @@ def read_image_bytes(folder: Path, row: Row) -> bytes:
     if found != row.sha256:
         raise ValueError(f"{row.file} has the SHA-256 {found}, not the manifest's {row.sha256}")
     return content
+
+
+def open_image(folder: Path, row: Row) -> Image.Image:
+    """The image of a row, in RGB.
+
+    Raises:
+        ValueError: its SHA-256 isn't the manifest's.
+    """
+    with Image.open(io.BytesIO(read_image_bytes(folder, row))) as image:
+        rgb: Image.Image = image.convert("RGB")
+    return rgb
 
 
 def fingerprint(rows: Sequence[Row]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import platform
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 import torch
-from PIL import Image, features
+from PIL import features
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,9 +29,10 @@ from tanl.noise import noise_embeddings
 
 from ..bootstrap import METRICS, Floats, interval, mean_of_sets, resample_counts, resampled_metrics
 from ..image_cache import cached_image_embeddings
+from ..output import check_targets
 from ..protocol import ORDERS, Order, run_stream
 from . import extreme, manifest
-from .tracks import TRACKS, Kind, Selection
+from .tracks import TRACKS, Kind, Selection, check_tracks
 
 EXTREME_IMAGES = 200
 _HEADLINE: tuple[Kind, ...] = ("near", "far")
@@ -47,7 +47,7 @@ class Config:
         corpus: as :meth:`tanl.Corpus.load` takes it.
         tracks: names in ``TRACKS``.
         seed: of the stream's order, of the methods and of the bootstrap.
-        order: of the stream: ``shuffled``, ``id-first`` or ``ood-first``.
+        order: of the stream, one of `tanl.benchmarks.protocol.ORDERS`.
         batch_size: images that are judged at a time.
         resamples: of the bootstrap.
         device: where the backbone runs.
@@ -63,9 +63,7 @@ class Config:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.tracks if name not in TRACKS]
-        if unknown or not self.tracks:
-            raise ValueError(f"no track {', '.join(unknown) or 'named'}; there are {', '.join(TRACKS)}")
+        check_tracks(self.tracks)
         if self.order not in ORDERS:
             raise ValueError(f"no order {self.order!r}; there are {', '.join(ORDERS)}")
         for name, least in (("batch_size", 1), ("resamples", 1), ("seed", 0)):
@@ -191,7 +189,7 @@ def embeddings(
     """Embeddings ``[len(rows), D]`` of the manifest's images, from the cache where they are there."""
     return cached_image_embeddings(
         backbone,
-        lambda: (_open(folder, row) for row in rows),
+        lambda: (manifest.open_image(folder, row) for row in rows),
         count=len(rows),
         fingerprint=manifest.fingerprint(rows),
         cache_dir=cache_dir,
@@ -269,8 +267,7 @@ def main(arguments: argparse.Namespace) -> int:
         device=arguments.device,
     )
     target: Path | None = arguments.json
-    if target is not None and (target.is_dir() or not target.parent.is_dir()):
-        raise ValueError(f"{target} can't be written: it is a folder, or its folder doesn't exist")
+    check_targets(target)
     result = run(config, progress=sys.stderr.isatty())
     if target is not None:
         target.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
@@ -364,11 +361,6 @@ def _embed_extremes(backbone: Backbone, count: int, cache_dir: Path | None) -> d
             cache_dir=cache_dir,
         )
     return embedded
-
-
-def _open(folder: Path, row: manifest.Row) -> Image.Image:
-    with Image.open(io.BytesIO(manifest.read_image_bytes(folder, row))) as image:
-        return image.convert("RGB")
 
 
 def _environment(backbone: Backbone, corpus: Corpus, rows: Sequence[manifest.Row]) -> dict[str, str]:

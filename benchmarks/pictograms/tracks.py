@@ -33,6 +33,11 @@ class Track:
     near: tuple[str, ...]
     far: tuple[str, ...]
 
+    @property
+    def ood(self) -> tuple[str, ...]:
+        """The names of all its OOD sets."""
+        return *self.near, *self.far
+
     def select(self, rows: Sequence[Row]) -> Selection:
         """The track's images, as indices into the manifest's rows; only concepts seen in training.
 
@@ -62,6 +67,17 @@ class Track:
 
     def _is_class(self, row: Row) -> bool:
         return bool(self.classes) and row.coarse in self.classes
+
+
+def check_tracks(names: Sequence[str]) -> None:
+    """Refuse names that are no tracks'.
+
+    Raises:
+        ValueError: there is no such track, or none is named; the message lists what there is.
+    """
+    unknown = [name for name in names if name not in TRACKS]
+    if unknown or not names:
+        raise ValueError(f"no track {', '.join(unknown) or 'named'}; there are {', '.join(TRACKS)}")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 
 from tanl.cli import positive_number
 
+from ..output import check_targets
 from . import chart
 from .config import Config
 from .process import OwnProcess
@@ -86,9 +87,7 @@ def main(arguments: argparse.Namespace) -> int:
     """
     config = configuration(arguments)
     targets = [arguments.json] if arguments.no_chart else [arguments.json, arguments.chart]
-    for target in targets:
-        if target.is_dir() or not target.parent.is_dir():
-            raise ValueError(f"{target} can't be written: it is a folder, or its folder doesn't exist")
+    check_targets(*targets)
     if not arguments.no_chart:
         chart.require_matplotlib()
     result = run(config, connect=OwnProcess, log=lambda line: print(line, file=sys.stderr, flush=True))

@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -49,6 +50,27 @@ class Bare:
         }
 
 
+class _Settings(TypedDict):
+    num_selected: int
+    step: int
+    gap: float
+    alpha: float
+    capacity: int
+    seed: int
+
+
+def _settings(case: Case) -> _Settings:
+    """What both steps take: a comparison is one of the same work."""
+    return {
+        "num_selected": case.selected,
+        "step": case.step,
+        "gap": GAP,
+        "alpha": ALPHA,
+        "capacity": case.capacity,
+        "seed": 0,
+    }
+
+
 class Naive:
     """`NaiveTANL` on a stream."""
 
@@ -57,13 +79,8 @@ class Naive:
             labels,
             num_id=case.num_id,
             scale=LOGIT_SCALE,
-            num_selected=case.selected,
-            step=case.step,
-            gap=GAP,
-            alpha=ALPHA,
-            capacity=case.capacity,
-            seed=0,
             initial_ood=known_ood,
+            **_settings(case),
         )
 
     @property
@@ -88,16 +105,7 @@ class Ours:
     def __init__(self, bank: LabelBank, known_ood: Tensor, case: Case, backend: str) -> None:
         self._backend, self._batch = backend, case.batch
         with kernels_of(backend):
-            self._detector = TANL(
-                bank,
-                num_selected=case.selected,
-                step=case.step,
-                gap=GAP,
-                alpha=ALPHA,
-                capacity=case.capacity,
-                seed=0,
-                initial_ood=known_ood,
-            )
+            self._detector = TANL(bank, initial_ood=known_ood, **_settings(case))
 
     @property
     def actions(self) -> Actions:

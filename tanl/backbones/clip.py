@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
@@ -17,39 +17,52 @@ from tqdm import tqdm
 _CPU_BATCH = 8
 _ACCELERATOR_BATCH = 256
 
+PROBE_TEXTS = ("a photo of a dog", "The nice café.", "7 x")
+
 
 class ClipBackbone:
     """A CLIP-like model with its preprocessing and tokenizer.
 
-    Works with open_clip's models, OpenAI's ``clip`` and whatever follows their interface. The model is put in
-    evaluation mode and otherwise left as it is.
+    Works with open_clip's models, OpenAI's ``clip`` and whatever follows their interface. The model is put into
+    evaluation mode, here and for good, and otherwise left as it is: on its device, in its dtype (pixels are cast to
+    that of the image tower's first layer, embeddings come back as float32), under an autocast if the caller has
+    one on. A model that `torch.compile` wrapped is taken too; its encoders run uncompiled, as only its
+    ``forward`` is compiled. ``model.visual = torch.compile(model.visual)`` compiles what embeds images.
+
+    SigLIP's bias is left out: it adds the same to every label's logit, so no softmax, and no share of labels,
+    depends on it.
 
     Args:
         model: a torch module with ``encode_image(pixels)``, ``encode_text(tokens)`` and ``logit_scale``, the
             logarithm of the scale as a parameter.
         preprocess: RGB PIL image to pixels ``[3, H, W]``.
-        tokenizer: list of n strings to tokens ``[n, L]``.
+        tokenizer: list of n strings to tokens ``[n, L]``, the same L at every call.
         name: what to call it in messages and caches.
 
     Raises:
-        TypeError: the model lacks ``encode_image``, ``encode_text`` or ``logit_scale``, or is no torch module.
+        TypeError: the model lacks ``encode_image``, ``encode_text`` or ``logit_scale``, or is no torch module;
+            preprocess or tokenizer cannot be called.
     """
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: nn.Module,
         preprocess: Callable[[Image.Image], Tensor],
         tokenizer: Callable[[list[str]], Tensor],
         *,
         name: str = "wrapped",
     ) -> None:
-        if not isinstance(model, torch.nn.Module):
+        if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
         missing = [
             part for part in ("encode_image", "encode_text", "logit_scale") if not hasattr(model, part)
         ]
         if missing:
-            raise TypeError(f"{type(model).__name__} has no {', '.join(missing)}; a CLIP-like model has them")
+            raise TypeError(
+                f"{type(uncompiled(model)).__name__} has no {', '.join(missing)}; a CLIP-like model has them"
+            )
+        check_callable(preprocess, "preprocess")
+        check_callable(tokenizer, "tokenizer")
         self.name = name
         self.model: Any = model.eval()
         self._preprocess = preprocess
@@ -57,11 +70,16 @@ class ClipBackbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of weights and preprocessing."""
-        digest = hashlib.sha256(f"{type(self.model).__name__}\0{self._preprocess}".encode())
-        for key, value in self.model.state_dict().items():
-            digest.update(f"{key}\0{tuple(value.shape)}\0{value.dtype}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        """SHA-256 of weights, preprocessing and tokenizer, as they are when it is first asked for."""
+        digest = hashlib.sha256(f"{type(uncompiled(self.model)).__name__}\0".encode())
+        # The address of a function is another in every process: what it does is asked of a picture.
+        if " at 0x" in (described := str(self._preprocess)):
+            digest.update(array_bytes(self.preprocess(probe_image())))
+        else:
+            digest.update(described.encode())
+        digest.update(self._activations().encode())
+        digest.update(self._tokenizer_state())
+        digest_weights(digest, self.model)
         return digest.hexdigest()
 
     @property
@@ -75,7 +93,7 @@ class ClipBackbone:
         visual = getattr(self.model, "visual", None)
         size = getattr(visual, "image_size", None) or getattr(visual, "input_resolution", None)
         if size is None:
-            size = self._preprocess(Image.new("RGB", (64, 64))).shape[-1]
+            size = self.preprocess(Image.new("RGB", (64, 64))).shape[-1]
         return int(size[0] if isinstance(size, tuple | list) else size)
 
     @property
@@ -85,31 +103,30 @@ class ClipBackbone:
         return parameter.device
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """An RGB image to pixels ``[3, H, W]``."""
-        return self._preprocess(image)
+        """An RGB image to pixels ``[3, H, W]``.
+
+        Raises:
+            TypeError: the preprocessing gives something else.
+        """
+        return one_image(self._preprocess(image))
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Pixels ``[B, 3, H, W]`` to unit embeddings ``[B, D]``, float32; any B, in batches that suit the device.
 
         Raises:
-            TypeError: pixels are no floating tensor.
-            ValueError: wrong shape or device, or no image.
+            TypeError: pixels are no floating tensor, or the model gives no vector an image.
+            ValueError: wrong shape or device, no image, or a model in training mode.
         """
-        if not isinstance(pixels, Tensor) or not pixels.is_floating_point():
-            what = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
-            raise TypeError(f"pixels must be a floating torch.Tensor, not {what}; see backbone.preprocess")
-        size = self.image_size
-        if pixels.ndim != 4 or len(pixels) == 0 or pixels.shape[1:] != (3, size, size):
-            raise ValueError(
-                f"pixels must have shape [B, 3, {size}, {size}] with B >= 1, not {list(pixels.shape)}"
-            )
-        if pixels.device != self.device:
-            raise ValueError(f"pixels are on {pixels.device}, but {self.name} is on {self.device}")
-        dtype = next(self.model.parameters()).dtype
+        check_pixels(pixels, self.image_size, self.device, self.name)
+        check_evaluating(self.model, self.name)
+        dtype = image_dtype(self.model) or pixels.dtype
         size = _CPU_BATCH if pixels.device.type == "cpu" else _ACCELERATOR_BATCH
-        features = [self.model.encode_image(part.to(dtype)).float() for part in torch.split(pixels, size)]
-        return normalize(torch.cat(features), dim=1)
+        rows = [
+            unit_rows(self.model.encode_image(part.to(dtype)), len(part), "encode_image")
+            for part in torch.split(pixels, size)
+        ]
+        return torch.cat(rows)
 
     @torch.no_grad()
     def encode_texts(
@@ -118,20 +135,20 @@ class ClipBackbone:
         """n texts to unit embeddings ``[n, D]``, float32, on the model's device.
 
         Raises:
-            TypeError: one string in place of a list, or something that is no string.
-            ValueError: no text.
+            TypeError: one string in place of a list, something that is no string, a tokenizer that gives no tensor,
+                or a model that gives no vector a text.
+            ValueError: no text, or a model in training mode.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise TypeError(f"texts must be a list of strings, not {texts!r:.80}")
-        if not texts:
-            raise ValueError("no texts to encode")
-        tokens = torch.cat([self.tokenizer(list(texts[i : i + 4096])) for i in range(0, len(texts), 4096)])
+        check_texts(texts)
+        check_evaluating(self.model, self.name)
+        tokens = torch.cat([self._tokens(texts[i : i + 4096]) for i in range(0, len(texts), 4096)])
         order = self._lengths(tokens).sort(stable=True).indices
         rows: list[Tensor] = []
         with tqdm(total=len(texts), desc=f"Embedding {title}", unit="texts", disable=not progress) as bar:
             for start in range(0, len(order), batch_size):
                 chosen = tokens[order[start : start + batch_size]]
-                rows.append(normalize(self._encode_tokens(chosen.to(self.device)).float(), dim=1))
+                features = self._encode_tokens(chosen.to(self.device))
+                rows.append(unit_rows(features, len(chosen), "encode_text"))
                 bar.update(len(chosen))
         embeddings = torch.cat(rows)
         return torch.empty_like(embeddings).index_copy_(0, order.to(embeddings.device), embeddings)
@@ -143,3 +160,111 @@ class ClipBackbone:
     def _encode_tokens(self, tokens: Tensor) -> Tensor:
         features: Tensor = self.model.encode_text(tokens)
         return features
+
+    def _tokens(self, texts: Sequence[str]) -> Tensor:
+        tokens = self.tokenizer(list(texts))
+        if not isinstance(tokens, Tensor) or tokens.ndim != 2 or len(tokens) != len(texts):
+            found = list(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+            raise TypeError(
+                f"the tokenizer gives {found} for {len(texts)} texts, not a torch.Tensor [{len(texts)}, L]; "
+                "open_clip.get_tokenizer(...) and clip.tokenize do"
+            )
+        return tokens
+
+    def _tokenizer_state(self) -> memoryview | bytes:
+        """What the tokenizer makes of a few texts: another one must not meet embeddings that this one has cached."""
+        return array_bytes(self._tokens(PROBE_TEXTS))
+
+    def _activations(self) -> str:
+        # Weights do not tell QuickGELU from GELU, which the same architecture has with other weights.
+        return (
+            "QuickGELU\0" if any(type(part).__name__ == "QuickGELU" for part in self.model.modules()) else ""
+        )
+
+
+def uncompiled(model: Any) -> Any:
+    """The model that `torch.compile` wrapped, or itself."""
+    return getattr(model, "_orig_mod", model)
+
+
+def digest_weights(digest: Any, model: nn.Module) -> None:
+    """Add the weights to a hash; a model, or a part of one, that `torch.compile` wrapped adds the same."""
+    for key, value in model.state_dict().items():
+        digest.update(f"{key.replace('_orig_mod.', '')}\0{tuple(value.shape)}\0{value.dtype}".encode())
+        digest.update(array_bytes(value))
+
+
+def array_bytes(values: Tensor) -> memoryview:
+    """The bytes of a tensor on any device, for a hash."""
+    return values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def probe_image() -> Image.Image:
+    """The picture, the same at every call, that tells one preprocessing from another."""
+    falling = Image.linear_gradient("L")
+    return Image.merge("RGB", (falling, falling.rotate(90), Image.radial_gradient("L")))
+
+
+def check_callable(function: object, what: str) -> None:
+    """Refuse what cannot be called, with a TypeError that names it."""
+    if not callable(function):
+        raise TypeError(f"{what} must be callable, not {function!r:.80}")
+
+
+def check_evaluating(model: nn.Module, name: str) -> None:
+    """Refuse a model in training mode: dropout and batch statistics give other embeddings at every call."""
+    if model.training:
+        raise ValueError(
+            f"the model of {name} is in training mode, which gives other embeddings; call its eval()"
+        )
+
+
+def one_image(pixels: object) -> Tensor:
+    """What a preprocessing gives for an image, if that is pixels ``[3, H, W]``, or a TypeError that says what it is."""
+    if not isinstance(pixels, Tensor) or pixels.ndim != 3:
+        found = list(pixels.shape) if isinstance(pixels, Tensor) else type(pixels).__name__
+        raise TypeError(f"preprocess gives {found} for an image, not a torch.Tensor [3, H, W]")
+    return pixels
+
+
+def check_pixels(pixels: object, size: int, device: torch.device, name: str) -> None:
+    """Refuse what is not pixels ``[B, 3, size, size]``, B >= 1, on the device of the backbone ``name``."""
+    if not isinstance(pixels, Tensor) or not pixels.is_floating_point():
+        what = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
+        raise TypeError(f"pixels must be a floating torch.Tensor, not {what}; see backbone.preprocess")
+    if pixels.ndim != 4 or len(pixels) == 0 or pixels.shape[1:] != (3, size, size):
+        raise ValueError(
+            f"pixels must have shape [B, 3, {size}, {size}] with B >= 1, not {list(pixels.shape)}"
+        )
+    if pixels.device != device:
+        raise ValueError(f"pixels are on {pixels.device}, but {name} is on {device}; move one with .to(...)")
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse what is not a list of one or more strings."""
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"texts must be a list of strings, not {texts!r:.80}")
+    if not texts:
+        raise ValueError("no texts to encode")
+
+
+def unit_rows(features: object, count: int, what: str) -> Tensor:
+    """An encoder's output ``[count, D]`` as float32 unit rows, or a TypeError that says what it gave."""
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != count:
+        found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise TypeError(f"{what} gives {found} for {count} inputs, not a tensor [{count}, D]")
+    return normalize(features.float(), dim=1)
+
+
+def image_dtype(model: nn.Module) -> torch.dtype | None:
+    """What the image tower takes: the dtype of its first convolution, else of its first matrix, if it has one.
+
+    The first of all parameters may be a scale or an embedding that half precision leaves in float32.
+    """
+    towers = (getattr(model, name, None) for name in ("visual", "vision_model"))
+    tower = next((part for part in towers if isinstance(part, nn.Module)), model)
+    for kind in (nn.Conv2d, nn.Linear):
+        for part in tower.modules():
+            if isinstance(part, kind):
+                return part.weight.dtype
+    return next((p.dtype for p in tower.parameters() if p.is_floating_point()), None)

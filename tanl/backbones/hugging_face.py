@@ -18,8 +18,16 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from .base import BackboneError
-from .clip import _ACCELERATOR_BATCH, _CPU_BATCH
-from .open_clip import _OFFLINE, _first_line, _quiet
+from .clip import (
+    _ACCELERATOR_BATCH,
+    _CPU_BATCH,
+    check_evaluating,
+    check_texts,
+    digest_weights,
+    image_dtype,
+    uncompiled,
+)
+from .open_clip import _OFFLINE, PRECISIONS, _first_line, _quiet, check_precision
 
 PREFIX = "hf:"
 
@@ -72,7 +80,7 @@ class HuggingFaceBackbone:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of weights, config, preprocessing and tokenizer."""
-        model = _uncompiled(self.model)
+        model = uncompiled(self.model)
         about = {
             "model": type(model).__name__,
             "config": _without_origin(model.config.to_diff_dict()),
@@ -81,9 +89,7 @@ class HuggingFaceBackbone:
             "padding": self._padding,
         }
         digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
-        for key, value in model.state_dict().items():
-            digest.update(f"{key}\0{tuple(value.shape)}\0{value.dtype}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest_weights(digest, model)
         return digest.hexdigest()
 
     @property
@@ -123,7 +129,7 @@ class HuggingFaceBackbone:
 
         Raises:
             TypeError: pixels are no floating tensor, or the model gives no vector an image.
-            ValueError: wrong shape or device, or no image.
+            ValueError: wrong shape or device, no image, or a model in training mode.
         """
         if not isinstance(pixels, Tensor) or not pixels.is_floating_point():
             what = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
@@ -134,11 +140,13 @@ class HuggingFaceBackbone:
             raise ValueError(f"pixels must have shape {wanted} with B >= 1, not {list(pixels.shape)}")
         if pixels.device != self.device:
             raise ValueError(f"pixels are on {pixels.device}, but {self.name} is on {self.device}")
+        check_evaluating(self.model, self.name)
+        dtype = image_dtype(self.model) or pixels.dtype
         size = _CPU_BATCH if pixels.device.type == "cpu" else _ACCELERATOR_BATCH
         rows = []
         for part in torch.split(pixels, size):
             inputs = self._naflex_inputs(part) if self._is_naflex else {"pixel_values": part}
-            inputs["pixel_values"] = inputs["pixel_values"].to(self._dtype)
+            inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
             rows.append(self._unit(self.model.get_image_features(**inputs), "image"))
         return torch.cat(rows)
 
@@ -153,12 +161,10 @@ class HuggingFaceBackbone:
         Raises:
             TypeError: one string in place of a list, something that is no string, or a model that gives no vector
                 a text.
-            ValueError: no text.
+            ValueError: no text, or a model in training mode.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise TypeError(f"texts must be a list of strings, not {texts!r:.80}")
-        if not texts:
-            raise ValueError("no texts to encode")
+        check_texts(texts)
+        check_evaluating(self.model, self.name)
         # Texts of alike lengths are batched, so that little is padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         rows: list[Tensor] = []
@@ -172,11 +178,6 @@ class HuggingFaceBackbone:
         return torch.empty_like(embeddings).index_copy_(
             0, torch.tensor(order, device=embeddings.device), embeddings
         )
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        dtype: torch.dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
-        return dtype
 
     @property
     def _is_naflex(self) -> bool:
@@ -225,26 +226,27 @@ class HuggingFaceBackbone:
         if not isinstance(features, Tensor) or features.ndim != 2:
             found = list(features.shape) if isinstance(features, Tensor) else type(output).__name__
             raise TypeError(
-                f"get_{what}_features of {type(_uncompiled(self.model)).__name__} gives {found}, not one vector "
+                f"get_{what}_features of {type(uncompiled(self.model)).__name__} gives {found}, not one vector "
                 f"for each {what}"
             )
         # A model that is spread over devices gives them where its last layer is.
         return normalize(features.float(), dim=1).to(self.device)
 
 
-def load_hugging_face(name: str, *, device: torch.device | str = "cpu") -> HuggingFaceBackbone:
-    """Load a model of transformers in float32: from a folder, the local cache, or else the hub.
-
-    For half precision load the model with transformers, and give it to `HuggingFaceBackbone`.
+def load_hugging_face(
+    name: str, *, device: torch.device | str = "cpu", precision: str = "fp32"
+) -> HuggingFaceBackbone:
+    """Load a model of transformers: from a folder, the local cache, or else the hub.
 
     Args:
         name: ``"hf:owner/model"`` or ``"hf:folder"``.
         device: where to put it.
+        precision: "fp32", "fp16" or "bf16", for all weights, whatever they are stored as.
 
     Raises:
         ImportError: transformers is not installed.
         TypeError: the model is no dual encoder.
-        ValueError: nothing follows ``hf:``.
+        ValueError: nothing follows ``hf:``; an unknown precision.
         BackboneError: the model cannot be fetched or read, or its files lack weights.
     """
     try:
@@ -253,6 +255,7 @@ def load_hugging_face(name: str, *, device: torch.device | str = "cpu") -> Huggi
         raise ImportError(
             f'backbone {name!r} needs transformers: pip install "tanl[hf]" ({_OFFLINE})'
         ) from error
+    check_precision(precision)
     source = name.removeprefix(PREFIX)
     if not source:
         raise ValueError(f'nothing follows "hf:" in {name!r}: give hf:owner/model or hf:folder')
@@ -282,7 +285,7 @@ def load_hugging_face(name: str, *, device: torch.device | str = "cpu") -> Huggi
                     raise
                 _check_hub(source)
                 model, processor, tokenizer = load(False)
-        model.float().to(device)
+        model.to(device=device, dtype=PRECISIONS[precision])
     except TypeError:
         raise
     # Whatever else goes wrong comes from a download, a file or a config, in many types from three libraries.
@@ -302,7 +305,7 @@ def check_dual_encoder(model: object) -> None:
         missing = ["logit_scale"]
     if missing:
         raise TypeError(
-            f"{type(_uncompiled(model)).__name__} has no {', '.join(missing)}; a dual encoder of transformers such "
+            f"{type(uncompiled(model)).__name__} has no {', '.join(missing)}; a dual encoder of transformers such "
             "as CLIPModel or SiglipModel has them"
         )
 
@@ -319,11 +322,6 @@ def _check_hub(source: str) -> None:
         raise OSError(
             f"the local cache has not all of it, and the hub cannot be reached: {_first_line(error)}"
         ) from error
-
-
-def _uncompiled(model: Any) -> Any:
-    """The model that `torch.compile` wrapped, or itself."""
-    return getattr(model, "_orig_mod", model)
 
 
 def _without_origin(config: dict[str, Any]) -> dict[str, Any]:

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
 from . import mini
 from .base import BackboneError
-from .clip import ClipBackbone
+from .clip import ClipBackbone, uncompiled
 from .folding import fold_batch_norms
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 _SCHEMES = ("hf-hub:", "local-dir:")
 _OFFLINE = 'load_backbone("mini") needs no network'
 
 
-def load_open_clip(name: str, *, device: torch.device | str = "cpu") -> ClipBackbone:
+def load_open_clip(name: str, *, device: torch.device | str = "cpu", precision: str = "fp32") -> ClipBackbone:
     """See `tanl.load_backbone`."""
     import open_clip
 
     if not isinstance(name, str) or not name:
         raise TypeError(f'a backbone is named by a string such as "mini" or "ViT-B-16/openai", not {name!r}')
+    check_precision(precision)
     model_name, pretrained = _parts(name)
     try:
         with _quiet():
             model, _, preprocess = open_clip.create_model_and_transforms(
-                model_name, pretrained=pretrained, device=device, force_custom_text=True
+                model_name,
+                pretrained=pretrained,
+                precision=_open_clip_precision(model_name, precision),
+                device=device,
+                force_custom_text=True,
+                force_quick_gelu=_is_quick_gelu(model_name, pretrained),
+                # Without it, a folder or a hub that lacks the weights gives a random model and a line in the log.
+                require_pretrained=True,
             )
             tokenizer = open_clip.get_tokenizer(model_name)
     # Whatever goes wrong here comes from a download, a file or a config, in many types from three libraries.
@@ -41,8 +52,16 @@ def load_open_clip(name: str, *, device: torch.device | str = "cpu") -> ClipBack
     # Both make convolutions on a processor about twice as fast, and change embeddings by rounding only.
     fold_batch_norms(model.visual.eval())
     model.to(memory_format=torch.channels_last)
-    backbone = _CausalTextBackbone if _is_causal(model) else ClipBackbone
+    backbone = _OpenClipBackbone if _causal_tower(model) is None else _CausalOpenClipBackbone
     return backbone(model, preprocess, tokenizer, name=name)
+
+
+def wrap_open_clip(
+    model: nn.Module, preprocess: Callable[[Image.Image], Tensor], tokenizer: Callable[[list[str]], Tensor]
+) -> ClipBackbone:
+    """A loaded CLIP-like model as a backbone that cuts the padding of texts where it is one of open_clip's."""
+    backbone = ClipBackbone if _causal_tower(uncompiled(model)) is None else _CausalTextBackbone
+    return backbone(model, preprocess, tokenizer)
 
 
 class _CausalTextBackbone(ClipBackbone):
@@ -57,21 +76,37 @@ class _CausalTextBackbone(ClipBackbone):
         return tokens.argmax(dim=1) + 1
 
     def _encode_tokens(self, tokens: Tensor) -> Tensor:
-        return encode_tokens(self.model.text, tokens[:, : int(self._lengths(tokens).max())])
+        tower = _causal_tower(uncompiled(self.model))
+        # The model may have changed since: a tower that was compiled, or replaced, answers itself.
+        if tower is None:
+            return super()._encode_tokens(tokens)
+        return encode_tokens(tower, tokens[:, : int(self._lengths(tokens).max())])
+
+
+class _OpenClipBackbone(ClipBackbone):
+    """A model that was loaded by its name, which its tokenizer follows from."""
+
+    def _tokenizer_state(self) -> bytes:
+        return b""
+
+
+class _CausalOpenClipBackbone(_CausalTextBackbone, _OpenClipBackbone):
+    """Both."""
 
 
 def encode_tokens(tower: Any, tokens: Tensor) -> Tensor:
     """A causal text tower's embeddings of rows ``[n, L]`` shorter than its context, ``[n, D]``.
 
-    open_clip's mask has the size of the whole context, so it is cut for the call. What follows a row's
-    end-of-text token cannot reach it: this is exact.
+    What follows a row's end-of-text token cannot reach it: this is exact. The tower's own ``forward`` takes whole
+    contexts only, as its mask has their size; cutting the mask in place would reach other threads' calls.
     """
-    mask, length = tower.attn_mask, tokens.shape[1]
-    tower.attn_mask = mask[:length, :length]
-    try:
-        embeddings: Tensor = tower(tokens)
-    finally:
-        tower.attn_mask = mask
+    length, dtype = tokens.shape[1], tower.transformer.get_cast_dtype()
+    x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
+    x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+    # One token a row goes on, so only that is normalised and projected.
+    x = tower.ln_final(x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)])
+    projection = tower.text_projection
+    embeddings: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
     return embeddings
 
 
@@ -100,17 +135,56 @@ def _parts(name: str) -> tuple[str, str | None]:
     return architecture, tag
 
 
-def _is_causal(model: torch.nn.Module) -> bool:
-    """Whether padding behind the end-of-text token cannot change the embedding, so that it may be cut."""
+def _causal_tower(model: nn.Module) -> Any:
+    """What embeds texts, if padding behind the end-of-text token cannot change that, so that it may be cut; else None.
+
+    Only open_clip's own classes: one derived from them may embed texts in another way.
+    """
+    if not type(model).__module__.startswith("open_clip."):
+        return None
+    from open_clip.model import CLIP, CustomTextCLIP
     from open_clip.transformer import TextTransformer
 
-    text = getattr(model, "text", None)
-    return (
-        isinstance(text, TextTransformer)
-        and text.attn_mask is not None
-        and text.cls_emb is None
-        and text.pool_type == "argmax"
-    )
+    if "encode_text" in vars(model):
+        return None
+    # A CLIP has the parts of its text tower itself, a CustomTextCLIP has them in one.
+    tower: Any = model if type(model) is CLIP else getattr(model, "text", None)
+    if type(model) is CLIP:
+        pooling, class_token = tower.text_pool_type, None
+    elif type(model) is CustomTextCLIP and type(tower) is TextTransformer:
+        pooling, class_token = tower.pool_type, tower.cls_emb
+    else:
+        return None
+    is_causal = tower.attn_mask is not None and class_token is None and pooling == "argmax"
+    return tower if is_causal and tower.text_projection is not None else None
+
+
+def _is_quick_gelu(model_name: str, pretrained: str | None) -> bool:
+    """Whether published weights were trained with QuickGELU.
+
+    open_clip takes the activation from the architecture, where ``ViT-B-16`` has another one than OpenAI's
+    weights of that name, and only warns.
+    """
+    import open_clip
+
+    if pretrained is None:
+        return False
+    return bool((open_clip.get_pretrained_cfg(model_name, pretrained) or {}).get("quick_gelu", False))
+
+
+def _open_clip_precision(model_name: str, precision: str) -> str:
+    """What open_clip calls it. CoCa is cast whole: parameters that would stay in float32 meet others in it."""
+    import open_clip
+
+    if precision != "fp32" and "multimodal_cfg" in (open_clip.get_model_config(model_name) or {}):
+        return f"pure_{precision}"
+    return precision
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision without a name, before anything is loaded."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
 
 
 @contextmanager

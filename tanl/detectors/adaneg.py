@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..checks import fraction, whole_number
+from ..checks import Embeddings, fraction, whole_number
 from ..functional import grouped_negative_share
 from ..labels import LabelBank
 from .base import Detector
 from .neglabel import grouped_negatives
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Confident rows against all labels, and labels brought to float32, at a time: small beside the labels themselves.
 _ROWS = 64
@@ -109,7 +113,7 @@ class AdaNeg(Detector):
         self._proxies = torch.cat([self.bank.embeddings[: self.bank.num_id], self._embeddings])
 
     @torch.no_grad()
-    def __call__(self, z: Tensor) -> Tensor:
+    def __call__(self, z: Embeddings) -> Tensor:
         """Score a batch of the stream, ``[B, D] -> [B]``, and remember its confident images."""
         ahead = self._advance(self._checked(z))
         self._memory.update(ahead.changes)
@@ -124,30 +128,72 @@ class AdaNeg(Detector):
     def _negatives(self) -> tuple[Sequence[str], Tensor]:
         return self._names, self._embeddings
 
-    def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on bit for bit: tensors, numbers and strings."""
+    @torch.no_grad()
+    def relabelled(self, bank: LabelBank) -> Self:
+        """The same method with the same settings over other labels, and what it remembers of its stream.
+
+        Negatives are mined anew. A label that is there before and after, ID both times or negative both times,
+        keeps its images; those of the others are forgotten, and new labels start with none, as at the start of a
+        stream. The images' entropies are computed over the new labels, as later ones are compared with them.
+
+        The calibrated threshold is carried over, but scores with other labels are other scores: calibrate again.
+
+        Raises:
+            TypeError, ValueError: as `Detector.relabelled`.
+        """
+        other = super().relabelled(bank)
+        names, first = self._label_names(), self.bank.num_id
+        for is_negative, theirs, labels, start in (
+            (False, bank.id_names, bank.id_embeddings, 0),
+            (True, other._names, other._embeddings, bank.num_id),
+        ):
+            number = {name: start + i for i, name in enumerate(theirs)}
+            carried = [
+                (number[names[label]], images.rows)
+                for label, images in self._memory.items()
+                if (label >= first) == is_negative and names[label] in number
+            ]
+            if carried:
+                entropies = iter(other._best(torch.cat([rows for _, rows in carried]), labels)[1])
+                for label, rows in carried:
+                    other._memory[label] = _Remembered(rows, tuple(islice(entropies, len(rows))))
+        other._proxies[other._indices(list(other._memory))] = other._proxies_of(other._memory)
+        return other
+
+    def state_dict(self, *, compact: bool = False) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on: tensors, numbers and strings.
+
+        Args:
+            compact: leave out the proxies, and tell labels by name: where embeddings were computed again, mining
+                may order them otherwise. See `Detector.state_dict`.
+        """
         remembered = self._memory.values()
         touched = self._indices(list(self._memory))
-        memory = {
-            "labels": touched,
+        memory: dict[str, Any] = {
             "counts": self._indices([len(images.rows) for images in remembered]),
             "rows": torch.cat([images.rows for images in remembered] or [self.bank.id_embeddings[:0]]),
             "entropies": torch.tensor([e for images in remembered for e in images.entropies]).double(),
-            "proxies": self._proxies[touched],
         }
-        return {**super().state_dict(), "memory": memory}
+        if compact:
+            names = self._label_names()
+            memory["names"] = [names[label] for label in self._memory]
+        else:
+            memory |= {"labels": touched, "proxies": self._proxies[touched]}
+        return {**super().state_dict(compact=compact), "memory": memory}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from `state_dict`, bit for bit.
+        """Resume from `state_dict`: bit for bit, or from a compact one up to rounding.
+
+        A label of a compact state that is not mined with this bank's embeddings is forgotten.
 
         Raises:
             ValueError: it comes from another method, bank or setting, or is incomplete; nothing changes then.
         """
         self._check_identity(state)
-        memory, labels, proxies = self._read(state["memory"])
+        memory, proxies = self._read(state["memory"])
         self.reset()
         self._memory = memory
-        self._proxies[labels] = proxies
+        self._proxies[self._indices(list(memory))] = self._proxies_of(memory) if proxies is None else proxies
         self._calibrated = state["threshold"]
 
     def _settings(self) -> dict[str, Any]:
@@ -167,10 +213,7 @@ class AdaNeg(Detector):
         share = grouped_negative_share(z, bank.id_embeddings, self._embeddings, bank.logit_scale, self.groups)
         changes = self._changes(z, 1 - share)
         touched = self._indices(list(changes))
-        proxies = self._proxies[:0]
-        if changes:
-            means = [self._text(label) + images.rows.sum(dim=0) for label, images in changes.items()]
-            proxies = normalize(torch.stack(means), dim=1).to(bank.dtype)
+        proxies = self._proxies_of(changes)
         earlier = self._proxies[touched]
         self._proxies[touched] = proxies
         try:
@@ -217,6 +260,17 @@ class AdaNeg(Detector):
             entropies += (-(probability * (probability + 1e-8).log()).sum(dim=1)).tolist()
         return best, entropies
 
+    def _proxies_of(self, memory: dict[int, _Remembered]) -> Tensor:
+        """The labels' proxies with these images, ``[len(memory), D]``."""
+        if not memory:
+            return self._proxies[:0]
+        means = [self._text(label) + images.rows.sum(dim=0) for label, images in memory.items()]
+        return normalize(torch.stack(means), dim=1).to(self.bank.dtype)
+
+    def _label_names(self) -> list[str]:
+        """The name of every label that can have images."""
+        return [*self.bank.id_names, *self._names]
+
     def _text(self, label: int) -> Tensor:
         num_id = self.bank.num_id
         text = self.bank.embeddings[label] if label < num_id else self._embeddings[label - num_id]
@@ -225,25 +279,31 @@ class AdaNeg(Detector):
     def _indices(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self.bank.device)
 
-    def _read(self, state: dict[str, Any]) -> tuple[dict[int, _Remembered], Tensor, Tensor]:
-        """The memory in a `state_dict`, with the labels and proxies in it, checked."""
+    def _read(self, state: dict[str, Any]) -> tuple[dict[int, _Remembered], Tensor | None]:
+        """The memory in a `state_dict`, checked, and the proxies of its labels; None from a compact one."""
+        device, dim = self.bank.device, self.bank.dim
+        compact = "names" in state
         try:
-            labels, counts, entropies = (state[key] for key in ("labels", "counts", "entropies"))
-            rows, proxies = (state[key].to(self.bank.device, copy=True) for key in ("rows", "proxies"))
+            labels = state["names"] if compact else state["labels"].tolist()
+            counts, entropies = state["counts"], state["entropies"]
+            rows = state["rows"].to(device, copy=True)
+            proxies = None if compact else state["proxies"].to(device, copy=True)
         except KeyError as error:
             raise ValueError(f"the memory's state lacks {error}") from error
-        numbers, lengths = labels.tolist(), counts.tolist()
-        dim = self.bank.dim
-        expected = {"rows": (rows, sum(lengths)), "proxies": (proxies, len(numbers))}
+        lengths = counts.tolist()
+        expected = {"rows": (rows, sum(lengths)), "proxies": (proxies, len(labels))}
         for name, (tensor, count) in expected.items():
-            if tuple(tensor.shape) != (count, dim):
+            if tensor is not None and tuple(tensor.shape) != (count, dim):
                 raise ValueError(f"the memory's {name} must be [{count}, {dim}], not {list(tensor.shape)}")
-        if len(lengths) != len(numbers) or len(entropies) != len(rows):
+        if len(lengths) != len(labels) or len(entropies) != len(rows):
             raise ValueError("the memory's labels, counts and entropies are not of one stream")
-        if not all(0 <= number < len(self._proxies) for number in numbers):
-            raise ValueError(f"the memory's labels must lie below {len(self._proxies)}")
         if not all(0 < length < self.memory_length for length in lengths):
             raise ValueError(f"a label remembers 1 to {self.memory_length - 1} images")
-        parts = zip(numbers, torch.split(rows, lengths), torch.split(entropies, lengths), strict=True)
-        memory = {number: _Remembered(images, tuple(e.tolist())) for number, images, e in parts}
-        return memory, labels.to(self.bank.device), proxies
+        parts = zip(labels, torch.split(rows, lengths), torch.split(entropies, lengths), strict=True)
+        images = {label: _Remembered(rows, tuple(values.tolist())) for label, rows, values in parts}
+        if compact:
+            number = {name: i for i, name in enumerate(self._label_names())}
+            return {number[name]: kept for name, kept in images.items() if name in number}, None
+        if not all(0 <= label < len(self._proxies) for label in images):
+            raise ValueError(f"the memory's labels must lie below {len(self._proxies)}")
+        return images, proxies

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import kernels
-from ..calibration import threshold_at_tpr
-from ..checks import unit_embeddings, whole_number
+from ..calibration import threshold_at_tpr, threshold_from_stream
+from ..checks import Embeddings, unit_embeddings, whole_number
 from ..index import LabelIndex, nearest
 from ..labels import LabelBank
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Evidence(NamedTuple):
@@ -41,17 +44,17 @@ class Detector:
         self.bank = bank
         self._calibrated: float | None = None
 
-    def __call__(self, z: Tensor) -> Tensor:
+    def __call__(self, z: Embeddings) -> Tensor:
         """Score a batch of the stream and commit to it.
 
         Args:
-            z: image embeddings ``[B, D]``, unit rows, on the bank's device.
+            z: image embeddings ``[B, D]``, a tensor or a NumPy array, unit rows, on the bank's device.
 
         Returns:
             OOD scores ``[B]``, float32; higher = more OOD.
 
         Raises:
-            TypeError: z is not a floating tensor.
+            TypeError: z is neither a floating tensor nor such an array.
             ValueError: wrong shape, D or device, no row, NaN, or a row that is not of unit norm. The state
                 is unchanged after any error.
         """
@@ -60,7 +63,7 @@ class Detector:
     forward = __call__
 
     @torch.no_grad()
-    def score(self, z: Tensor) -> Tensor:
+    def score(self, z: Embeddings) -> Tensor:
         """The scores that the call would give, ``[B, D] -> [B]``; the stream's state stays as it is."""
         return self._scores(self._checked(z))
 
@@ -72,7 +75,7 @@ class Detector:
         """The OOD score above which `predict` says OOD; None while there is none."""
         return self._calibrated
 
-    def predict(self, z: Tensor) -> Tensor:
+    def predict(self, z: Embeddings) -> Tensor:
         """Decide: True = OOD, ``[B, D] -> [B]``; the stream's state stays as it is.
 
         Raises:
@@ -98,9 +101,23 @@ class Detector:
         self._calibrated = threshold_at_tpr(id_scores, tpr)
         return self._calibrated
 
+    def calibrate_unlabelled(self, scores: Tensor) -> float:
+        """Set the threshold from scores of which nobody knows whether they are ID or OOD, by Otsu's method.
+
+        TANL does so by itself after every batch; this is for the methods without a threshold of their own.
+
+        Args:
+            scores: OOD scores of a stream in which both kinds are frequent, ``[n]``.
+
+        Returns:
+            The threshold; see `tanl.calibration.threshold_from_stream` for when it fails.
+        """
+        self._calibrated = threshold_from_stream(scores)
+        return self._calibrated
+
     @torch.no_grad()
     def explain(
-        self, z: Tensor, k: int = 5, *, index: LabelIndex | None = None
+        self, z: Embeddings, k: int = 5, *, index: LabelIndex | None = None
     ) -> list[tuple[Evidence, ...]]:
         """The ``k`` negative labels that count most against each image, with their probabilities.
 
@@ -150,12 +167,36 @@ class Detector:
     def reset(self) -> None:
         """Forget the stream; the threshold that `calibrate` set stays. Nothing to do for a stateless method."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on bit for bit: tensors, numbers and strings."""
-        return {**self._identity(), "threshold": self._calibrated}
+    def relabelled(self, bank: LabelBank) -> Self:
+        """The same method with the same settings over other labels, and what it remembers of its stream.
+
+        This detector stays as it is. The threshold that `calibrate` set is carried over, but scores with other
+        labels are other scores: calibrate again.
+
+        Args:
+            bank: labels that the same backbone embedded, on the same device.
+
+        Raises:
+            TypeError: bank is no LabelBank.
+            ValueError: its D, logit scale or device is another, or the method cannot use it.
+        """
+        self._check_same_backbone(bank)
+        other = type(self)(bank, **self._settings())
+        other._calibrated = self._calibrated
+        return other
+
+    def state_dict(self, *, compact: bool = False) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on: tensors, numbers and strings.
+
+        Args:
+            compact: leave out what can be computed again from the rest and the bank. The bank is then told by its
+                names, not by the bits of its embeddings, so that the state can go to another machine. What was
+                left out agrees up to float32 rounding; without ``compact`` a stream goes on bit for bit.
+        """
+        return {**self._identity(compact), "threshold": self._calibrated}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from `state_dict`.
+        """Resume from `state_dict`, compact or not.
 
         Raises:
             ValueError: it comes from another method, bank or setting, or is incomplete; nothing changes then.
@@ -163,29 +204,39 @@ class Detector:
         self._check_identity(state)
         self._calibrated = state["threshold"]
 
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "method": type(self).__name__,
-            "bank": self.bank.fingerprint,
-            "settings": self._settings(),
-        }
+    def _identity(self, compact: bool) -> dict[str, Any]:
+        bank = {"labels": self.bank.names_fingerprint} if compact else {"bank": self.bank.fingerprint}
+        return {"method": type(self).__name__, **bank, "settings": self._settings()}
 
     def _check_identity(self, state: dict[str, Any]) -> None:
-        missing = sorted(self.state_dict().keys() - state.keys())
+        compact = "labels" in state
+        missing = sorted(self.state_dict(compact=compact).keys() - state.keys())
         if missing:
             raise ValueError(
                 f"the state lacks {', '.join(missing)}: it is not one of {type(self).__name__}'s state_dict()"
             )
-        for key, own in self._identity().items():
+        for key, own in self._identity(compact).items():
             if state[key] != own:
                 raise ValueError(
                     f"the state was saved with another {key}: {state[key]!r}, while this detector has {own!r}"
                 )
 
     def _settings(self) -> dict[str, Any]:
+        """The keyword arguments that make another detector like this one."""
         return {}
 
-    def _checked(self, z: Tensor) -> Tensor:
+    def _check_same_backbone(self, bank: LabelBank) -> None:
+        if not isinstance(bank, LabelBank):
+            raise TypeError(f"bank must be a LabelBank, not {type(bank).__name__}")
+        for name in ("dim", "logit_scale", "device"):
+            own, other = getattr(self.bank, name), getattr(bank, name)
+            if own != other:
+                raise ValueError(
+                    f"the new labels have {name} = {other}, the detector's have {own}; "
+                    "both must come from the same backbone and be on the same device"
+                )
+
+    def _checked(self, z: Embeddings) -> Tensor:
         return unit_embeddings(z, "image embeddings", dim=self.bank.dim, device=self.bank.device)
 
     def _require_negatives(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import unit_embeddings
+from ..checks import Embeddings, as_tensor, unit_embeddings
 from ..functional import mcm_score
 from ..labels import LabelBank
 from .base import Detector
@@ -58,14 +58,14 @@ class GLMCM(Detector):
         self.lambda_value = lambda_value
         self.temperature = temperature
 
-    def __call__(self, z: Tensor, *, local: Tensor | None = None) -> Tensor:
+    def __call__(self, z: Embeddings, *, local: Embeddings | None = None) -> Tensor:
         """Score a batch, ``[B, D]`` with patches ``[B, P, D] -> [B]``; there is no stream to commit to."""
         return self.score(z, local=local)
 
     forward = __call__
 
     @torch.no_grad()
-    def score(self, z: Tensor, *, local: Tensor | None = None) -> Tensor:
+    def score(self, z: Embeddings, *, local: Embeddings | None = None) -> Tensor:
         """Score a batch.
 
         Args:
@@ -76,7 +76,7 @@ class GLMCM(Detector):
             OOD scores ``[B]``, float32; higher = more OOD.
 
         Raises:
-            TypeError: z or local is not a floating tensor.
+            TypeError: z or local is neither a floating tensor nor such an array.
             ValueError: no local embeddings, a wrong shape or device, NaN, or a row that is not of unit norm.
         """
         z = self._checked(z)
@@ -87,7 +87,7 @@ class GLMCM(Detector):
         whole = mcm_score(z @ ids.T, self.temperature)
         return whole + self.lambda_value * best.view(len(z), -1).amin(dim=1)
 
-    def predict(self, z: Tensor, *, local: Tensor | None = None) -> Tensor:
+    def predict(self, z: Embeddings, *, local: Embeddings | None = None) -> Tensor:
         """Decide: True = OOD, ``[B, D]`` with patches ``[B, P, D] -> [B]``.
 
         Raises:
@@ -101,17 +101,16 @@ class GLMCM(Detector):
     def _settings(self) -> dict[str, Any]:
         return {"lambda_value": self.lambda_value, "temperature": self.temperature}
 
-    def _checked_patches(self, local: Tensor | None, images: int) -> Tensor:
+    def _checked_patches(self, local: Embeddings | None, images: int) -> Tensor:
         """The patches of all images one after the other, ``[B P, D]``."""
         if local is None:
             raise ValueError(
                 "GLMCM needs the embeddings of each image's patches, local=[B, P, D]: the backbone must give them "
                 "(tanl.backbones.local_features does for open_clip's vision transformers)"
             )
-        if isinstance(local, Tensor):
-            if local.ndim != 3 or len(local) != images:
-                raise ValueError(
-                    f"local embeddings must have shape [{images}, P, D], not {list(local.shape)}"
-                )
-            local = local.flatten(0, 1)
-        return unit_embeddings(local, "local embeddings", dim=self.bank.dim, device=self.bank.device)
+        patches = as_tensor(local, "local embeddings")
+        if patches.ndim != 3 or len(patches) != images:
+            raise ValueError(f"local embeddings must have shape [{images}, P, D], not {list(patches.shape)}")
+        return unit_embeddings(
+            patches.flatten(0, 1), "local embeddings", dim=self.bank.dim, device=self.bank.device
+        )

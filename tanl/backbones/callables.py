@@ -1,0 +1,160 @@
+"""Two functions as a backbone: one embeds images, the other texts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from .clip import (
+    PROBE_TEXTS,
+    array_bytes,
+    check_callable,
+    check_pixels,
+    check_texts,
+    one_image,
+    probe_image,
+    unit_rows,
+)
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """What a `CallableBackbone` has in place of a model."""
+
+    encode_image: Callable[[Tensor], Any]
+    encode_text: Callable[[Any], Any]
+
+
+class CallableBackbone:
+    """Two functions that embed images and texts into one space: an exported model, a service, a model of any kind.
+
+    The functions give ``[n, D]`` as a torch tensor or a NumPy array, of any floating dtype and of any norm. They are
+    called without gradients, and give the same for an input whatever the others beside it.
+
+    Args:
+        encode_image: pixels ``[B, 3, H, W]``, on ``device``, to ``[B, D]``; called once with all pixels.
+        encode_text: what ``tokenizer`` makes of n strings, or without one the list of strings itself, to ``[n, D]``;
+            called with at most 256 texts. Tokens that are a tensor are moved to ``device``.
+        preprocess: RGB PIL image to pixels ``[3, H, W]``, float32, with H = W.
+        tokenizer: list of n strings to what ``encode_text`` takes.
+        logit_scale: what cosines are multiplied by (CLIP: 100).
+        device: where pixels must be. Embeddings are moved there if they come from elsewhere (a NumPy array always
+            does).
+        name: what to call it in messages and caches.
+        fingerprint: what tells it from any other; text embeddings in the cache are found by it. None: the SHA-256 of
+            what the functions give for a few fixed texts and one fixed picture, as there are no weights to hash.
+            A model that gives other last bits from run to run is then another model in each.
+
+    Raises:
+        TypeError: something that cannot be called, a scale that is no number.
+        ValueError: a scale that is not positive and finite, an empty fingerprint.
+    """
+
+    def __init__(
+        self,
+        encode_image: Callable[[Tensor], Any],
+        encode_text: Callable[[Any], Any],
+        preprocess: Callable[[Image.Image], Tensor],
+        tokenizer: Callable[[list[str]], Any] | None = None,
+        *,
+        logit_scale: float = 100.0,
+        device: torch.device | str = "cpu",
+        name: str = "callables",
+        fingerprint: str | None = None,
+    ) -> None:
+        check_callable(encode_image, "encode_image")
+        check_callable(encode_text, "encode_text")
+        check_callable(preprocess, "preprocess")
+        if tokenizer is not None:
+            check_callable(tokenizer, "tokenizer")
+        if isinstance(logit_scale, bool) or not isinstance(logit_scale, int | float):
+            raise TypeError(
+                f"logit_scale must be a number, not {logit_scale!r}; for a tensor give its .item()"
+            )
+        if not 0 < logit_scale < float("inf"):
+            raise ValueError(f"logit_scale must be positive and finite, not {logit_scale}")
+        if fingerprint == "":
+            raise ValueError("fingerprint is empty; give None to have it computed")
+        self.model = Encoders(encode_image, encode_text)
+        self.tokenizer = tokenizer
+        self.logit_scale = float(logit_scale)
+        # "cuda" means the current one, which has a number, as the tensors on it have.
+        self.device = torch.empty(0, device=device).device
+        self.name = name
+        self._preprocess = preprocess
+        self._fingerprint = fingerprint
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The one that was given, or the SHA-256 of what the functions give for fixed inputs."""
+        if self._fingerprint is not None:
+            return self._fingerprint
+        pixels = self.preprocess(probe_image())[None].to(self.device)
+        digest = hashlib.sha256(b"callables\0")
+        digest.update(array_bytes(self.encode_texts(PROBE_TEXTS)))
+        digest.update(array_bytes(self.encode_images(pixels)))
+        return digest.hexdigest()
+
+    @cached_property
+    def image_size(self) -> int:
+        """Height and width of the pixels in, as preprocessing yields them."""
+        return int(self.preprocess(Image.new("RGB", (64, 64))).shape[-1])
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """An RGB image to pixels ``[3, H, W]``.
+
+        Raises:
+            TypeError: the preprocessing gives something else.
+        """
+        return one_image(_as_tensor(self._preprocess(image)))
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Pixels ``[B, 3, H, W]`` to unit embeddings ``[B, D]``, float32.
+
+        Raises:
+            TypeError: pixels are no floating tensor, or ``encode_image`` gives no vector an image.
+            ValueError: wrong shape or device, or no image.
+        """
+        check_pixels(pixels, self.image_size, self.device, self.name)
+        return self._rows(self.model.encode_image(pixels), len(pixels), "encode_image")
+
+    @torch.no_grad()
+    def encode_texts(
+        self, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False, title: str = "texts"
+    ) -> Tensor:
+        """n texts to unit embeddings ``[n, D]``, float32, on ``device``.
+
+        Raises:
+            TypeError: one string in place of a list, something that is no string, or ``encode_text`` gives no vector
+                a text.
+            ValueError: no text.
+        """
+        check_texts(texts)
+        rows: list[Tensor] = []
+        with tqdm(total=len(texts), desc=f"Embedding {title}", unit="texts", disable=not progress) as bar:
+            for start in range(0, len(texts), batch_size):
+                chosen = list(texts[start : start + batch_size])
+                tokens = chosen if self.tokenizer is None else self.tokenizer(chosen)
+                if isinstance(tokens, Tensor):
+                    tokens = tokens.to(self.device)
+                rows.append(self._rows(self.model.encode_text(tokens), len(chosen), "encode_text"))
+                bar.update(len(chosen))
+        return torch.cat(rows)
+
+    def _rows(self, output: Any, count: int, what: str) -> Tensor:
+        return unit_rows(_as_tensor(output), count, what).to(self.device)
+
+
+def _as_tensor(output: Any) -> Any:
+    """A NumPy array as the tensor that it shares its memory with; anything else as it is."""
+    return torch.from_numpy(output) if isinstance(output, np.ndarray) else output
