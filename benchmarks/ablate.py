@@ -19,6 +19,7 @@ from tanl.corpus import SELECTIONS
 from . import run
 from .ablation import ADJECTIVES, DIMENSIONS, PAPER, Figures, Plan, ablate, plan_values
 from .options import add_image_options, add_stream_options, common_config, names_in
+from .pictograms.tracks import TRACKS
 from .run_folder import RunFolder
 from .summary import MEANINGS, METRICS, Value, notes
 from .tasks import Config
@@ -330,6 +331,12 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         methods=(PAPER.name,),
         tracks=common.tracks or (DEFAULT_TRACKS if common.split == "pictograms" else ()),
     )
+    for name in config.tracks:
+        if not any(map(config.takes, TRACKS[name].ood)):
+            raise ValueError(
+                f"the figures are of near and far OOD sets; of those of the track {name}, "
+                f"{', '.join(TRACKS[name].ood)}, --only-ood names none"
+            )
     for file in arguments.corpus_file or ():
         if not Path(file).is_file():
             raise FileNotFoundError(f"no such corpus file: {file}")

@@ -48,6 +48,13 @@ def add_image_options(
         help="OOD images of your own, a set each; with --id",
     )
     images.add_argument(
+        "--only-ood",
+        metavar="NAMES",
+        nargs="+",
+        action="extend",
+        help="some of the split's OOD sets; results say so (default: all)",
+    )
+    images.add_argument(
         "--labels",
         "--class-names",
         metavar="FILE",
@@ -111,6 +118,7 @@ def common_config(arguments: argparse.Namespace) -> Config:
         id=arguments.id,
         ood=tuple(arguments.ood or ()),
         labels=arguments.labels,
+        only_ood=names_in(arguments.only_ood) if arguments.only_ood else None,
     )
 
 

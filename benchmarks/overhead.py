@@ -23,6 +23,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from tanl.backbones.clip import ClipBackbone
+from tanl.backbones.loading import quiet
 from tanl.cli import positive_number
 from tanl.detectors import TANL
 from tanl.guard import Guard
@@ -79,7 +80,7 @@ def measure(
     batch_size: int = 256,
     labels: int = 1000,
     corpus: str = "neglabel",
-    rounds: int = 5,
+    rounds: int = 3,
     progress: bool = False,
 ) -> Overhead:
     """Time encoding and detection in turn.
@@ -101,7 +102,8 @@ def measure(
         raise ValueError(
             f"no architecture {architecture!r}; open_clip has {', '.join(open_clip.list_models())}"
         )
-    model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=None)
+    with quiet():  # it warns of the random weights, which are meant
+        model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=None)
     backbone = _RandomTexts(model, preprocess, open_clip.get_tokenizer(architecture), name=architecture)
     noise = noise_embeddings(backbone, per_kind=1)
     backbone.dim = noise.shape[1]
@@ -157,7 +159,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds",
         type=positive_number,
         metavar="N",
-        default=5,
+        default=3,
         help="batches that are timed (default: %(default)s)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -54,6 +53,7 @@ class Config:
         id: folder or CSV file of one's own ID images.
         ood: those of one's own OOD images.
         labels: a file of class names, a name a line; needed with ``id``, else it goes before the split's own.
+        only_ood: the OOD sets of the split that are measured, by name; None for all.
     """
 
     split: str = "pictograms"
@@ -70,6 +70,7 @@ class Config:
     id: str | None = None
     ood: tuple[str, ...] = ()
     labels: str | None = None
+    only_ood: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.split == CUSTOM:
@@ -85,6 +86,8 @@ class Config:
             _check_names("track", self.tracks or tuple(TRACKS), TRACKS if self.split == "pictograms" else ())
         if self.labels is not None and self.split == "pictograms":
             raise ValueError("the pictograms have class names of their own; leave --labels out")
+        if self.only_ood is not None:
+            self._check_only_ood(self.only_ood)
         if not self.seeds or min(self.seeds) < 0:
             raise ValueError(f"seeds must be at least 0, not {list(self.seeds)}")
         for name, value in (("limit", self.limit), ("stream_length", self.stream_length)):
@@ -96,6 +99,23 @@ class Config:
             raise ValueError(f"{self.split} has no covariate-shifted sets; leave --full-spectrum out")
         if self.full_spectrum and self.stream_length is not None:
             raise ValueError("--full-spectrum and --stream-length do not go together")
+
+    def _check_only_ood(self, names: tuple[str, ...]) -> None:
+        if self.split == CUSTOM:
+            raise ValueError("--ood says which OOD sets of one's own are measured; leave --only-ood out")
+        split = find_split(self.split)
+        if split.drift:
+            raise ValueError(f"{self.split} is one stream of all its OOD sets; leave --only-ood out")
+        if self.split == "pictograms":
+            known = [name for track in self.tracks or TRACKS for name in TRACKS[track].ood]
+            known += extreme.EXTREME_SETS
+        else:
+            known = [source.name for role, source in split.sets() if role in ("near", "far")]
+        _check_names("OOD set", names, dict.fromkeys(known))
+
+    def takes(self, ood: str) -> bool:
+        """Whether an OOD set of the split is measured."""
+        return self.only_ood is None or ood in self.only_ood
 
     def record(self) -> dict[str, Any]:
         """As results keep it."""
@@ -225,15 +245,21 @@ class Gathering:
 
     def _split(self, config: Config) -> Task:
         split = find_split(config.split)
+        # What is not measured is neither fetched nor looked for.
+        split = replace(
+            split,
+            near=tuple(source for source in split.near if config.takes(source.name)),
+            far=tuple(source for source in split.far if config.takes(source.name)),
+            covariate=split.covariate if config.full_spectrum else (),
+        )
         root = data_root(self.root)
         if self.download:
             for message in fetch_split(split, root):
                 self.say(message)
-        wanted = [
-            (role, source) for role, source in split.sets() if role != "covariate" or config.full_spectrum
-        ]
         # All are found before the first is embedded, which may take hours.
-        found = [(role, open_source(source, root, ood=role in ("near", "far"))) for role, source in wanted]
+        found = [
+            (role, open_source(source, root, ood=role in ("near", "far"))) for role, source in split.sets()
+        ]
         classes = class_names(split.class_names, file=config.labels, images=found[0][1])
         parts = [self._embedded(role, images, config.limit) for role, images in found]
         return Task(
@@ -279,20 +305,26 @@ class Gathering:
                 self.folder,
                 files,
                 tuple(labels[place] for place in places),
-                decode=lambda index: _pictogram(self.folder, chosen[index]),
+                decode=lambda index: manifest.open_image(self.folder, chosen[index]),
             )
             key = manifest.fingerprint(chosen)
             vectors = every[[members[place] for place in places]]
             return Part(role, images, vectors, len(images), key, key, files)
 
-        extremes = self._extremes(config.limit)
+        extremes = [part for part in self._extremes(config.limit) if config.takes(part.name)]
         tasks = []
         for name in config.tracks or TRACKS:
             chosen = TRACKS[name].select(rows)
             ood = [
                 part(title, kind, members, [OOD_LABEL] * len(members))
                 for title, (kind, members) in chosen.ood.items()
+                if config.takes(title)
             ]
+            if not ood and not extremes:
+                raise ValueError(
+                    f"the track {name} has none of the OOD sets {', '.join(config.only_ood or ())}; "
+                    f"it has {', '.join(chosen.ood)}; name other --tracks"
+                )
             id_part = part(name, "id", chosen.images, chosen.targets)
             tasks.append(
                 Task(
@@ -410,12 +442,6 @@ def _chosen(count: int, limit: int | None) -> list[int]:
     generator = torch.Generator().manual_seed(_LIMIT_SEED)
     chosen: list[int] = torch.randperm(count, generator=generator)[:limit].sort().values.tolist()
     return chosen
-
-
-def _pictogram(folder: Path, row: manifest.Row) -> Image.Image:
-    with Image.open(io.BytesIO(manifest.read_image_bytes(folder, row))) as image:
-        rgb: Image.Image = image.convert("RGB")
-    return rgb
 
 
 def _shifted(images: augment.Augmented, start: int, index: int) -> Image.Image:

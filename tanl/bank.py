@@ -40,7 +40,7 @@ those of noise images; of your own give --outliers, or TANL starts without any.
 
 exit codes: 0 done; 2 a mistake in what was asked for; 130 interrupted."""
 
-_OF_A_MODEL = ("--backbone", "--corpus")
+_OF_A_MODEL = ("--backbone", "--corpus", "--device")
 _OF_ONES_OWN = ("--negatives", "--negative-embeddings", "--logit-scale", "--outliers", "--normalize")
 
 
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="negative labels: wordnet, neglabel, wordnet-nouns, a text file with a word a line, or none "
         "(default: wordnet)",
     )
-    model.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+    model.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cpu)")
 
     own = parser.add_argument_group("embeddings of your own")
     own.add_argument("--id-embeddings", metavar="FILE", type=Path, help="of the classes, a row for each")
@@ -165,7 +165,7 @@ def _embedded_by_a_model(
     from .labels import LabelBank
     from .noise import noise_embeddings
 
-    backbone = load_backbone(arguments.backbone or "mini", device=arguments.device)
+    backbone = load_backbone(arguments.backbone or "mini", device=arguments.device or "cpu")
     bank = LabelBank.build(
         backbone,
         labels,

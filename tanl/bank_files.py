@@ -8,8 +8,6 @@ if they are known, ``initial_ood [n, D]``. Metadata, all of it text: ``format``,
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -22,6 +20,7 @@ from torch import Tensor
 
 from .checks import Embeddings, unit_embeddings
 from .labels import LabelBank
+from .whole_files import write_whole
 
 if TYPE_CHECKING:
     from .backbones import Backbone
@@ -86,21 +85,7 @@ def save_bank(
     }
     if backbone is not None:
         metadata |= {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
-    # Beside the target, because a move is atomic only inside one file system.
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f"{path.name}.", suffix=".part", delete=False
-    ) as part:
-        temporary = Path(part.name)
-    try:
-        save_file(tensors, temporary, metadata=metadata)
-        # Made for its owner alone; as any other new file from here on.
-        temporary.chmod(0o666 & ~_umask())
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, lambda part: save_file(tensors, part, metadata=metadata))
 
 
 def load_bank(path: str | PathLike[str], *, device: torch.device | str = "cpu") -> SavedBank:
@@ -148,9 +133,3 @@ def load_bank(path: str | PathLike[str], *, device: torch.device | str = "cpu") 
         about.get("backbone"),
         about.get("backbone_fingerprint"),
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

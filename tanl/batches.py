@@ -72,9 +72,9 @@ class Batches(Iterator[list[T | UnreadableImage]], Generic[T]):
         workers = min(16, os.cpu_count() or 1)
         self._batch_size = whole_number(batch_size, "batch_size", at_least=1)
         read_ahead = 4 * workers if read_ahead is None else whole_number(read_ahead, "read_ahead", at_least=0)
-        if max_wait is not None and not 0 <= max_wait < float("inf"):
+        if max_wait is not None and not (isinstance(max_wait, int | float) and 0 <= max_wait < float("inf")):
             raise ValueError(
-                f"max_wait must be a number of seconds, or None to wait for ever, not {max_wait}"
+                f"max_wait must be a number of seconds, or None to wait for ever, not {max_wait!r}"
             )
         self._max_wait = max_wait
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tanl-images")

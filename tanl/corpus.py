@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
+from itertools import compress
 from os import PathLike, sep
 from pathlib import Path
 from types import MappingProxyType
@@ -104,8 +105,12 @@ class Corpus:
         return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
 
     @cached_property
-    def _forms(self) -> list[tuple[str, ...]]:
-        return [_known_forms(normalise(word)) for word in self.words]
+    def _words_of(self) -> dict[str, tuple[str, ...]]:
+        """Normalised form -> the words that have it. It goes from an edit to the next, and is never changed."""
+        found: dict[str, tuple[str, ...]] = {}
+        for word in self.words:
+            _add_forms(found, word)
+        return found
 
     def without(self, labels: Iterable[str]) -> Corpus:
         """This corpus less ``labels`` and their WordNet synonyms (see :func:`synonyms`).
@@ -113,18 +118,42 @@ class Corpus:
         Case, hyphens, underscores and plain plurals make no difference, and a word goes whatever its part of
         speech. Raises ``ValueError`` when no word would be left.
         """
-        removed = synonyms(labels)
-        pairs = [
-            (word, part)
-            for word, part, forms in zip(self.words, self.parts_of_speech, self._forms, strict=True)
-            if removed.isdisjoint(forms)
-        ]
-        if not pairs:
+        removed = {word for form in synonyms(labels) for word in self._words_of.get(form, ())}
+        if len(removed) == len(self.words):
             raise ValueError(f"every word of the corpus {self.name!r} is a label or a synonym of one")
-        if len(pairs) == len(self.words):
-            return self
-        words, parts = zip(*pairs, strict=True)
-        return Corpus(words, parts, self.name)
+        return self._subset(removed) if removed else self
+
+    def _subset(self, removed: Set[str]) -> Corpus:
+        """These words less some of them, but not all."""
+        kept = [word not in removed for word in self.words]
+        words, parts = compress(self.words, kept), compress(self.parts_of_speech, kept)
+        return _of_checked(tuple(words), tuple(parts), self.name)
+
+    def _less(self, removed: Set[str]) -> Corpus:
+        """`_subset`, at once ready for the next edit."""
+        words_of = dict(self._words_of)
+        for word in removed:
+            for form in _known_forms(normalise(word)):
+                left = tuple(other for other in words_of.pop(form) if other != word)
+                if left:
+                    words_of[form] = left
+        less = self._subset(removed)
+        less.__dict__["_words_of"] = words_of
+        return less
+
+    def _more(self, other: Corpus) -> Corpus:
+        """These words, then those of another corpus, none of which is here in any case; ready for the next edit."""
+        words_of = dict(self._words_of)
+        for word in other.words:
+            _add_forms(words_of, word)
+        more = _of_checked(self.words + other.words, self.parts_of_speech + other.parts_of_speech, self.name)
+        more.__dict__["_words_of"] = words_of
+        return more
+
+    def _spelled(self, word: str) -> str | None:
+        """The word as it is written here, whatever its case; None if it is not here."""
+        alike = self._words_of.get(normalise(word), ())
+        return next((own for own in alike if own.casefold() == word.casefold()), None)
 
     def prompts(self, templates: Mapping[str, str] | None = None) -> list[str]:
         """Each word in the template of its part of speech, in order.
@@ -166,6 +195,18 @@ class Corpus:
     def __repr__(self) -> str:
         counts = ", ".join(f"{self.parts_of_speech.count(part)} {part}" for part in TEMPLATES)
         return f"Corpus({self.name!r}, {len(self)} words: {counts})"
+
+
+def _of_checked(words: tuple[str, ...], parts_of_speech: tuple[str, ...], name: str) -> Corpus:
+    """A corpus of words that were checked already."""
+    corpus = Corpus.__new__(Corpus)
+    corpus.__dict__.update(words=words, parts_of_speech=parts_of_speech, name=name)
+    return corpus
+
+
+def _add_forms(words_of: dict[str, tuple[str, ...]], word: str) -> None:
+    for form in _known_forms(normalise(word)):
+        words_of[form] = (*words_of.get(form, ()), word)
 
 
 def synonyms(labels: Iterable[str]) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -38,7 +38,8 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Detection:
-    """What is said of B images, in columns; ``detection[i]`` and iteration give a `Verdict` each.
+    """What is said of B images, in columns; ``detection[i]`` and iteration give a `Verdict` each, a slice the
+    `Detection` of those images.
 
     Attributes:
         ood_score: ``[B]``, higher = more OOD.
@@ -58,7 +59,22 @@ class Detection:
     def __len__(self) -> int:
         return len(self.label)
 
-    def __getitem__(self, i: int) -> Verdict:
+    @overload
+    def __getitem__(self, i: int) -> Verdict: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> Detection: ...
+
+    def __getitem__(self, i: int | slice) -> Verdict | Detection:
+        if isinstance(i, slice):
+            rows = list(range(len(self)))[i]  # torch knows no negative steps
+            return Detection(
+                self.ood_score[rows],
+                None if self.is_ood is None else self.is_ood[rows],
+                self.label[i],
+                self.id_probability[rows],
+                self.evidence[i],
+            )
         return Verdict(
             float(self.ood_score[i]),
             None if self.is_ood is None else bool(self.is_ood[i]),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from .whole_files import write_whole
 
 if TYPE_CHECKING:
     from .backbones import Backbone
@@ -58,7 +59,7 @@ def cached_embeddings(
 ) -> Tensor:
     """What ``compute`` gives, read from the cache or kept there.
 
-    A file is written beside its place and moved into it, whole. A damaged file or a folder that cannot be
+    A file is written whole or not at all. A damaged file or a folder that cannot be
     written is warned of, and the embeddings are computed.
 
     Args:
@@ -75,7 +76,9 @@ def cached_embeddings(
         return found
     embeddings = compute()
     try:
-        _write(path, embeddings, {**about, "key": digest})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {"embeddings": embeddings.cpu().contiguous()}
+        write_whole(path, lambda part: save_file(tensors, part, metadata={**about, "key": digest}))
     except OSError as error:
         warnings.warn(f"{kind} embeddings could not be kept in {path.parent}: {error}", stacklevel=3)
     return embeddings
@@ -94,15 +97,3 @@ def _read(path: Path, digest: str) -> Tensor | None:
         reason = str(error)
     warnings.warn(f"{path} cannot be used ({reason}); it is computed and written again", stacklevel=4)
     return None
-
-
-def _write(path: Path, embeddings: Tensor, about: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-        temporary = Path(part.name)
-    try:
-        save_file({"embeddings": embeddings.cpu().contiguous()}, temporary, metadata=about)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

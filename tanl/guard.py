@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
@@ -33,6 +34,8 @@ OneImage = Image.Image | str | PathLike[str] | Tensor
 Images = Sequence[Image.Image | str | PathLike[str]] | Tensor
 Method = str | Callable[[LabelBank], Detector]
 
+_AT_ONCE = 256  # images in memory as pixels
+
 
 class Guard:
     """OOD detection around a vision-language model: knows the backbone and the detector.
@@ -45,7 +48,10 @@ class Guard:
 
     Args:
         backbone: from `tanl.load_backbone`, or any other `Backbone`.
-        labels: the ID classes.
+        labels: the ID classes. They, their plurals and their WordNet synonyms leave the corpus; WordNet's words are
+            English, so that of a label in another language the translation stays in it, and counts against it
+            ("cat" against "猫"): `remove_negatives` takes such words out, and `tanl.near_duplicates` finds
+            what else a model reads like a label.
         corpus: the negative labels, as `LabelBank.build` takes them; not used by "mcm", "max_logit", "energy".
         method: "tanl", "neglabel", "adaneg", "csp", "mcm", "max_logit", "energy", with the settings of their
             papers, or a function from the `LabelBank` to a `Detector`.
@@ -72,10 +78,16 @@ class Guard:
     ) -> None:
         if isinstance(method, str) and method not in METHODS:
             raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}, or give a function")
+        if not hasattr(backbone, "encode_texts"):  # not isinstance, which would ask for the fingerprint
+            raise TypeError(
+                f"backbone must be a Backbone, not a {type(backbone).__name__}; tanl.load_backbone loads one by its "
+                "name, and Guard.wrap takes a model that is loaded"
+            )
         self.evidence = whole_number(evidence, "evidence", at_least=0)
         if isinstance(method, str) and method not in WITH_NEGATIVES:
             corpus = None
         self._lock = threading.RLock()  # held by whatever reads or changes bank, detector or vocabulary
+        self._editing = threading.Lock()  # taken before the other: one edit of the vocabulary at a time
         self._method = method if isinstance(method, str) else None
         self.backbone = backbone
         if corpus is not None and not isinstance(corpus, Corpus):
@@ -148,7 +160,11 @@ class Guard:
     def encode(self, images: Images) -> Tensor:
         """Embed images, ``[B, D]`` unit rows, without judging them.
 
-        Pixels must be on the backbone's device; those of files and PIL images are moved to it.
+        Pixels must be on the backbone's device, and are encoded in one piece. Files and PIL images are read and
+        encoded 256 at a time, on that device.
+
+        Raises:
+            UnreadableImage, TypeError, ValueError: as the call.
         """
         if isinstance(images, Tensor):
             return self.backbone.encode_images(images)
@@ -157,9 +173,12 @@ class Guard:
         images = list(images)
         if not images:
             raise ValueError("no images; leave empty batches out")
+        embedded = []
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            pixels = torch.stack(list(pool.map(self._pixels, images)))
-        return self.backbone.encode_images(pixels.to(self.backbone.device))
+            for start in range(0, len(images), _AT_ONCE):
+                pixels = torch.stack(list(pool.map(self._pixels, images[start : start + _AT_ONCE])))
+                embedded.append(self.backbone.encode_images(pixels.to(self.backbone.device)))
+        return torch.cat(embedded)
 
     def detect_embeddings(self, z: Embeddings) -> Detection:
         """Judge one batch of embeddings ``[B, D]``, a tensor or a NumPy array, and learn from it."""
@@ -291,6 +310,27 @@ class Guard:
         z = self.encode(images)
         with self._lock:
             return self.detector.calibrate(self.detector.score(z), tpr)
+
+    def calibrate_unlabelled(self, images: Images) -> float:
+        """Set the threshold from images of which nobody knows whether they are ID or OOD, by Otsu's method.
+
+        TANL does so by itself after every batch; this is for the methods without a threshold of their own. The
+        images are scored with the stream as it stands, which stays as it is.
+
+        Args:
+            images: of both kinds, each frequent among them.
+
+        Returns:
+            The threshold; see `tanl.calibration.threshold_from_stream` for when it fails.
+        """
+        z = self.encode(images)
+        with self._lock:
+            return self.detector.calibrate_unlabelled(self.detector.score(z))
+
+    def uncalibrate(self) -> None:
+        """Forget the threshold that was calibrated; TANL goes back to its own, the others have none then."""
+        with self._lock:
+            self.detector.uncalibrate()
 
     def save(self, folder: str | PathLike[str], *, compact: bool = False) -> None:
         """Keep the guard in a folder: labels, corpus, method, threshold, and the stream so far.
@@ -431,6 +471,13 @@ class Guard:
         with self._lock:
             self.detector.reset()
 
+    def __repr__(self) -> str:
+        detector, bank = self.detector, self.detector.bank
+        return (
+            f"{type(self).__name__}({type(detector).__name__}, {bank.num_id} ID labels, "
+            f"{bank.num_negatives} negatives, backbone {self.backbone.name!r})"
+        )
+
     def _detector(self, method: Method) -> Detector:
         if not isinstance(method, str):
             return method(self.bank)
@@ -438,24 +485,46 @@ class Guard:
         return make_detector(method, self.bank, initial_ood=outliers)
 
     def _edit(self, change: Callable[[Vocabulary], Vocabulary]) -> None:
-        with self._lock:
-            if self.detector.bank is not self.bank:
-                raise ValueError(
-                    f"{self.detector!r} is not over guard.bank, {self.bank!r}: its labels cannot be edited here"
-                )
-            edited = change(self._vocabulary)
-            bank = edited.embedded(self.backbone, self._vocabulary, self.bank)
-            detector = self.detector.relabelled(bank)
-            self._vocabulary, self.bank, self.detector = edited, bank, detector
+        with self._editing:
+            with self._lock:
+                earlier, before = self._vocabulary, self._editable_bank()
+            # Texts are encoded while the stream goes on: only for the detector it must stand still.
+            edited = change(earlier)
+            bank = edited.embedded(self.backbone, earlier, before)
+            with self._lock:
+                self._editable_bank()  # a detector may have been set meanwhile
+                detector = self.detector.relabelled(bank)
+                self._vocabulary, self.bank, self.detector = edited, bank, detector
+
+    def _editable_bank(self) -> LabelBank:
+        if self.detector.bank is not self.bank:
+            raise ValueError(
+                f"{self.detector!r} is not over guard.bank, {self.bank!r}: its labels cannot be edited here"
+            )
+        return self.bank
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        with self._lock:
+            state = {
+                name: value for name, value in self.__dict__.items() if name not in ("_lock", "_editing")
+            }
+            # Whoever copies or pickles goes through the state when the lock is free again, and a detector changes in
+            # place. A bank does not: the copy is over the same one.
+            bank = self.detector.bank
+            state["detector"] = copy.deepcopy(self.detector, {id(bank): bank})
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
+        self._editing = threading.Lock()
 
     def _pixels(self, image: Image.Image | str | PathLike[str]) -> Tensor:
         if isinstance(image, str | PathLike):
             return self.backbone.preprocess(read_image(image))
+        if isinstance(image, Tensor):
+            raise TypeError(
+                "pixels are judged together as torch.stack([...]), or one by one, beside files and PIL images too, "
+                "by guard.stream([...])"
+            )
         return self.backbone.preprocess(to_rgb(image))

@@ -77,11 +77,9 @@ def astream(
         with ThreadPoolExecutor(1, thread_name_prefix="tanl-stream") as thread:
             if bridge is not None:
                 bridge.start()
-            call = None
             try:
                 while True:
-                    call = loop.run_in_executor(thread, next, judged, None)
-                    verdicts = await asyncio.shield(call)
+                    verdicts = await asyncio.shield(loop.run_in_executor(thread, next, judged, None))
                     if verdicts is None:
                         break
                     for verdict in verdicts:
@@ -90,9 +88,8 @@ def astream(
                 batches.stop()
                 if bridge is not None:
                     bridge.stop()
-                if call is not None:
-                    await asyncio.wait([call])
-                await loop.run_in_executor(thread, batches.close)
+                # In the one thread, so after a call that still runs. A loop that ends cancels only the wait for it.
+                await asyncio.shield(loop.run_in_executor(thread, batches.close))
 
     return outcomes()
 
@@ -100,13 +97,17 @@ def astream(
 def _judged(guard: Guard, batch: list[Tensor | UnreadableImage]) -> list[Outcome]:
     """The verdicts on a batch, each unusable image in its place."""
     pixels = [content for content in batch if isinstance(content, Tensor)]
+    device = guard.backbone.device
+    # Those of files and PIL images; pixels that were given are there already, or were refused.
     if len({each.device for each in pixels}) > 1:
-        pixels = [each.to(guard.backbone.device) for each in pixels]
-    verdicts = iter(guard.detect_embeddings(guard.encode(torch.stack(pixels))) if pixels else ())
+        pixels = [each.to(device) for each in pixels]
+    verdicts = iter(guard.detect_embeddings(guard.encode(torch.stack(pixels).to(device))) if pixels else ())
     return [next(verdicts) if isinstance(content, Tensor) else content for content in batch]
 
 
 def _checked(images: Iterable[OneImage]) -> Iterable[OneImage]:
+    if isinstance(images, AsyncIterable):
+        raise TypeError(f"{images!r} is an asynchronous source: give it to guard.astream")
     if isinstance(images, str | PathLike | Image.Image) or not isinstance(images, Iterable | Tensor):
         raise TypeError(f"give an iterable of images, not {images!r}")
     return images
@@ -140,6 +141,10 @@ class _Preparation:
             raise TypeError(f"pixels must be a floating torch.Tensor, not {pixels.dtype}")
         if pixels.shape != self._shape:
             raise ValueError(f"pixels must have shape {list(self._shape)}, not {list(pixels.shape)}")
+        if pixels.device != (device := self._guard.backbone.device):
+            raise ValueError(
+                f"its pixels are on {pixels.device}, but the backbone is on {device}; move one with .to(...)"
+            )
         if not bool(pixels.isfinite().all()):
             raise ValueError("its pixels have a NaN or infinite value")
         return pixels
@@ -187,7 +192,10 @@ class _FromAsync:
             async for image in self._source:
                 self._found.put((image,))
                 await self._wanted.acquire()
-        except Exception as error:
+        except BaseException as error:
+            # A CancelledError too: one of `stop` comes after the StopIteration that the reader has ended with.
             end = error
+            if not isinstance(error, Exception):
+                raise
         finally:
             self._found.put(end)

@@ -80,6 +80,10 @@ class GuardedModel(Guard):
         value = getattr(self.model, name)
         return self._guarded(value) if ismethod(value) and value.__self__ is self.model else value
 
+    def __dir__(self) -> list[str]:
+        model = dir(self.model) if "backbone" in self.__dict__ else []
+        return sorted({*super().__dir__(), *(name for name in model if not name.startswith("__"))})
+
     def __setattr__(self, name: str, value: Any) -> None:
         own = name.startswith("_") or name in _OWN or name in self.__dict__ or hasattr(type(self), name)
         if own or "backbone" not in self.__dict__ or not hasattr(self.model, name):

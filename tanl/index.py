@@ -167,19 +167,6 @@ class LabelIndex:
         )
 
     @classmethod
-    def build(
-        cls,
-        names: Sequence[str],
-        embeddings: Embeddings,
-        *,
-        kind: Kind = "auto",
-        probe: float = PROBE,
-        seed: int = 0,
-    ) -> LabelIndex:
-        """The same as the constructor."""
-        return cls(names, embeddings, kind=kind, probe=probe, seed=seed)
-
-    @classmethod
     def of(cls, bank: LabelBank, *, kind: Kind = "auto", probe: float = PROBE, seed: int = 0) -> LabelIndex:
         """An index of a bank's negative labels, row i its i-th negative; see the class for the settings.
 

@@ -8,9 +8,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from .corpus import Corpus, claimed
-from .labels import LabelBank, check_id_labels, checked_id_names, checked_names, label_prompts
+from .checks import unit_embeddings
+from .corpus import TEMPLATES, Corpus, claimed
+from .labels import (
+    KEPT_TOLERANCE,
+    LabelBank,
+    check_id_labels,
+    checked_id_names,
+    checked_names,
+    full_templates,
+    label_prompts,
+)
 
 if TYPE_CHECKING:
     from .backbones import Backbone
@@ -45,11 +55,6 @@ class Vocabulary:
     def names(self) -> tuple[str, ...]:
         """The names of the bank's labels, in its order."""
         return self.id_names + (() if self.negatives is None else self.negatives.words)
-
-    @property
-    def prompts(self) -> list[str]:
-        """The prompt of each of `names`."""
-        return label_prompts(self.id_names, self.negatives, self.templates)
 
     def with_labels(self, names: Sequence[str]) -> Vocabulary:
         """More ID labels, after those that are there; they and their synonyms leave the negatives.
@@ -92,15 +97,11 @@ class Vocabulary:
         if not isinstance(words, Corpus):
             words = Corpus.load(checked_names(tuple(_not_one(words)), "negative label"))
         self._refuse_claimed(words)
-        known = {word.casefold() for word in corpus}
-        if present := [word for word in words if word.casefold() in known]:
+        if present := [word for word in words if corpus._spelled(word) is not None]:
             raise ValueError(
                 f"{_listed(present)} already in the corpus {corpus.name!r}; leave out what is there"
             )
-        longer = Corpus(
-            corpus.words + words.words, corpus.parts_of_speech + words.parts_of_speech, corpus.name
-        )
-        return self._checked(replace(self, corpus=longer))
+        return self._checked(replace(self, corpus=corpus._more(words)))
 
     def without_negatives(self, words: Iterable[str]) -> Vocabulary:
         """Fewer words in the corpus; case makes no difference.
@@ -112,21 +113,14 @@ class Vocabulary:
         corpus, negatives = self._corpus(), self.negatives
         assert negatives is not None, "a corpus has negatives"
         words = checked_names(tuple(_not_one(words)), "negative label")
-        removed = {word.casefold() for word in words}
-        present = {word.casefold() for word in negatives}
-        unknown = [word for word in words if word.casefold() not in present]
-        self._refuse_claimed(unknown)
-        if unknown:
+        self._refuse_claimed(words)
+        spelled = {word: corpus._spelled(word) for word in words}
+        if unknown := [word for word, own in spelled.items() if own is None]:
             raise ValueError(f"{_listed(unknown)} not among the {len(negatives)} negatives")
-        if removed == present:
+        removed = {own for own in spelled.values() if own is not None}
+        if len(removed) == len(negatives):
             raise ValueError(f"these are all {len(negatives)} negatives; keep at least one")
-        pairs = [
-            (word, part)
-            for word, part in zip(corpus.words, corpus.parts_of_speech, strict=True)
-            if word.casefold() not in removed
-        ]
-        kept, parts = zip(*pairs, strict=True)
-        return self._checked(replace(self, corpus=Corpus(kept, parts, corpus.name)))
+        return self._checked(replace(self, corpus=corpus._less(removed)))
 
     def embedded(self, backbone: Backbone, earlier: Vocabulary, bank: LabelBank) -> LabelBank:
         """The bank that `LabelBank.build` would make of this vocabulary, out of one that is there.
@@ -135,34 +129,67 @@ class Vocabulary:
 
         Args:
             backbone: what embedded the bank.
-            earlier: what the bank was built of.
+            earlier: what the bank was built of, with the same templates.
             bank: gives the rows, and the dtype and device of the new bank.
 
         Raises:
-            ValueError: the bank is not of the earlier vocabulary; the model cannot tell a new ID label from another, or
-                does not read one to its end.
+            ValueError: the bank is not of the earlier vocabulary; the model gives a row that is not of unit norm,
+                cannot tell a new ID label from another, or does not read one to its end.
         """
         if bank.names != earlier.names:
             raise ValueError(f"{bank!r} is not the bank of these labels and this corpus; build another one")
-        row = {prompt: i for i, prompt in enumerate(earlier.prompts)}
-        prompts = self.prompts
-        embeddings = bank.embeddings[torch.tensor([row.get(p, 0) for p in prompts], device=bank.device)]
-        new = {i: prompt for i, prompt in enumerate(prompts) if prompt not in row}
-        if new:
-            encoded = backbone.encode_texts(list(new.values()))
-            embeddings[list(new)] = encoded.to(bank.device, bank.dtype)
+        rows, absent = self._rows(earlier)
+        parts = [bank.embeddings]
+        if absent:
+            encoded = backbone.encode_texts(absent)
+            checked = unit_embeddings(encoded, "label embeddings", dim=bank.dim, tolerance=KEPT_TOLERANCE)
+            parts.append(checked.to(bank.device, bank.dtype))
+        embeddings = _gathered(rows, parts)
+        num_id = len(self.id_names)
         if added := len(set(self.id_names) - set(earlier.id_names)):
-            count = len(self.id_names)
             check_id_labels(
-                backbone, self.id_names, embeddings[:count], self.templates, first_new=count - added
+                backbone, self.id_names, embeddings[:num_id], self.templates, first_new=num_id - added
             )
-        return LabelBank._of_kept(
-            self.names,
-            embeddings,
-            num_id=len(self.id_names),
-            logit_scale=bank.logit_scale,
-            dtype=bank.dtype,
-        )
+        return LabelBank._of_checked(self.names, embeddings, num_id=num_id, logit_scale=bank.logit_scale)
+
+    def _rows(self, earlier: Vocabulary) -> tuple[list[int], list[str]]:
+        """Where each label's row is in the earlier bank, and the prompts that have none there.
+
+        The k-th of those is at ``len(earlier bank) + 1 + k``: one beyond the bank, so that rows that follow each other
+        are rows of one of the two.
+        """
+        beyond = len(earlier.names)
+        row_of_label = {prompt: row for row, prompt in enumerate(earlier._id_prompts())}
+        rows_of: dict[str, dict[str, int]] = {part: {} for part in TEMPLATES}
+        if (negatives := earlier.negatives) is not None:
+            pairs = zip(negatives.words, negatives.parts_of_speech, strict=True)
+            for row, (word, part) in enumerate(pairs, start=len(earlier.id_names)):
+                rows_of[part][word] = row
+        templates = full_templates(self.templates)
+        ends = [(part, *templates[part].split("{}")) for part in TEMPLATES]
+        absent: list[str] = []
+
+        def row_of(prompt: str) -> int:
+            if prompt in row_of_label:
+                return row_of_label[prompt]
+            for part, head, tail in ends:
+                if prompt.startswith(head) and prompt.endswith(tail):
+                    word = prompt[len(head) : len(prompt) - len(tail)]
+                    if word in rows_of[part]:
+                        return rows_of[part][word]
+            absent.append(prompt)
+            return beyond + len(absent)
+
+        rows = [row_of(prompt) for prompt in self._id_prompts()]
+        if (negatives := self.negatives) is not None:
+            for word, part in zip(negatives.words, negatives.parts_of_speech, strict=True):
+                # Prompts are made of the few words that were no negatives before, not of all.
+                known = rows_of[part].get(word)
+                rows.append(row_of(templates[part].replace("{}", word)) if known is None else known)
+        return rows, absent
+
+    def _id_prompts(self) -> list[str]:
+        return label_prompts(self.id_names, None, self.templates)
 
     def _checked(self, edited: Vocabulary) -> Vocabulary:
         _ = edited.negatives  # raises where no word is left
@@ -179,6 +206,19 @@ class Vocabulary:
             raise ValueError(
                 f"{word!r} {relation} the ID label {label!r}, so it is no negative; remove that label first"
             )
+
+
+def _gathered(rows: list[int], parts: list[Tensor]) -> Tensor:
+    """Rows out of parts that are numbered one after the other, with a number left out in between."""
+    numbers = torch.tensor(rows)
+    starts = [0, *((numbers.diff() != 1).nonzero()[:, 0] + 1).tolist()]
+    runs = []
+    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+        first, part = rows[start], parts[0]
+        if first > len(part):
+            first, part = first - len(part) - 1, parts[1]
+        runs.append(part[first : first + end - start])
+    return torch.cat(runs)
 
 
 def _not_one(words: Iterable[str]) -> Iterable[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MINING_QUANTILE = 0.95
 # Rows that a bank took as bfloat16 are no nearer to unit norm, whatever they are kept as.
-_KEPT_TOLERANCE = 1e-2
+KEPT_TOLERANCE = 1e-2
 _MINING_ROWS = 4096
 _ROUNDING = 1e-5  # distance of embeddings that differ by float32 rounding alone, at most
 _NEAR = 1 - 1e-5  # cosine of embeddings that may be so near, at least
@@ -75,9 +75,18 @@ class LabelBank:
         """A bank of rows that were a bank's before, as they are."""
         bank = cls.__new__(cls)
         rows = unit_embeddings(
-            embeddings, "label embeddings", dtype=dtype or embeddings.dtype, tolerance=_KEPT_TOLERANCE
+            embeddings, "label embeddings", dtype=dtype or embeddings.dtype, tolerance=KEPT_TOLERANCE
         )
         bank._set_up(names, rows, num_id, logit_scale)
+        return bank
+
+    @classmethod
+    def _of_checked(
+        cls, names: tuple[str, ...], embeddings: Tensor, *, num_id: int, logit_scale: float
+    ) -> LabelBank:
+        """A bank of names and rows that were all checked, as the arguments of a bank are."""
+        bank = cls.__new__(cls)
+        bank._keep(names, embeddings, num_id, logit_scale)
         return bank
 
     def _set_up(self, names: Sequence[str], embeddings: Tensor, num_id: int, logit_scale: float) -> None:
@@ -91,6 +100,9 @@ class LabelBank:
             raise ValueError(f"logit_scale must be positive and finite, not {logit_scale}")
         if len(embeddings) != len(names):
             raise ValueError(f"{len(names)} names, but {len(embeddings)} embeddings; give one row a name")
+        self._keep(names, embeddings, num_id, logit_scale)
+
+    def _keep(self, names: tuple[str, ...], embeddings: Tensor, num_id: int, logit_scale: float) -> None:
         self.names = names
         self.embeddings = embeddings.contiguous()
         self.num_id = num_id
@@ -374,12 +386,12 @@ def check_id_labels(
         names: the ID labels.
         embeddings: of their prompts, ``[C, D]``.
         templates: as `LabelBank.build` takes them.
-        first_new: where the labels begin whose ends were not checked before.
+        first_new: where the labels begin that were not checked before.
 
     Raises:
         ValueError: two labels with the same embedding; one whose last word makes no difference to the model.
     """
-    rows = normalize(unit_embeddings(embeddings, "label embeddings", tolerance=_KEPT_TOLERANCE), dim=1)
+    rows = normalize(unit_embeddings(embeddings, "label embeddings", tolerance=KEPT_TOLERANCE), dim=1)
     template = full_templates(templates)["id"]
     # A prompt of few bytes has no more tokens, and fits into any context.
     long = [
@@ -399,8 +411,10 @@ def check_id_labels(
                     "reads a limited number of tokens and cuts off the rest; give a shorter label"
                 )
     for start in range(0, len(names), _COMPARED_ROWS):
-        near = (rows[start : start + _COMPARED_ROWS] @ rows[start:].T > _NEAR).triu(diagonal=1)
-        for pairs in torch.split(near.nonzero() + start, _COMPARED_ROWS):
+        later = max(start, first_new)
+        near = rows[start : start + _COMPARED_ROWS] @ rows[later:].T > _NEAR
+        found = near.triu(diagonal=1 + start - later).nonzero() + torch.tensor([start, later]).to(near.device)
+        for pairs in torch.split(found, _COMPARED_ROWS):
             for i, j in pairs[_same(rows[pairs[:, 0]], rows[pairs[:, 1]])].tolist():
                 raise ValueError(
                     f"{backbone.name} cannot tell the ID labels {_shortened(names[i])!r} and {_shortened(names[j])!r} "

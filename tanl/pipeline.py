@@ -108,7 +108,8 @@ class GuardedPipeline:
         self._options = options
         self._label_sets = label_sets
         self._guards: OrderedDict[tuple[str, ...], Guard] = OrderedDict()
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()  # held while the label sets that there are are read or changed
+        self._making = threading.RLock()  # held while a guard is made
         self._inner = _with_embeddings(pipe)
         if self.labels is not None:
             self.guard_for(self.labels)
@@ -144,16 +145,30 @@ class GuardedPipeline:
         return self._stream(iter(results), guard, size)
 
     def guard_for(self, candidate_labels: Sequence[str] | None = None) -> Guard:
-        """The guard of a label set, for `Guard.calibrate`, `Guard.reset` and its detector; made if need be."""
+        """The guard of a label set, for `Guard.calibrate`, `Guard.reset` and its detector; made if need be.
+
+        Calls with label sets that have their guard do not wait while another is made. Guards are made one after
+        the other: the first embeds the corpus, the next take it from the cache.
+        """
         labels = self._named(candidate_labels)
         key = tuple(sorted(labels))
-        with self._lock:
-            if key not in self._guards:
-                self._guards[key] = Guard(self.backbone, labels, evidence=0, **self._options)
+        if (guard := self._remembered(key)) is not None:
+            return guard
+        with self._making:
+            if (guard := self._remembered(key)) is not None:  # another thread has made it meanwhile
+                return guard
+            guard = Guard(self.backbone, labels, evidence=0, **self._options)
+            with self._lock:
+                self._guards[key] = guard
                 if len(self._guards) > self._label_sets:
                     self._guards.popitem(last=False)
-            self._guards.move_to_end(key)
-            return self._guards[key]
+            return guard
+
+    def _remembered(self, key: tuple[str, ...]) -> Guard | None:
+        with self._lock:
+            if key in self._guards:
+                self._guards.move_to_end(key)
+            return self._guards.get(key)
 
     def _named(self, candidate_labels: Sequence[str] | None) -> tuple[str, ...]:
         if candidate_labels is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from torch import Tensor
 from .backbones import load_backbone
 from .corpus import SELECTIONS, Corpus
 from .labels import full_templates
+from .whole_files import PART, write_whole
 
 if TYPE_CHECKING:
     from .backbones import Backbone
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _JSON = "guard.json"
-_PART = ".part"
-_OTHERS = ("state-*.safetensors", f"state-*.safetensors{_PART}", f"{_JSON}{_PART}")
+_OTHERS = ("state-*.safetensors", f"state-*.safetensors*{PART}", f"{_JSON}*{PART}")
 _SHOWN = 3
 # Two threads that save into one folder would take each other's state file for an older one.
 _writing = threading.Lock()
@@ -58,8 +57,8 @@ def save(guard: Guard, folder: str | PathLike[str], *, compact: bool) -> None:
         about |= {"state": tree, "state_file": file, "state_sha256": digest}
         content = json.dumps({**about, "sha256": _checksum(about)}, ensure_ascii=False, indent=1).encode()
         # guard.json tells which state file counts: before it is replaced the old one does, afterwards the new one.
-        _write(folder / file, packed)
-        _write(folder / _JSON, content)
+        write_whole(folder / file, packed)
+        write_whole(folder / _JSON, content)
         for leftover in [path for pattern in _OTHERS for path in folder.glob(pattern)]:
             if leftover.name != file:
                 leftover.unlink(missing_ok=True)
@@ -203,6 +202,11 @@ def _refuse_other_backbone(about: dict[str, Any], backbone: Backbone) -> None:
 def _take_over(guard: Guard, about: dict[str, Any], forms: dict[str, Any], exact: bool) -> None:
     """The saved state, in the form that fits, into a guard, after all in which the two may differ."""
     _refuse_other_backbone(about, guard.backbone)
+    detector, state = guard.detector, forms["compact"]
+    if state["method"] != type(detector).__name__:  # before the corpus, which some methods have none of
+        raise ValueError(
+            f"the guard was saved with the method {state['method']}, not {type(detector).__name__}"
+        )
     own = _described(guard, guard._vocabulary, guard.bank)
     _refuse_other_names("labels", about["labels"], own["labels"])
     saved_corpus, own_corpus = about["corpus"] or {}, own["corpus"] or {}
@@ -216,11 +220,6 @@ def _take_over(guard: Guard, about: dict[str, Any], forms: dict[str, Any], exact
             raise ValueError(
                 f"templates: saved for {part!r} is {about['templates'][part]!r}, this guard's is {template!r}"
             )
-    detector, state = guard.detector, forms["compact"]
-    if state["method"] != type(detector).__name__:
-        raise ValueError(
-            f"the guard was saved with the method {state['method']}, not {type(detector).__name__}"
-        )
     settings = detector._settings()
     for name in sorted(state["settings"].keys() | settings.keys()):
         if state["settings"].get(name) != settings.get(name):
@@ -304,26 +303,6 @@ def _joined(tree: Any, tensors: dict[str, Tensor]) -> Any:
 
 def _checksum(about: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Content into a file, whole or not at all, on the disk when this returns."""
-    part = path.with_name(path.name + _PART)
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    if hasattr(os, "O_DIRECTORY"):  # elsewhere a folder cannot be opened
-        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -79,7 +79,7 @@ def embed_files(
             z = None
             if pixels:
                 before = time.perf_counter()
-                z = guard.encode(torch.stack(pixels))
+                z = guard.encode(torch.stack(pixels).to(guard.backbone.device))
                 timings.encoding += time.perf_counter() - before
                 timings.images += len(pixels)
             yield results, z

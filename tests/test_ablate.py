@@ -485,7 +485,8 @@ def test_the_command_that_is_kept_gives_the_same_plan(own):
     words = shlex.split(command(plan))
     assert words[:3] == ["tanl", "bench", "ablate"]
     assert plan_of(parse(*words[3:])) == plan
-    plan = plan_of(parse("--limit", "9"))
+    plan = plan_of(parse("--limit", "9", "--only-ood", "plants,noise"))
+    assert plan.config.only_ood == ("plants", "noise")
     assert plan_of(parse(*shlex.split(command(plan))[3:])) == plan
 
 
@@ -514,6 +515,7 @@ def test_the_command_that_is_kept_gives_the_same_plan(own):
         (["--values", "corpus=missing.txt"], "no such corpus file: missing.txt"),
         (["--corpus-file", "missing"], "no such corpus file: missing"),
         (["--tracks", "birds"], "no track birds"),
+        (["--tracks", "animals", "--only-ood", "noise"], "of those of the track animals, plants, food, "),
         (["--split", "birds"], "no split 'birds'"),
         (["--seeds", "-1"], "seeds must be at least 0"),
     ],

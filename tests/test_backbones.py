@@ -210,3 +210,16 @@ def test_mini_is_folded_and_agrees_with_plain_open_clip():
     with torch.no_grad():
         expected = model.eval().encode_image(pixels, normalize=True)
     torch.testing.assert_close(backbone.encode_images(pixels), expected, atol=1e-5, rtol=0)
+
+
+def test_log_lines_come_back_after_loads_that_overlap():
+    from tanl.backbones.loading import quiet
+
+    before = logging.root.manager.disable
+    first, second = quiet(), quiet()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert logging.root.manager.disable == logging.ERROR  # the second still loads
+    second.__exit__(None, None, None)
+    assert logging.root.manager.disable == before

@@ -200,6 +200,7 @@ MISTAKES = {
         "give --id-embeddings too",
     ),
     "a model too": ([*OWN, "--backbone", "mini", *OUT], "--backbone contradicts --id-embeddings"),
+    "a device too": ([*OWN, "--device", "cpu", *OUT], "--device contradicts --id-embeddings"),
     "a corpus too": ([*OWN, "--corpus", "words.txt", *OUT], "--corpus contradicts --id-embeddings"),
     "too few rows": ([*OWN, "--label", "tree", *OUT], "id.npy has 3 rows, but there are 4 labels"),
     "too few words": (

@@ -407,3 +407,20 @@ def test_shipped_licence_is_wordnets() -> None:
     text = (Path(build_wordnet.__file__).parent / "WORDNET_LICENSE.txt").read_text()
     assert text.startswith("This software and database is being provided")
     assert "WordNet 3.0 Copyright 2006 by Princeton University" in text
+
+
+def test_edited_corpora_are_those_made_anew():
+    corpus = Corpus(
+        ("Cloud", "glasses", "rusty", "knives", "flying-fox"), ("noun", "noun", "adj") + 2 * ("noun",)
+    )
+    longer = corpus._more(Corpus(("flying fox", "knife"), ("noun", "adj")))
+    shorter = longer._less({"Cloud", "flying-fox"})
+    for edited in (longer, shorter, shorter._less({"knife"})):
+        anew = Corpus(edited.words, edited.parts_of_speech, edited.name)
+        assert edited == anew
+        assert edited._words_of == anew._words_of
+        assert edited.fingerprint == anew.fingerprint
+    assert shorter.words == ("glasses", "rusty", "knives", "flying fox", "knife")
+    assert corpus._words_of == Corpus(corpus.words, corpus.parts_of_speech)._words_of  # stays as it was
+    assert [shorter._spelled(word) for word in ("KNIFE", "Cloud", "flying-fox")] == ["knife", None, None]
+    assert set(shorter.without(["knife"])) == {"glasses", "rusty", "flying fox"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import tanl
@@ -26,3 +27,40 @@ def test_verdicts_explain_themselves_in_words():
 def test_verdicts_without_threshold_or_evidence_claim_nothing_more():
     assert tanl.Verdict(0.5, None, "cat", 0.8, ()).explain() == "no verdict (0.500): cat 80%"
     assert tanl.Verdict(0.97, True, "cat", 0.8, ()).explain() == "OOD (0.970)"  # not that it is like a cat
+
+
+def detection(count, *, decided=True):
+    scores = torch.linspace(0, 1, count)
+    evidence = tuple((tanl.Evidence(f"word {i}", 0.5, True),) for i in range(count))
+    return tanl.Detection(
+        scores,
+        scores > 0.5 if decided else None,
+        [f"label {i}" for i in range(count)],
+        scores / 2,
+        list(evidence),
+    )
+
+
+@pytest.mark.parametrize("decided", [True, False])
+@pytest.mark.parametrize(
+    "rows",
+    [slice(0, 2), slice(None), slice(-3, None), slice(None, None, -1), slice(1, 100, 3), slice(4, 2)],
+    ids=str,
+)
+def test_a_slice_is_the_detection_of_those_images(rows, decided):
+    whole = detection(7, decided=decided)
+    part = whole[rows]
+    assert isinstance(part, tanl.Detection)
+    assert list(part) == list(whole)[rows]
+    assert len(part) == len(part.ood_score) == len(part.id_probability) == len(part.evidence)
+    assert part.ood_score.dtype == whole.ood_score.dtype
+    assert (part.is_ood is None) is not decided
+    if decided:
+        assert part.is_ood.dtype == torch.bool
+    assert part.explain() == whole.explain()[rows]
+
+
+def test_a_verdict_is_counted_from_the_end_too():
+    assert detection(7)[-1] == detection(7)[6]
+    with pytest.raises(IndexError):
+        detection(7)[7]

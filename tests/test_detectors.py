@@ -234,8 +234,11 @@ def test_tanl_refuses_a_state_of_another_bank_method_or_setting(bank, stream):
     for state, message in (
         (tanl_detector(other).state_dict(), "another bank"),
         (tanl_detector(bank, gap=0.3).state_dict(), "another settings"),
-        (tanl.MaxLogit(bank).state_dict(), "lacks running_threshold, stream: it is not one of TANL's"),
-        ({}, "lacks bank, method"),
+        (
+            tanl.MaxLogit(bank).state_dict(),
+            "lacks initial_ood, running_threshold, stream: it is not one of TANL's",
+        ),
+        ({}, "lacks bank, initial_ood, method"),
         ({**detector.state_dict(), "stream": {}}, "state lacks 'positive'"),
         ({**detector.state_dict(), "stream": cut}, r"ring's rows must be \[\d+, 16\], not \[\d+, 9\]"),
     ):
@@ -273,6 +276,20 @@ def test_tanl_threshold_runs_with_the_stream_until_calibrated(bank, stream):
     scores = detector(z)
     assert torch.equal(predicted, scores > detector.threshold)
     assert 0 <= detector.threshold <= 1
+
+
+def test_uncalibrate_gives_back_the_detectors_own_threshold(detector, stream):
+    twin = copy.deepcopy(detector)
+    detector.uncalibrate()  # nothing to forget
+    detector.calibrate(torch.linspace(2, 3, 30))
+    for z in stream[:4]:
+        detector(z)
+        twin(z)
+    assert detector.threshold > 2
+    detector.uncalibrate()
+    assert detector.threshold == twin.threshold
+    assert (detector.threshold is None) is not isinstance(detector, tanl.TANL)
+    assert str(detector.state_dict()) == str(twin.state_dict())
 
 
 def test_tanl_seed_orders_the_labels_that_start_the_stream(bank):

@@ -1,12 +1,16 @@
 """Guard: images in, verdicts out; nothing changes when a batch is refused."""
 
+import threading
+
 import numpy as np
 import open_clip
 import pytest
 import torch
+from colour_backbone import ColourBackbone
 from PIL import Image
 
 import tanl
+from tanl.calibration import threshold_from_stream
 
 LABELS = ["red thing", "green thing", "blue thing"]
 CORPUS = [f"word{i}" for i in range(30)]
@@ -56,6 +60,36 @@ def test_paths_images_and_pixels_are_the_same(guard, tmp_path):
     assert torch.equal(guard.encode(pixels), z)
 
 
+@pytest.mark.parametrize("count", [1, 255, 256, 257, 513])
+def test_many_images_are_read_and_encoded_in_parts(tmp_path, monkeypatch, count):
+    guard = tanl.Guard(ColourBackbone(), LABELS, corpus=CORPUS, cache_dir=tmp_path)
+    sizes, waiting, most = [], 0, 0
+    preprocess, encode = guard.backbone.preprocess, guard.backbone.encode_images
+
+    def preprocessed(image):
+        nonlocal waiting, most
+        with lock:
+            waiting += 1
+            most = max(most, waiting)
+        return preprocess(image)
+
+    def encoded(pixels):
+        nonlocal waiting
+        waiting -= len(pixels)
+        sizes.append(len(pixels))
+        return encode(pixels)
+
+    lock = threading.Lock()
+    images = pictures(9) * (count // 9 + 1)
+    whole = guard.encode(torch.stack([guard.backbone.preprocess(image) for image in images[:count]]))
+    monkeypatch.setattr(guard.backbone, "preprocess", preprocessed, raising=False)
+    monkeypatch.setattr(guard.backbone, "encode_images", encoded, raising=False)
+    assert torch.equal(guard.encode(images[:count]), whole)
+    assert sum(sizes) == count
+    assert sizes == [*[256] * (count // 256), *([count % 256] if count % 256 else [])]
+    assert most <= 256
+
+
 def test_single_images_are_a_stream_too(guard):
     for image in pictures(4):
         assert len(guard([image])) == 1
@@ -78,6 +112,46 @@ def test_calibrate_leaves_the_stream_alone(guard):
     before = str(guard.detector.state.state_dict())
     guard.calibrate(pictures(25), tpr=0.9)
     assert str(guard.detector.state.state_dict()) == before
+
+
+def test_uncalibrate_returns_to_the_streams_own_threshold(guard):
+    images = pictures(12)
+    guard(images)
+    own = guard.detector.threshold
+    guard.calibrate(pictures(25), tpr=0.9)
+    assert guard.detector.threshold != own
+    guard.uncalibrate()
+    assert guard.detector.threshold == own
+    detection = guard(pictures(9, seed=2))
+    assert torch.equal(detection.is_ood, detection.ood_score > guard.detector.threshold)
+
+
+def test_calibrate_unlabelled_parts_the_scores_of_images_of_both_kinds(tiny_backbone, tmp_path):
+    guard = tanl.Guard(tiny_backbone, LABELS, corpus=CORPUS, method="neglabel", cache_dir=tmp_path)
+    images = pictures(20)
+    threshold = guard.calibrate_unlabelled(images)
+    detection = guard(images)
+    assert threshold == threshold_from_stream(detection.ood_score)
+    assert 0 < int(detection.is_ood.sum()) < 20
+    guard.uncalibrate()
+    assert guard(images).is_ood is None
+    with pytest.raises(ValueError, match="1 scores without any difference"):
+        guard.calibrate_unlabelled(images[:1])
+
+
+def test_repr_says_what_it_is_of_and_is_short(guard, tiny_backbone, tmp_path):
+    assert repr(guard) == f"Guard(TANL, 3 ID labels, 30 negatives, backbone {tiny_backbone.name!r})"
+    many = [f"label {i}" for i in range(1000)]
+    mcm = tanl.Guard(ColourBackbone(), many, method="mcm")
+    assert repr(mcm) == "Guard(MCM, 1000 ID labels, 0 negatives, backbone 'colours')"
+
+
+@pytest.mark.parametrize("backbone", ["mini", torch.nn.Linear(1, 1), None], ids=["name", "model", "None"])
+def test_what_is_no_backbone_is_refused(backbone):
+    with pytest.raises(
+        TypeError, match=r"not a (str|Linear|NoneType); tanl\.load_backbone .* Guard\.wrap takes"
+    ):
+        tanl.Guard(backbone, LABELS, corpus=CORPUS)
 
 
 def test_method_may_be_a_function_of_the_bank(tiny_backbone, tmp_path):
@@ -126,6 +200,7 @@ def test_refused_batches_leave_the_state_alone(guard, tmp_path):
         (good, TypeError, "give a list of images"),
         ("photo.jpg", TypeError, "give a list of images, not the one image 'photo.jpg'"),
         ([good, 5], TypeError, "expected a PIL image, got int"),
+        ([torch.zeros(3, 32, 32)] * 2, TypeError, r"torch\.stack\(\[\.\.\.\]\), or .* guard\.stream"),
         (torch.full((2, 3, 32, 32), float("nan")), ValueError, "row 0 has a NaN"),
     ):
         with pytest.raises(kind, match=message):

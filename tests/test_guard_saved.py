@@ -301,7 +301,7 @@ def test_load_refuses_another_backbone_method_or_setting(make, load, tmp_path):
             "templates: saved for 'id' is 'The nice {}.', this guard's is 'a {}'",
         ),
         ({"method": "neglabel"}, "with the method TANL, not NegLabel"),
-        ({"method": "mcm"}, "corpus: saved has 'blue', 'yellow', 'word 0' and 39 more that this one lacks"),
+        ({"method": "mcm"}, "with the method TANL, not MCM"),
         ({"method": small_tanl}, "saved with capacity=300, this one has 25"),
     ],
 )
@@ -315,6 +315,50 @@ def test_restore_names_what_differs_and_changes_nothing(make, tmp_path, options,
     with pytest.raises(ValueError, match=message):
         other.restore(tmp_path / "saved")
     assert same(other.detector.state_dict(), before)
+
+
+def with_outliers(rows):
+    return lambda bank: small_tanl(bank, initial_ood=rows)
+
+
+@pytest.mark.parametrize("compact", [False, True], ids=["full", "compact"])
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (None, r"another initial_ood \(9 rows\) than this detector's \(none\)"),
+        (unit(5, 7, seed=4), r"another initial_ood \(9 rows\) than this detector's \(5 rows\)"),
+        (unit(9, 7, seed=4), r"another initial_ood .* from which reset\(\) starts: give the one"),
+    ],
+    ids=["none", "fewer", "others"],
+)
+def test_a_tanl_that_starts_from_other_outliers_is_refused(make, load, tmp_path, other, message, compact):
+    guard = make(with_outliers(unit(9, 7, seed=3)))
+    guard(pixels(20))
+    guard.save(tmp_path / "saved", compact=compact)
+    with pytest.raises(ValueError, match=message):
+        load(method=with_outliers(other))
+    mine = make(with_outliers(other))
+    before = mine.detector.state_dict()
+    with pytest.raises(ValueError, match=message):
+        mine.restore(tmp_path / "saved")
+    assert same(mine.detector.state_dict(), before)
+    make(small_tanl).save(tmp_path / "saved", compact=compact)
+    with pytest.raises(ValueError, match=r"another initial_ood \(none\) than this detector's \(9 rows\)"):
+        load(method=with_outliers(unit(9, 7, seed=3)))
+
+
+@pytest.mark.parametrize("compact", [False, True], ids=["full", "compact"])
+def test_outliers_that_another_machine_rounds_otherwise_become_the_saved_ones(make, load, tmp_path, compact):
+    rows = unit(9, 7, seed=3)
+    guard = make(with_outliers(rows))
+    guard(pixels(20))
+    guard.save(tmp_path / "saved", compact=compact)
+    elsewhere = torch.nn.functional.normalize(rows + 1e-4 * unit(9, 7, seed=8), dim=1)
+    again = load(method=with_outliers(elsewhere))
+    assert torch.equal(again.detector.initial_ood, rows)
+    guard.reset()
+    again.reset()
+    assert same(again.detector.state_dict(), guard.detector.state_dict())
 
 
 def test_restore_goes_on_where_the_saved_one_was(make, tmp_path):

@@ -310,6 +310,7 @@ def test_a_source_that_blocks_is_given_up_after_a_second(guard):
         ([], {"read_ahead": -1}, ValueError, "read_ahead must be at least 0"),
         ([], {"max_wait": -0.5}, ValueError, "max_wait must be a number of seconds.*-0.5"),
         ([], {"max_wait": float("nan")}, ValueError, "max_wait must be a number of seconds.*nan"),
+        ([], {"max_wait": "a"}, ValueError, "max_wait must be a number of seconds.*'a'"),
         ([], {"errors": "ignore"}, ValueError, "errors must be .*'ignore'"),
         ("photo.jpg", {}, TypeError, "give an iterable of images, not 'photo.jpg'"),
         (pictures(1)[0], {}, TypeError, "give an iterable of images"),
@@ -320,6 +321,35 @@ def test_a_source_that_blocks_is_given_up_after_a_second(guard):
 def test_unusable_settings_are_refused_at_once(guard, name, images, options, kind, message):
     with pytest.raises(kind, match=message):
         getattr(guard, name)(images, **options)
+
+
+def test_an_asynchronous_source_is_for_astream(guard):
+    with pytest.raises(TypeError, match=r"given.* is an asynchronous source: give it to guard\.astream"):
+        guard.stream(given(pictures(1)))
+
+
+@pytest.mark.parametrize("name", ["stream", "astream"])
+def test_images_are_encoded_on_the_backbones_device(guard, tmp_path, monkeypatch, name):
+    seen, images = [], pictures(4)
+    images[0].save(tmp_path / "0.png")
+
+    def encode(pixels):
+        seen.append((pixels.device.type, len(pixels)))
+        return ColourBackbone().encode_images(torch.rand(pixels.shape))
+
+    monkeypatch.setattr(guard.backbone, "device", torch.device("meta"), raising=False)
+    monkeypatch.setattr(guard.backbone, "encode_images", encode, raising=False)
+    mixed = [tmp_path / "0.png", images[1], torch.rand(3, 8, 8), *images[2:]]
+    if name == "stream":
+        found = list(guard.stream(mixed, batch_size=3, errors="yield"))
+    else:
+        found = asyncio.run(gathered(guard.astream(mixed, batch_size=3, errors="yield")))
+    assert seen == [("meta", 3), ("meta", 1)]
+    refused = found.pop(2)  # the user's own pixels are not moved behind their back
+    assert "number 2 of the stream: its pixels are on cpu, but the backbone is on meta; move one" in str(
+        refused
+    )
+    assert all(isinstance(each, tanl.Verdict) for each in found) and len(found) == 4
 
 
 def test_batches_may_be_closed_before_they_begin_and_twice():
@@ -532,3 +562,58 @@ def test_several_astreams_share_a_guard(guard):
 
     assert [len(found) for found in asyncio.run(main())] == [7] * 5
     assert guard.detector.state.images == 35
+
+
+@pytest.mark.parametrize("kind", ["plain", "asynchronous"])
+def test_astream_that_is_left_as_the_loop_ends_leaves_no_thread(guard, kind):
+    async def main():
+        source = pictures(9) if kind == "plain" else given(pictures(9))
+        async for _ in guard.astream(source, batch_size=2):
+            break
+
+    asyncio.run(main())
+    assert not any(thread.name.startswith("tanl") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("kind", ["plain", "asynchronous"])
+def test_astream_that_is_cancelled_twice_leaves_no_thread(guard, monkeypatch, kind):
+    encode, encoding = guard.backbone.encode_images, threading.Event()
+
+    def slow(pixels):
+        encoding.set()
+        time.sleep(0.3)
+        return encode(pixels)
+
+    monkeypatch.setattr(guard.backbone, "encode_images", slow, raising=False)
+
+    async def main():
+        source = pictures(9) if kind == "plain" else given(pictures(9))
+        task = asyncio.create_task(gathered(guard.astream(source, batch_size=2)))
+        while not encoding.is_set():
+            await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.sleep(0.05)  # it waits for the batch that is being judged
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert not any(thread.name.startswith("tanl") for thread in threading.enumerate())
+
+
+def test_a_source_that_is_cancelled_does_not_pass_for_one_that_is_complete(guard):
+    async def source():
+        for image in pictures(4):
+            yield image
+        raise asyncio.CancelledError("the camera's task was cancelled")
+
+    async def main():
+        found = []
+        with pytest.raises(asyncio.CancelledError):
+            async for verdict in guard.astream(source(), batch_size=3):
+                found.append(verdict)
+        assert len(asyncio.all_tasks()) == 1
+        return found
+
+    assert asyncio.run(main()) == by_calls(guard, pictures(4), 3)

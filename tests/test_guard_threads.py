@@ -196,3 +196,45 @@ def test_a_guard_can_be_copied_and_pickled_and_its_copy_is_one_of_its_own(tmp_pa
     in_threads(*[lambda: other(first)] * 3)
     assert same(guard.detector.state_dict(), before)
     assert other.detector.state.images == guard.detector.state.images + 3 * len(first)
+    other.add_labels(["white"])  # its detector is over its bank
+    assert guard.bank.id_names == ("red", "green")
+
+
+class InTwoSteps(tanl.TANL):
+    """Commits a batch, and tells of it only later."""
+
+    told = 0
+
+    def __call__(self, z):
+        scores = super().__call__(z)
+        time.sleep(0.002)
+        self.told += len(z)
+        return scores
+
+
+def in_two_steps(bank):
+    return InTwoSteps(bank, num_selected=20, capacity=30)
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda guard: pickle.loads(pickle.dumps(guard))])
+def test_a_copy_that_is_made_while_others_judge_is_of_one_moment(tmp_path, how):
+    guard, going, copies = guard_of(tmp_path, in_two_steps), True, []
+
+    def judge():
+        while going:
+            guard(batches(1, len(copies))[0])
+
+    def make_copies():
+        nonlocal going
+        try:
+            for _ in range(15):
+                copies.append(how(guard))
+                time.sleep(0.001)
+        finally:
+            going = False
+
+    in_threads(judge, make_copies)
+    seen = [(each.detector.told, each.detector.state.images) for each in copies]
+    assert all(told == images for told, images in seen)
+    assert seen[0] < seen[-1]
+    assert all(each.detector.bank is each.bank for each in copies)

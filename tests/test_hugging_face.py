@@ -1,5 +1,7 @@
 """Backbones through transformers: tiny random models of five families, loaded from folders as any other."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image
@@ -184,12 +186,20 @@ def test_what_older_and_tuple_models_give_is_understood(monkeypatch, kind):
     assert torch.equal(backbone.encode_texts(TEXTS), expected)
 
 
-def test_features_of_every_token_are_refused(monkeypatch):
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        (torch.zeros(1, 4, 12), r"\[1, 4, 12\]"),
+        (torch.zeros(2, 12), r"\[2, 12\]"),
+        (SimpleNamespace(pooler_output=None), "SimpleNamespace"),
+    ],
+    ids=["every token", "too many rows", "nothing pooled"],
+)
+def test_features_that_are_no_row_a_text_are_refused(monkeypatch, output, found):
     backbone = wrapped()
-    monkeypatch.setattr(backbone.model, "get_text_features", lambda **_: torch.zeros(1, 4, 12))
-    with pytest.raises(
-        TypeError, match=r"get_text_features of CLIPModel gives \[1, 4, 12\], not one vector for each text"
-    ):
+    monkeypatch.setattr(backbone.model, "get_text_features", lambda **_: output)
+    message = rf"get_text_features of CLIPModel gives {found} for 1 inputs, not a tensor \[1, D\]"
+    with pytest.raises(TypeError, match=message):
         backbone.encode_texts(["a"])
 
 

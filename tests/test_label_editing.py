@@ -1,5 +1,8 @@
 """Edits of a guard's labels and corpus: the bank of a build from scratch, with only what is new encoded."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from colour_backbone import ColourBackbone
@@ -8,8 +11,10 @@ from hypothesis import strategies as st
 
 import tanl
 from conftest import unit
+from tanl import corpus
 from tanl.corpus import claimed
 from tanl.label_editing import Vocabulary
+from tanl.labels import label_prompts
 
 WORDS = [
     "granite",
@@ -68,6 +73,11 @@ def from_scratch(guard):
     )
 
 
+def prompts(guard):
+    vocabulary = guard._vocabulary
+    return label_prompts(vocabulary.id_names, vocabulary.negatives, TEMPLATES)
+
+
 @pytest.fixture(autouse=True)
 def cache_of_builds_from_scratch(monkeypatch, tmp_path):
     monkeypatch.setenv("TANL_CACHE", str(tmp_path / "scratch"))
@@ -111,7 +121,7 @@ def test_any_edits_give_the_bank_of_a_build_from_scratch(edits, tmp_path_factory
     guard = make_guard(tmp_path_factory.mktemp("cache"))
     for i, (verb, words) in enumerate(edits):
         bank, detector, corpus = guard.bank, guard.detector, guard.corpus
-        texts = set(guard._vocabulary.prompts)
+        texts = set(prompts(guard))
         guard.backbone.encoded.clear()
         if verb == "stream":
             guard.detect_embeddings(unit(9, bank.dim, seed=i))
@@ -126,7 +136,7 @@ def test_any_edits_give_the_bank_of_a_build_from_scratch(edits, tmp_path_factory
             assert guard.backbone.encoded == []
         else:
             check(guard)
-            new = [prompt for prompt in guard._vocabulary.prompts if prompt not in texts]
+            new = [prompt for prompt in prompts(guard) if prompt not in texts]
             assert guard.backbone.encoded == new
         assert str(detector.state_dict()) == state
 
@@ -242,6 +252,85 @@ def test_half_precision_and_its_bits_stay(tmp_path):
         ColourBackbone(), new.id_names, corpus=new.corpus, cache_dir=tmp_path, dtype=torch.float16
     )
     assert new.embedded(ColourBackbone(), own, bank).fingerprint == whole.fingerprint
+
+
+def test_edits_in_threads_lose_none_and_encode_while_the_stream_goes_on(guard):
+    fed(guard)
+    encoding, judged, encode = threading.Event(), threading.Event(), guard.backbone.encode_texts
+
+    def slow(texts, **options):
+        encoding.set()
+        assert judged.wait(30), "the stream waits for the edit"
+        return encode(texts, **options)
+
+    guard.backbone.encode_texts = slow
+    edits = [(guard.add_labels, ["gibbon"]), (guard.add_labels, ["lynx"])]
+    edits += [(guard.add_negatives, iter(["sand"])), (guard.remove_negatives, iter(["cloud"]))]
+    with ThreadPoolExecutor(len(edits)) as pool:
+        running = [pool.submit(edit, words) for edit, words in edits]
+        assert encoding.wait(30)
+        detection = guard.detect_embeddings(unit(5, guard.bank.dim, seed=1))
+        judged.set()
+        for each in running:
+            each.result()
+    assert len(detection.label) == 5
+    assert set(guard.bank.id_names) == {"dog", "violin", "gibbon", "lynx"}
+    assert "sand" in guard.corpus.words
+    assert "cloud" not in guard.corpus.words
+    check(guard)
+
+
+def test_a_detector_set_while_texts_are_encoded_is_not_lost(guard):
+    encode = guard.backbone.encode_texts
+
+    def meanwhile(texts, **options):
+        guard.detector = tanl_method(guard.bank.mined(3))
+        return encode(texts, **options)
+
+    guard.backbone.encode_texts = meanwhile
+    bank = guard.bank
+    with pytest.raises(ValueError, match=r"is not over guard\.bank"):
+        guard.add_labels(["gibbon"])
+    assert guard.bank is bank
+    assert guard.detector.bank.num_negatives == 3
+
+
+def test_a_row_that_is_not_of_unit_norm_is_refused(guard):
+    encode = guard.backbone.encode_texts
+    guard.backbone.encode_texts = lambda texts, **options: 2 * encode(texts, **options)
+    bank = guard.bank
+    with pytest.raises(ValueError, match="row 0 has norm 2"):
+        guard.add_negatives(["sand"])
+    assert guard.bank is bank
+
+
+def test_only_new_words_are_looked_at(guard, monkeypatch):
+    """An edit's cost does not grow with the words that stay: none is normalised or validated again."""
+    seen = []
+    normalise = corpus.normalise
+    monkeypatch.setattr(corpus, "normalise", lambda word: seen.append(word) or normalise(word))
+    monkeypatch.setattr(corpus.Corpus, "__post_init__", lambda self: seen.extend(self.words))
+    for edit, words in [
+        (guard.add_labels, ["gibbon"]),
+        (guard.remove_labels, ["gibbon"]),
+        (guard.add_negatives, ["sand"]),
+        (guard.remove_negatives, ["sand"]),
+    ]:
+        edit(words)
+    assert set(seen) <= {"dog", "violin", "gibbon", "sand"}
+
+
+def test_a_label_takes_the_row_of_a_negative_with_its_prompt_whatever_the_part_of_speech(tmp_path):
+    own = {"noun": "one {}", "adj": "a {} one", "id": "a {}"}
+    before = Vocabulary(("dog",), tanl.Corpus(("rusty", "sand"), ("adj", "noun")), own)
+    bank = tanl.LabelBank.build(
+        ColourBackbone(), before.id_names, corpus=before.corpus, templates=own, cache_dir=tmp_path
+    )
+    backbone = Counting()
+    after = before.with_labels(["rusty one"])
+    edited = after.embedded(backbone, before, bank)
+    assert backbone.encoded == []
+    assert torch.equal(edited.embeddings[1], bank.embeddings[1])
 
 
 # --- refused ------------------------------------------------------------------------------------------------

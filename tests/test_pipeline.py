@@ -11,6 +11,7 @@ transformers = pytest.importorskip("transformers", reason='needs transformers: p
 
 from tiny_hugging_face import KINDS, tiny_image_processor, tiny_model, tiny_tokenizer  # noqa: E402
 
+import tanl  # noqa: E402
 from tanl.pipeline import GuardedPipeline, guard_pipeline  # noqa: E402
 
 LABELS = ["cat", "dog", "bird"]
@@ -229,6 +230,45 @@ def test_threads_get_the_verdicts_of_their_own_images(pipe, tmp_path):
     for thread in threads:
         thread.join()
     assert found == expected
+
+
+def test_a_guard_that_is_being_made_keeps_no_other_label_set_waiting(pipe, tmp_path):
+    making, others_are_done, made = threading.Event(), threading.Event(), []
+
+    def method(bank):
+        made.append(bank.id_names)
+        if "slow" in bank.id_names:
+            making.set()
+            assert others_are_done.wait(20)
+        return tanl.MCM(bank)
+
+    guarded = guard_pipeline(pipe, corpus=CORPUS, method=method, labels=LABELS, cache_dir=tmp_path)
+    found = []
+    slow = [threading.Thread(target=lambda: found.append(guarded.guard_for(["slow", "b"]))) for _ in range(3)]
+    for thread in slow:
+        thread.start()
+    assert making.wait(20)
+    known = threading.Thread(target=lambda: (guarded(pictures(2)), others_are_done.set()))
+    known.start()
+    for thread in [*slow, known]:
+        thread.join()
+    assert others_are_done.is_set()
+    assert made.count(("slow", "b")) == 1
+    assert len(found) == 3 and found[0] is found[1] is found[2] is guarded.guard_for(["b", "slow"])
+
+
+def test_a_guard_that_cannot_be_made_is_made_by_the_next_call(pipe, tmp_path):
+    answers = iter([ValueError("not now"), None])
+
+    def method(bank):
+        if (error := next(answers)) is not None:
+            raise error
+        return tanl.MCM(bank)
+
+    guarded = guard_pipeline(pipe, corpus=CORPUS, method=method, cache_dir=tmp_path)
+    with pytest.raises(ValueError, match="not now"):
+        guarded.guard_for(LABELS)
+    assert guarded.guard_for(LABELS).bank.id_names == tuple(LABELS)
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,28 @@ def test_limit_takes_a_seeded_part_of_every_set(offline, tmp_path):
     assert first.run["config"]["limit"] == 3
 
 
+def test_only_the_named_ood_sets_are_measured_and_to_the_same_scores(offline, tmp_path):
+    whole = content(offline(tmp_path / "whole"))
+    few = offline(tmp_path / "few", only_ood=("noise", "plants"))
+    assert few.run["config"]["only_ood"] == ["noise", "plants"]
+    assert [(part["track"], part["name"]) for part in few.run["sets"] if part["role"] != "id"] == [
+        (track, name) for track in ("food", "coarse-5") for name in ("plants", "noise")
+    ]
+    assert content(few) == {
+        key: values for key, values in whole.items() if key.ood in few.run["config"]["only_ood"]
+    }
+    with pytest.raises(ValueError, match=r"another only_ood: \['noise', 'plants'\], not None"):
+        offline(tmp_path / "few")
+
+
+def test_a_track_without_a_named_ood_set_is_refused(offline, tmp_path):
+    with pytest.raises(
+        ValueError, match="the track food has none of the OOD sets food; it has animals, plants"
+    ):
+        offline(tmp_path / "run", tracks=("animals", "food"), only_ood=("food",))
+    assert not (tmp_path / "run").exists()
+
+
 def test_order_and_seed_change_what_a_stream_learns(offline, tmp_path):
     result = offline(
         tmp_path / "run", methods=("AdaNeg", TANL_NAME), tracks=("food",), orders=ORDERS, seeds=(0, 5)
@@ -422,6 +444,10 @@ def test_the_command_goes_on_after_an_interrupt(own, monkeypatch, capsys):
         (["--split", "four-ood", "--tracks", "food"], "only the pictograms have any"),
         (["--split", "four-ood", "--full-spectrum"], "no covariate-shifted sets"),
         (["--tracks", "birds"], "no track birds; there are animals"),
+        (["--tracks", "food", "--only-ood", "food"], "no OOD set food; there are animals, plants"),
+        (["--split", "four-ood", "--only-ood", "sun,ninco"], "no OOD set ninco; there are inaturalist, sun"),
+        (["--split", "drift-spti", "--only-ood", "sun"], "is one stream of all its OOD sets"),
+        ([*OWN, "--only-ood", "blue"], "leave --only-ood out"),
         (["--methods", "mcm,best"], "no method best; there are MCM"),
         (["--orders", "sorted"], "no order sorted; there are shuffled"),
         (["--seeds", "-1"], "seeds must be at least 0"),
@@ -493,6 +519,22 @@ def test_a_split_on_disk_with_its_roles(own, monkeypatch, capsys):
     assert {cell.num_id for cell in full.cells()} == {18}
     with pytest.raises(ValueError, match="another full_spectrum: True, not False"):
         main(parse(*SPLIT, "--out", "full"))
+
+
+def test_ood_sets_that_are_not_asked_for_need_not_be_there(own, monkeypatch, capsys):
+    lay_out(own, monkeypatch)
+    Path("data/lists/blue.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="the set blue is not in data"):
+        main(parse(*SPLIT))
+    assert main(parse(*SPLIT, "--only-ood", "yellow")) == 0
+    result = RunFolder.open("tanl-bench/colours")
+    assert [part["name"] for part in result.run["sets"]] == ["red", "yellow"]
+    assert "Of the split's OOD sets only yellow: means are over these alone." in capsys.readouterr().out
+    again = shlex.split(result.run["command"])
+    assert command(command_module._config(parse(*again[3:]))) == result.run["command"]
+    assert "--only-ood yellow" in result.run["command"]
+    assert main(parse(*SPLIT, "--only-ood", "yellow", "--full-spectrum", "--out", "full")) == 0
+    assert [part["name"] for part in RunFolder.open("full").run["sets"]] == ["red", "green", "yellow"]
 
 
 def test_sets_of_one_stream_share_a_state_and_a_broken_chain_is_run_again(own, monkeypatch):

@@ -83,6 +83,20 @@ def test_embed_files(guard, tmp_path):
     assert list(embed_files(guard, paths[1:2])) == [([results[1]], None)]
 
 
+def test_files_are_encoded_on_the_backbones_device(guard, tmp_path, monkeypatch):
+    seen = []
+
+    def encode(pixels):
+        seen.append((pixels.device.type, len(pixels)))
+        return ColourBackbone().encode_images(torch.rand(pixels.shape))
+
+    monkeypatch.setattr(guard.backbone, "device", torch.device("meta"), raising=False)
+    monkeypatch.setattr(guard.backbone, "encode_images", encode, raising=False)
+    list(embed_files(guard, painted(tmp_path, 5), batch_size=3))
+    list(judge_files(guard, painted(tmp_path, 2)))
+    assert seen == [("meta", 3), ("meta", 2), ("meta", 2)]
+
+
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_batches_of_nothing_are_refused(guard, batch_size):
     with pytest.raises(ValueError, match=f"batch_size must be at least 1, not {batch_size}"):

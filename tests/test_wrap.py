@@ -389,6 +389,43 @@ def test_callables_refuse_unusable_settings(change, kind, message):
         tanl.CallableBackbone(**settings)
 
 
+def backwards(array):
+    return np.ascontiguousarray(array[::-1, ::-1])[::-1, ::-1]
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize("form", [backwards, read_only])
+@pytest.mark.filterwarnings("error")
+def test_callables_may_give_arrays_of_any_memory(form):
+    model, _, _ = pair()
+    backbone = tanl.CallableBackbone(
+        lambda pixels: form(model.encode_image(pixels).numpy()),
+        lambda texts: form(model.encode_text(tokenize(texts)).numpy()),
+        lambda image: np.flip(np.flip(to_pixels(image).numpy(), 2).copy(), 2),
+    )
+    reference = tanl.ClipBackbone(model, to_pixels, tokenize)
+    image, pixels, texts = pictures(1)[0], torch.rand(5, 3, 16, 16), ["a dog", "cat", "b"]
+    assert torch.equal(backbone.preprocess(image), to_pixels(image))
+    torch.testing.assert_close(
+        backbone.encode_images(pixels), reference.encode_images(pixels), atol=1e-6, rtol=0
+    )
+    torch.testing.assert_close(backbone.encode_texts(texts), reference.encode_texts(texts), atol=1e-6, rtol=0)
+
+
+def test_names_of_the_model_are_listed_beside_the_guards(tmp_path):
+    guarded = guarded_clip(tmp_path)
+    names = dir(guarded)
+    assert {"encode_text", "visual", "state_dict", "eval", "calibrate", "bank", "model"} <= set(names)
+    assert names == sorted(set(names))
+    assert all(hasattr(guarded, name) for name in names if name not in dir(type(guarded)))
+    assert repr(guarded).startswith("GuardedModel(TANL, 3 ID labels, 30 negatives, backbone ")
+
+
 @pytest.mark.parametrize(
     ("output", "message"),
     [

@@ -55,8 +55,8 @@ def judge(
             2.5e9,
             f"M = {thousands(LARGE_LABELS)}, every K and q",
         ),
-        _growth([*table, *labels_curve], config, best),
-        _growth_in_capacity([*table, *capacity_curve], config, best),
+        _growth([*table, *labels_curve], config, best, against="labels"),
+        _growth([*table, *capacity_curve], config, best, against="capacity"),
     ]
 
 
@@ -121,23 +121,17 @@ def curve(
     return sorted(found, key=lambda point: point[0])
 
 
-def _growth(results: Sequence[CaseResult], config: Config, backend: str) -> Target:
-    points = curve(results, config, backend, against="labels")
-    what = f"time of {backend} per label, largest M / M = {thousands(config.main_labels)}"
-    times = {labels: spread(step_seconds(measured)).median for labels, measured, _ in points}
-    if config.main_labels not in times or len(times) < 2:
+def _growth(results: Sequence[CaseResult], config: Config, backend: str, *, against: str) -> Target:
+    """How a step's time grows from the main case to the largest: per label against M, the whole of it against L."""
+    per_label = against == "labels"
+    letter, main = ("M", config.main_labels) if per_label else ("L", config.capacity)
+    what = f"time of {backend}{' per label' if per_label else ''}, largest {letter} / {letter} = {thousands(main)}"
+    times = {
+        size: spread(step_seconds(measured)).median / (size if per_label else 1)
+        for size, measured, _ in curve(results, config, backend, against=against)
+    }
+    if main not in times or len(times) < 2:
         return Target(what, f"<= {_GROWTH}")
     largest = max(times)
-    value = times[largest] / largest / (times[config.main_labels] / config.main_labels)
-    return Target(what, f"<= {_GROWTH}", f"{value:.2f} at M = {thousands(largest)}", value <= _GROWTH)
-
-
-def _growth_in_capacity(results: Sequence[CaseResult], config: Config, backend: str) -> Target:
-    points = curve(results, config, backend, against="capacity")
-    what = f"time of {backend}, largest L / L = {thousands(config.capacity)}"
-    times = {capacity: spread(step_seconds(measured)).median for capacity, measured, _ in points}
-    if config.capacity not in times or len(times) < 2:
-        return Target(what, f"<= {_GROWTH}")
-    largest = max(times)
-    value = times[largest] / times[config.capacity]
-    return Target(what, f"<= {_GROWTH}", f"{value:.2f} at L = {thousands(largest)}", value <= _GROWTH)
+    value = times[largest] / times[main]
+    return Target(what, f"<= {_GROWTH}", f"{value:.2f} at {letter} = {thousands(largest)}", value <= _GROWTH)

@@ -14,16 +14,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from .clip import (
-    PROBE_TEXTS,
-    array_bytes,
-    check_callable,
-    check_pixels,
-    check_texts,
-    one_image,
-    probe_image,
-    unit_rows,
-)
+from ..checks import as_tensor
+from .checks import check_callable, check_pixels, check_texts, one_image, unit_rows
+from .clip import PROBE_TEXTS, array_bytes, probe_image
 
 
 @dataclass(frozen=True)
@@ -156,5 +149,5 @@ class CallableBackbone:
 
 
 def _as_tensor(output: Any) -> Any:
-    """A NumPy array as the tensor that it shares its memory with; anything else as it is."""
-    return torch.from_numpy(output) if isinstance(output, np.ndarray) else output
+    """A NumPy array as a tensor, without a copy where torch can do so; anything else as it is."""
+    return as_tensor(output, "the function's output") if isinstance(output, np.ndarray) else output

@@ -10,12 +10,9 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 from tqdm import tqdm
 
-# A processor keeps the activations of few images in its cache; an accelerator wants many at once.
-_CPU_BATCH = 8
-_ACCELERATOR_BATCH = 256
+from .checks import check_callable, check_evaluating, check_pixels, check_texts, one_image, unit_rows
 
 PROBE_TEXTS = ("a photo of a dog", "The nice café.", "7 x")
 
@@ -121,10 +118,9 @@ class ClipBackbone:
         check_pixels(pixels, self.image_size, self.device, self.name)
         check_evaluating(self.model, self.name)
         dtype = image_dtype(self.model) or pixels.dtype
-        size = _CPU_BATCH if pixels.device.type == "cpu" else _ACCELERATOR_BATCH
         rows = [
             unit_rows(self.model.encode_image(part.to(dtype)), len(part), "encode_image")
-            for part in torch.split(pixels, size)
+            for part in torch.split(pixels, images_at_once(self.device))
         ]
         return torch.cat(rows)
 
@@ -205,55 +201,9 @@ def probe_image() -> Image.Image:
     return Image.merge("RGB", (falling, falling.rotate(90), Image.radial_gradient("L")))
 
 
-def check_callable(function: object, what: str) -> None:
-    """Refuse what cannot be called, with a TypeError that names it."""
-    if not callable(function):
-        raise TypeError(f"{what} must be callable, not {function!r:.80}")
-
-
-def check_evaluating(model: nn.Module, name: str) -> None:
-    """Refuse a model in training mode: dropout and batch statistics give other embeddings at every call."""
-    if model.training:
-        raise ValueError(
-            f"the model of {name} is in training mode, which gives other embeddings; call its eval()"
-        )
-
-
-def one_image(pixels: object) -> Tensor:
-    """What a preprocessing gives for an image, if that is pixels ``[3, H, W]``, or a TypeError that says what it is."""
-    if not isinstance(pixels, Tensor) or pixels.ndim != 3:
-        found = list(pixels.shape) if isinstance(pixels, Tensor) else type(pixels).__name__
-        raise TypeError(f"preprocess gives {found} for an image, not a torch.Tensor [3, H, W]")
-    return pixels
-
-
-def check_pixels(pixels: object, size: int, device: torch.device, name: str) -> None:
-    """Refuse what is not pixels ``[B, 3, size, size]``, B >= 1, on the device of the backbone ``name``."""
-    if not isinstance(pixels, Tensor) or not pixels.is_floating_point():
-        what = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
-        raise TypeError(f"pixels must be a floating torch.Tensor, not {what}; see backbone.preprocess")
-    if pixels.ndim != 4 or len(pixels) == 0 or pixels.shape[1:] != (3, size, size):
-        raise ValueError(
-            f"pixels must have shape [B, 3, {size}, {size}] with B >= 1, not {list(pixels.shape)}"
-        )
-    if pixels.device != device:
-        raise ValueError(f"pixels are on {pixels.device}, but {name} is on {device}; move one with .to(...)")
-
-
-def check_texts(texts: Sequence[str]) -> None:
-    """Refuse what is not a list of one or more strings."""
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"texts must be a list of strings, not {texts!r:.80}")
-    if not texts:
-        raise ValueError("no texts to encode")
-
-
-def unit_rows(features: object, count: int, what: str) -> Tensor:
-    """An encoder's output ``[count, D]`` as float32 unit rows, or a TypeError that says what it gave."""
-    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != count:
-        found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise TypeError(f"{what} gives {found} for {count} inputs, not a tensor [{count}, D]")
-    return normalize(features.float(), dim=1)
+def images_at_once(device: torch.device) -> int:
+    """A processor keeps the activations of few images in its cache; an accelerator wants many."""
+    return 8 if device.type == "cpu" else 256
 
 
 def image_dtype(model: nn.Module) -> torch.dtype | None:

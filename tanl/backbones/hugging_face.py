@@ -14,20 +14,11 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from .base import BackboneError
-from .clip import (
-    _ACCELERATOR_BATCH,
-    _CPU_BATCH,
-    check_evaluating,
-    check_texts,
-    digest_weights,
-    image_dtype,
-    uncompiled,
-)
-from .open_clip import _OFFLINE, PRECISIONS, _first_line, _quiet, check_precision
+from .checks import check_evaluating, check_pixels, check_texts, unit_rows
+from .clip import digest_weights, image_dtype, images_at_once, uncompiled
+from .loading import OFFLINE, PRECISIONS, cannot_load, check_precision, first_line, quiet
 
 PREFIX = "hf:"
 
@@ -131,23 +122,14 @@ class HuggingFaceBackbone:
             TypeError: pixels are no floating tensor, or the model gives no vector an image.
             ValueError: wrong shape or device, no image, or a model in training mode.
         """
-        if not isinstance(pixels, Tensor) or not pixels.is_floating_point():
-            what = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
-            raise TypeError(f"pixels must be a floating torch.Tensor, not {what}; see backbone.preprocess")
-        shapes = self._pixel_shapes
-        if pixels.ndim == 0 or len(pixels) == 0 or tuple(pixels.shape[1:]) not in shapes:
-            wanted = " or ".join(str(["B", *shape]).replace("'", "") for shape in shapes)
-            raise ValueError(f"pixels must have shape {wanted} with B >= 1, not {list(pixels.shape)}")
-        if pixels.device != self.device:
-            raise ValueError(f"pixels are on {pixels.device}, but {self.name} is on {self.device}")
+        check_pixels(pixels, self.image_size, self.device, self.name, patches=self._patches)
         check_evaluating(self.model, self.name)
         dtype = image_dtype(self.model) or pixels.dtype
-        size = _CPU_BATCH if pixels.device.type == "cpu" else _ACCELERATOR_BATCH
         rows = []
-        for part in torch.split(pixels, size):
+        for part in torch.split(pixels, images_at_once(self.device)):
             inputs = self._naflex_inputs(part) if self._is_naflex else {"pixel_values": part}
             inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
-            rows.append(self._unit(self.model.get_image_features(**inputs), "image"))
+            rows.append(self._rows(self.model.get_image_features(**inputs), len(part), "image"))
         return torch.cat(rows)
 
     @torch.no_grad()
@@ -172,7 +154,8 @@ class HuggingFaceBackbone:
             for start in range(0, len(order), batch_size):
                 chosen = [texts[i] for i in order[start : start + batch_size]]
                 tokens = self.tokenizer(chosen, return_tensors="pt", truncation=True, **self._padding)
-                rows.append(self._unit(self.model.get_text_features(**tokens.to(self.device)), "text"))
+                features = self.model.get_text_features(**tokens.to(self.device))
+                rows.append(self._rows(features, len(chosen), "text"))
                 bar.update(len(chosen))
         embeddings = torch.cat(rows)
         return torch.empty_like(embeddings).index_copy_(
@@ -183,14 +166,12 @@ class HuggingFaceBackbone:
     def _is_naflex(self) -> bool:
         return hasattr(self.image_processor, "max_num_patches")
 
-    @cached_property
-    def _pixel_shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of one image that `encode_images` takes."""
-        shapes: list[tuple[int, ...]] = [(3, self.image_size, self.image_size)]
-        if self._is_naflex:
-            processor = self.image_processor
-            shapes.insert(0, (processor.max_num_patches, 3 * processor.patch_size**2 + 2))
-        return shapes
+    @property
+    def _patches(self) -> tuple[int, int] | None:
+        """The shape of an image's patches, as a NaFlex processor gives them."""
+        if not self._is_naflex:
+            return None
+        return self.image_processor.max_num_patches, 3 * self.image_processor.patch_size**2 + 2
 
     @cached_property
     def _padding(self) -> dict[str, Any]:
@@ -218,19 +199,13 @@ class HuggingFaceBackbone:
         mask = (number < shapes.prod(dim=1, keepdim=True)).int()
         return {"pixel_values": patches, "pixel_attention_mask": mask, "spatial_shapes": shapes}
 
-    def _unit(self, output: Any, what: str) -> Tensor:
+    def _rows(self, output: Any, count: int, what: str) -> Tensor:
         """The embeddings in what a ``get_..._features`` gives: a tensor, or since transformers 5 a record."""
-        features = output
-        if not isinstance(output, Tensor):
-            features = output[1] if isinstance(output, tuple) else getattr(output, "pooler_output", None)
-        if not isinstance(features, Tensor) or features.ndim != 2:
-            found = list(features.shape) if isinstance(features, Tensor) else type(output).__name__
-            raise TypeError(
-                f"get_{what}_features of {type(uncompiled(self.model)).__name__} gives {found}, not one vector "
-                f"for each {what}"
-            )
+        pooled = output[1] if isinstance(output, tuple) else getattr(output, "pooler_output", None)
+        features = output if pooled is None else pooled
+        asked = f"get_{what}_features of {type(uncompiled(self.model)).__name__}"
         # A model that is spread over devices gives them where its last layer is.
-        return normalize(features.float(), dim=1).to(self.device)
+        return unit_rows(features, count, asked).to(self.device)
 
 
 def load_hugging_face(
@@ -253,7 +228,7 @@ def load_hugging_face(
         transformers: Any = import_module("transformers")
     except ImportError as error:
         raise ImportError(
-            f'backbone {name!r} needs transformers: pip install "tanl[hf]" ({_OFFLINE})'
+            f'backbone {name!r} needs transformers: pip install "tanl[hf]" ({OFFLINE})'
         ) from error
     check_precision(precision)
     source = name.removeprefix(PREFIX)
@@ -275,7 +250,7 @@ def load_hugging_face(
         return model, processor, tokenizer
 
     try:
-        with _quiet():
+        with quiet():
             try:
                 with _no_progress_bars():
                     model, processor, tokenizer = load(True)
@@ -290,9 +265,7 @@ def load_hugging_face(
         raise
     # Whatever else goes wrong comes from a download, a file or a config, in many types from three libraries.
     except Exception as error:
-        raise BackboneError(
-            f"backbone {name!r} cannot be loaded: {_first_line(error)} ({_OFFLINE})"
-        ) from error
+        raise cannot_load(name, error) from error
     return HuggingFaceBackbone(model, processor, tokenizer, name=name)
 
 
@@ -320,7 +293,7 @@ def _check_hub(source: str) -> None:
         pass  # It was reached; what it refuses is told by what loads the files.
     except Exception as error:
         raise OSError(
-            f"the local cache has not all of it, and the hub cannot be reached: {_first_line(error)}"
+            f"the local cache has not all of it, and the hub cannot be reached: {first_line(error)}"
         ) from error
 
 

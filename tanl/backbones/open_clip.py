@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from . import mini
-from .base import BackboneError
 from .clip import ClipBackbone, uncompiled
 from .folding import fold_batch_norms
-
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+from .loading import cannot_load, check_precision, quiet
 
 _SCHEMES = ("hf-hub:", "local-dir:")
-_OFFLINE = 'load_backbone("mini") needs no network'
 
 
 def load_open_clip(name: str, *, device: torch.device | str = "cpu", precision: str = "fp32") -> ClipBackbone:
@@ -32,7 +27,7 @@ def load_open_clip(name: str, *, device: torch.device | str = "cpu", precision: 
     check_precision(precision)
     model_name, pretrained = _parts(name)
     try:
-        with _quiet():
+        with quiet():
             model, _, preprocess = open_clip.create_model_and_transforms(
                 model_name,
                 pretrained=pretrained,
@@ -46,9 +41,7 @@ def load_open_clip(name: str, *, device: torch.device | str = "cpu", precision: 
             tokenizer = open_clip.get_tokenizer(model_name)
     # Whatever goes wrong here comes from a download, a file or a config, in many types from three libraries.
     except Exception as error:
-        raise BackboneError(
-            f"backbone {name!r} cannot be loaded: {_first_line(error)} ({_OFFLINE})"
-        ) from error
+        raise cannot_load(name, error) from error
     # Both make convolutions on a processor about twice as fast, and change embeddings by rounding only.
     fold_batch_norms(model.visual.eval())
     model.to(memory_format=torch.channels_last)
@@ -179,24 +172,3 @@ def _open_clip_precision(model_name: str, precision: str) -> str:
     if precision != "fp32" and "multimodal_cfg" in (open_clip.get_model_config(model_name) or {}):
         return f"pure_{precision}"
     return precision
-
-
-def check_precision(precision: str) -> None:
-    """Refuse a precision without a name, before anything is loaded."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back other libraries' log lines: what matters of them is in the error."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

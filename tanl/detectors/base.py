@@ -30,7 +30,7 @@ class Detector:
     """Base of the detectors. A method gives `_scores`; one with a stream also overrides the call and `reset`.
 
     Verbs: the call scores and commits to the stream; `score` leaves the stream alone; `predict` decides;
-    `calibrate` sets the threshold; `explain` tells why; `reset` forgets the stream.
+    `calibrate` sets the threshold, `uncalibrate` forgets it; `explain` tells why; `reset` forgets the stream.
 
     Args:
         bank: ID labels, and negatives for the methods that use them.
@@ -81,7 +81,9 @@ class Detector:
         Raises:
             ValueError: there is no threshold yet (see `calibrate`), or z is unusable.
         """
-        scores = self.score(z)
+        return self._decided(self.score(z))
+
+    def _decided(self, scores: Tensor) -> Tensor:
         if self.threshold is None:
             raise ValueError(
                 f"{type(self).__name__} has no threshold yet: call calibrate(scores of ID images) first"
@@ -114,6 +116,10 @@ class Detector:
         """
         self._calibrated = threshold_from_stream(scores)
         return self._calibrated
+
+    def uncalibrate(self) -> None:
+        """Forget the threshold that was calibrated; TANL goes back to its own, the others have none then."""
+        self._calibrated = None
 
     @torch.no_grad()
     def explain(

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from ..checks import whole_number
 from ..corpus import Corpus
-from ..functional import grouped_negative_share
 from ..labels import MINING_QUANTILE, LabelBank
-from .base import Detector
-from .neglabel import group_order
+from .neglabel import GroupedNegatives, group_order
 
 # The published code's (MengyuanChen21/NeurIPS2024-CSP, class_names.py).
 SUPERCLASSES = (
@@ -39,7 +37,7 @@ _SAME_AS_ID = 0.95  # a label with a larger cosine to any ID label counts as tha
 _MINING_ROWS = 4096
 
 
-class CSP(Detector):
+class CSP(GroupedNegatives):
     """NegLabel's score with a conjugated semantic pool: nouns, and superclasses modified by an adjective.
 
     Chen, Gao and Xu, *Conjugated semantic pool improves OOD detection with pre-trained vision-language models*,
@@ -94,13 +92,6 @@ class CSP(Detector):
         names = bank.negative_names
         self._names = [names[i] for i in chosen.tolist()]
         self._embeddings = bank.negative_embeddings[chosen.to(bank.device)]
-
-    def _negatives(self) -> tuple[Sequence[str], Tensor]:
-        return self._names, self._embeddings
-
-    def _scores(self, z: Tensor) -> Tensor:
-        bank = self.bank
-        return grouped_negative_share(z, bank.id_embeddings, self._embeddings, bank.logit_scale, self.groups)
 
     def _settings(self) -> dict[str, Any]:
         return {

@@ -93,10 +93,7 @@ class GLMCM(Detector):
         Raises:
             ValueError: there is no threshold yet (see `calibrate`), or z or local is unusable.
         """
-        scores = self.score(z, local=local)
-        if self.threshold is None:
-            raise ValueError("GLMCM has no threshold yet: call calibrate(scores of ID images) first")
-        return scores > self.threshold
+        return self._decided(self.score(z, local=local))
 
     def _settings(self) -> dict[str, Any]:
         return {"lambda_value": self.lambda_value, "temperature": self.temperature}

@@ -14,7 +14,25 @@ from ..labels import LabelBank
 from .base import Detector
 
 
-class NegLabel(Detector):
+class GroupedNegatives(Detector):
+    """Base of the detectors that score with negatives of their own choice, split into groups.
+
+    A method sets ``_names`` and ``_embeddings`` of its negatives, in the order in which they are split, and ``groups``.
+    """
+
+    _names: list[str]
+    _embeddings: Tensor
+    groups: int
+
+    def _negatives(self) -> tuple[Sequence[str], Tensor]:
+        return self._names, self._embeddings
+
+    def _scores(self, z: Tensor) -> Tensor:
+        bank = self.bank
+        return grouped_negative_share(z, bank.id_embeddings, self._embeddings, bank.logit_scale, self.groups)
+
+
+class NegLabel(GroupedNegatives):
     """NegLabel: the share of the softmax that mined negative labels take from the ID labels.
 
     Jiang et al., *Negative label guided OOD detection with pretrained vision-language models*, ICLR 2024
@@ -38,13 +56,6 @@ class NegLabel(Detector):
         self.num_negatives = num_negatives
         self.groups = groups
         self.seed = seed
-
-    def _negatives(self) -> tuple[Sequence[str], Tensor]:
-        return self._names, self._embeddings
-
-    def _scores(self, z: Tensor) -> Tensor:
-        bank = self.bank
-        return grouped_negative_share(z, bank.id_embeddings, self._embeddings, bank.logit_scale, self.groups)
 
     def _settings(self) -> dict[str, Any]:
         return {"num_negatives": self.num_negatives, "groups": self.groups, "seed": self.seed}

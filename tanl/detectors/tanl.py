@@ -29,6 +29,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "medical": {"num_selected": 1000, "step": 1, "gap": 0.0, "alpha": 0.95, "capacity": 300},
 }
 
+# How far apart two machines' embeddings of one image may lie, also in half precision (0.012 for the noise images of
+# the embedded model; with another seed at least 0.09).
+_ROUNDING = 0.03
+
 
 @dataclass(frozen=True)
 class _Advance:
@@ -203,21 +207,40 @@ class TANL(Detector):
             **super().state_dict(compact=compact),
             "stream": self.state.state_dict(compact=compact),
             "running_threshold": self._running,
+            "initial_ood": None if self.initial_ood is None else self.initial_ood.clone(),
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from `state_dict`: bit for bit, or from a compact one up to rounding, with a pass over the labels.
 
+        ``initial_ood`` becomes the saved one, which may differ by rounding: `reset` goes back to the same start.
+
         Raises:
             ValueError: it comes from another method, bank or setting, or is incomplete; nothing changes then.
         """
         self._check_identity(state)
+        initial_ood = self._same_outliers(state["initial_ood"])
         self.state = ActivationState.from_state_dict(
             self.bank, self.activations, self.capacity, state["stream"]
         )
         self._running = state["running_threshold"]
         self._calibrated = state["threshold"]
+        self.initial_ood = initial_ood
+
+    def _same_outliers(self, saved: Tensor | None) -> Tensor | None:
+        """The outliers that were saved, on the bank's device, if they are this detector's up to rounding."""
+        own = self.initial_ood
+        if saved is None and own is None:
+            return None
+        if saved is not None and own is not None and saved.shape == own.shape:
+            saved = saved.to(own.device, copy=True)
+            if float(torch.linalg.vector_norm(saved - own, dim=1).max()) <= _ROUNDING:
+                return saved
+        raise ValueError(
+            f"the state was saved with another initial_ood ({_rows(saved)}) than this detector's ({_rows(own)}), "
+            "from which reset() starts: give the one that it was saved with"
+        )
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -287,3 +310,7 @@ class TANL(Detector):
             logits = self._chosen_again(z, logits, first_choice, final_choice)
             scores = kernels.prefix_share(id_lse, logits, self.step)
         return _Advance(scores, history, threshold, positive, negative)
+
+
+def _rows(outliers: Tensor | None) -> str:
+    return "none" if outliers is None else f"{len(outliers)} rows"

@@ -109,9 +109,8 @@ def stable_topk(values: Tensor, k: int) -> Tensor:
     """A selection, then a sort of what was selected."""
     exact = values.double().contiguous()
     top = torch.empty(min(k, len(exact)), dtype=torch.int64)
-    library = _library()
-    assert library is not None
-    _checked(library.tanl_stable_topk(_pointer(exact), _long(len(exact)), _long(len(top)), _pointer(top)))
+    status = _loaded().tanl_stable_topk(_pointer(exact), _long(len(exact)), _long(len(top)), _pointer(top))
+    _checked(status)
     return top
 
 
@@ -141,10 +140,8 @@ def _operands(z: Tensor, labels: Tensor) -> tuple[object, ...]:
 
 
 def _call(name: str, *arguments: object) -> None:
-    library = _library()
-    assert library is not None
     converted = [_long(a) if isinstance(a, int) else a for a in arguments]
-    _checked(getattr(library, name)(_variant(), torch.get_num_threads(), *converted))
+    _checked(getattr(_loaded(), name)(_variant(), torch.get_num_threads(), *converted))
 
 
 def _checked(status: int) -> None:
@@ -165,9 +162,7 @@ def _variant() -> int:
 
 
 def _padded(rows: int) -> int:
-    library = _library()
-    assert library is not None
-    lanes = int(library.tanl_lanes(_variant()))
+    lanes = int(_loaded().tanl_lanes(_variant()))
     return -(-rows // lanes) * lanes
 
 
@@ -177,10 +172,16 @@ def _tiles(labels: int) -> int:
 
 @cache
 def _tile() -> int:
+    function = _loaded().tanl_tile
+    function.restype = _long
+    return int(function())
+
+
+def _loaded() -> ctypes.CDLL:
+    """The extension, for what runs only where `why_not` found it."""
     library = _library()
     assert library is not None
-    library.tanl_tile.restype = _long
-    return int(library.tanl_tile())
+    return library
 
 
 @cache

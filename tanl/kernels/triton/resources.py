@@ -129,13 +129,7 @@ def configurations() -> Iterator[Configuration]:
         for dtype, dim in product(PRODUCT[target], DIMS):
             shape = shape_on(target, dtype, dim)
             tiles.add(shape.columns)
-            constants = {
-                "D": dim,
-                "ROWS": shape.rows,
-                "COLUMNS": shape.columns,
-                "DEPTH": shape.depth,
-                "PRECISION": shape.precision,
-            }
+            constants: dict[str, Any] = shape.constants(dim)
             for kernel in ("row_lse", "exp_store", "segment_colsum"):
                 slot = {"SLOT": SLOT_ROWS} if kernel == "segment_colsum" else {}
                 yield Configuration(

@@ -34,6 +34,16 @@ class ProductShape:
     stages: int
     precision: str = "ieee"
 
+    def constants(self, dim: int) -> dict[str, int | str]:
+        """The compile-time arguments of a kernel that begins with the product, for labels ``dim`` wide."""
+        return {
+            "D": dim,
+            "ROWS": self.rows,
+            "COLUMNS": self.columns,
+            "DEPTH": self.depth,
+            "PRECISION": self.precision,
+        }
+
 
 # sm_80 serves every other NVIDIA GPU of compute capability 8.0 and more: its shapes fit into 99 KB of shared memory.
 PRODUCT: dict[str, dict[torch.dtype, ProductShape]] = {

@@ -8,12 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...stored import StoredExponentials
+from ...stored import StoredExponentials, memory_for
 from ..shapes import product_shape
 from .product import logits_tile
-
-# float16 would halve the memory, and costs mean activations their fourth digit.
-STORED = torch.float32
 
 
 @triton.jit(do_not_specialize=["n", "num_labels"])
@@ -68,7 +65,9 @@ def exp_store(
     n = len(z)
     blocks = triton.cdiv(n, shape.rows)
     tiles = triton.cdiv(len(labels), shape.columns)
-    values = _memory(tiles, n, shape.columns, z.device, out)
+    # float32: float16 would halve the memory, and cost mean activations their fourth digit.
+    size = tiles * n * shape.columns
+    values = memory_for(size, z, out)[:size].view(tiles, n, shape.columns)
     maxima = torch.empty(tiles, n, device=z.device)
     totals = torch.empty(tiles, n, device=z.device)
     exp_store_kernel[(tiles * blocks,)](
@@ -80,24 +79,9 @@ def exp_store(
         n,
         len(labels),
         scale,
-        D=labels.shape[1],
-        ROWS=shape.rows,
-        COLUMNS=shape.columns,
-        DEPTH=shape.depth,
-        PRECISION=shape.precision,
+        **shape.constants(labels.shape[1]),
         num_warps=shape.warps,
         num_stages=shape.stages,
     )
     lse = (maxima + totals.log()).logsumexp(dim=0)
     return StoredExponentials("triton", values, maxima, lse, len(labels))
-
-
-def _memory(
-    tiles: int, n: int, columns: int, device: torch.device, earlier: StoredExponentials | None
-) -> Tensor:
-    """The earlier result's memory where it suffices; else new."""
-    if earlier is not None and earlier.values.device == device and earlier.values.dtype == STORED:
-        held = earlier.values.untyped_storage().nbytes()
-        if held >= tiles * n * columns * STORED.itemsize:
-            return earlier.values.as_strided((tiles, n, columns), (n * columns, columns, 1), 0)
-    return torch.empty(tiles, n, columns, dtype=STORED, device=device)

@@ -75,11 +75,7 @@ def row_lse(z: Tensor, labels: Tensor, scale: float) -> Tensor:
         len(labels),
         tiles_per_split,
         scale,
-        D=labels.shape[1],
-        ROWS=shape.rows,
-        COLUMNS=shape.columns,
-        DEPTH=shape.depth,
-        PRECISION=shape.precision,
+        **shape.constants(labels.shape[1]),
         num_warps=shape.warps,
         num_stages=shape.stages,
     )

@@ -1,0 +1,58 @@
+"""What loading a model by its name takes, whichever library it comes from."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from .base import BackboneError
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+OFFLINE = 'load_backbone("mini") needs no network'
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision without a name, before anything is loaded."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
+
+
+_quiet_lock = threading.Lock()
+_quiet_calls = 0
+_disabled_before = 0
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back other libraries' log lines: what matters of them is in the error.
+
+    Logging is one for all threads: the first to come holds it back, and the last to go gives it free.
+    """
+    global _quiet_calls, _disabled_before
+    with _quiet_lock:
+        if _quiet_calls == 0:
+            _disabled_before = logging.root.manager.disable
+            logging.disable(logging.ERROR)
+        _quiet_calls += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_calls -= 1
+            if _quiet_calls == 0:
+                logging.disable(_disabled_before)
+
+
+def cannot_load(name: str, error: Exception) -> BackboneError:
+    """The error that tells why a model cannot be loaded, in one line."""
+    return BackboneError(f"backbone {name!r} cannot be loaded: {first_line(error)} ({OFFLINE})")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,116 @@
+"""Files written whole or not at all."""
+
+import os
+import threading
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tanl
+from conftest import unit
+from tanl.embedding_cache import cached_embeddings
+from tanl.whole_files import write_whole
+
+
+def tensors_writer(tensors):
+    return lambda path: save_file(tensors, path)
+
+
+def writers():
+    """Everything that writes through `write_whole`, each given a file's path."""
+    bank = tanl.LabelBank(["a", "b", "c"], unit(3, 5), num_id=1)
+    return {
+        "bytes": lambda path: write_whole(path, b"content"),
+        "a function": lambda path: write_whole(path, lambda part: part.write_bytes(b"content")),
+        "safetensors": lambda path: write_whole(path, tensors_writer({"z": torch.ones(3)})),
+        "a bank": bank.save,
+        "the cache": lambda path: cached_embeddings(
+            lambda: unit(3, 5), kind=path.name, key=("k",), about={}, cache_dir=path.parent
+        ),
+    }
+
+
+def files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_content_is_what_was_given(tmp_path):
+    write_whole(tmp_path / "a", b"bytes")
+    write_whole(tmp_path / "b", tensors_writer({"z": torch.arange(7)}))
+    assert (tmp_path / "a").read_bytes() == b"bytes"
+    assert torch.equal(load_file(tmp_path / "b")["z"], torch.arange(7))
+    write_whole(tmp_path / "a", lambda part: part.write_text("newer"))
+    assert (tmp_path / "a").read_text() == "newer"
+    assert len(files(tmp_path)) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+@pytest.mark.parametrize("writer", writers())
+def test_permissions_are_those_of_any_new_file(tmp_path, mask, writer):
+    before = os.umask(mask)
+    try:
+        writers()[writer](tmp_path / "f.safetensors")
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    (file,) = files(tmp_path)
+    assert file.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_the_umask_is_never_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("other threads would make files with it"))
+    for name, write in writers().items():
+        write(tmp_path / f"{name}.safetensors")
+
+
+def interrupted(part):
+    part.write_bytes(b"half")
+    raise KeyboardInterrupt
+
+
+def fails(*_args):
+    raise OSError("no space left")
+
+
+@pytest.mark.parametrize("older", [None, b"older"])
+@pytest.mark.parametrize("step", ["content", "fsync", "move"])
+def test_a_failure_in_the_middle_leaves_the_older_file_and_nothing_beside_it(
+    tmp_path, monkeypatch, older, step
+):
+    target = tmp_path / "f"
+    if older is not None:
+        target.write_bytes(older)
+    if step == "fsync":
+        monkeypatch.setattr(os, "fsync", fails)
+    if step == "move":
+        monkeypatch.setattr("pathlib.Path.replace", fails)
+    with pytest.raises(KeyboardInterrupt if step == "content" else OSError):
+        write_whole(target, interrupted if step == "content" else b"newer")
+    assert {path.name: path.read_bytes() for path in files(tmp_path)} == ({"f": older} if older else {})
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_whole(tmp_path / "no" / "f", b"content")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_its_place_is_an_error(tmp_path):
+    (tmp_path / "f").mkdir()
+    with pytest.raises(OSError, match="f"):
+        write_whole(tmp_path / "f", b"content")
+    assert files(tmp_path) == []
+
+
+def test_threads_that_write_one_file_leave_one_of_theirs_whole(tmp_path):
+    contents = [bytes([i]) * 50_001 for i in range(6)]
+    threads = [threading.Thread(target=write_whole, args=(tmp_path / "f", each)) for each in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "f").read_bytes() in contents
+    assert len(files(tmp_path)) == 1
