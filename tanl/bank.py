@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .corpus import Corpus
+from .corpus import SELECTIONS, Corpus
 from .score import add_label_arguments, class_names
 
 if TYPE_CHECKING:
@@ -70,12 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backbone",
         metavar="NAME",
         help="the model: mini comes with tanl and needs no network; open_clip fetches names such as "
-        "ViT-B-16/openai (default: mini)",
+        "ViT-B-16/openai, transformers those such as hf:google/siglip-base-patch16-224 (default: mini)",
     )
     model.add_argument(
         "--corpus",
         metavar="NAME_OR_FILE",
-        help="negative labels: wordnet, neglabel, wordnet-nouns, a text file with a word a line, or none "
+        help=f"negative labels: {', '.join(SELECTIONS)}, a text file with a word a line, or none "
         "(default: wordnet)",
     )
     model.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cpu)")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .cli import positive_number
-from .corpus import Corpus
+from .corpus import SELECTIONS, Corpus
 from .methods import METHODS, WITH_NEGATIVES, make_detector
 from .results import Result, ResultWriter, open_results, shown_path, shown_percentage
 
@@ -76,8 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels.add_argument(
         "--corpus",
         metavar="NAME_OR_FILE",
-        help="negative labels: wordnet, neglabel, wordnet-nouns, a text file with a word a line, or none "
-        "(default: wordnet for tanl and neglabel, none for the methods without negatives)",
+        help=f"negative labels: {', '.join(SELECTIONS)}, a text file with a word a line, or none "
+        "(default: wordnet; for csp its own phrases; none for the methods without negatives)",
     )
 
     labels.add_argument(
@@ -110,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backbone",
         metavar="NAME",
         help="the model: mini comes with tanl and needs no network; open_clip fetches names such as "
-        "ViT-B-16/openai (default: mini)",
+        "ViT-B-16/openai, transformers those such as hf:google/siglip-base-patch16-224 (default: mini)",
     )
     method.add_argument("--method", choices=tuple(METHODS), default="tanl", help="(default: %(default)s)")
     method.add_argument(
