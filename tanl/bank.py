@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .corpus import SELECTIONS, Corpus
-from .score import add_label_arguments, class_names
+from .score import add_backbone_argument, add_label_arguments, add_normalize_argument, class_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,12 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_label_arguments(parser.add_argument_group("labels"))
 
     model = parser.add_argument_group("embedded by a model")
-    model.add_argument(
-        "--backbone",
-        metavar="NAME",
-        help="the model: mini comes with tanl and needs no network; open_clip fetches names such as "
-        "ViT-B-16/openai, transformers those such as hf:google/siglip-base-patch16-224 (default: mini)",
-    )
+    add_backbone_argument(model)
     model.add_argument(
         "--corpus",
         metavar="NAME_OR_FILE",
@@ -99,11 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="embeddings of images known to be OOD, for TANL to start from",
     )
-    own.add_argument(
-        "--normalize",
-        action="store_true",
-        help="bring the embeddings to unit norm; without it they must have it",
-    )
+    add_normalize_argument(own)
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -8,9 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from .checks import unit_embeddings
+from .checks import some_of, unit_embeddings
 from .corpus import TEMPLATES, Corpus, claimed
 from .labels import (
     KEPT_TOLERANCE,
@@ -77,10 +76,12 @@ class Vocabulary:
         names = checked_names(names, "ID label")
         known, removed = set(self.id_names), set(names)
         if unknown := [name for name in names if name not in known]:
-            raise ValueError(f"{_listed(unknown)} not among the ID labels: {_some(self.id_names)}")
+            raise ValueError(f"{_listed(unknown)} not among the ID labels: {some_of(self.id_names, _SHOWN)}")
         kept = tuple(name for name in self.id_names if name not in removed)
         if not kept:
-            raise ValueError(f"{_some(self.id_names)}: these are all the ID labels; keep at least one")
+            raise ValueError(
+                f"{some_of(self.id_names, _SHOWN)}: these are all the ID labels; keep at least one"
+            )
         return self._checked(replace(self, id_names=kept))
 
     def with_negatives(self, words: Corpus | Iterable[str]) -> Vocabulary:
@@ -139,12 +140,11 @@ class Vocabulary:
         if bank.names != earlier.names:
             raise ValueError(f"{bank!r} is not the bank of these labels and this corpus; build another one")
         rows, absent = self._rows(earlier)
-        parts = [bank.embeddings]
+        embeddings = bank.embeddings[torch.tensor(rows, device=bank.device)]
         if absent:
-            encoded = backbone.encode_texts(absent)
+            encoded = backbone.encode_texts(list(absent.values()))
             checked = unit_embeddings(encoded, "label embeddings", dim=bank.dim, tolerance=KEPT_TOLERANCE)
-            parts.append(checked.to(bank.device, bank.dtype))
-        embeddings = _gathered(rows, parts)
+            embeddings[list(absent)] = checked.to(bank.device, bank.dtype)
         num_id = len(self.id_names)
         if added := len(set(self.id_names) - set(earlier.id_names)):
             check_id_labels(
@@ -152,13 +152,11 @@ class Vocabulary:
             )
         return LabelBank._of_checked(self.names, embeddings, num_id=num_id, logit_scale=bank.logit_scale)
 
-    def _rows(self, earlier: Vocabulary) -> tuple[list[int], list[str]]:
-        """Where each label's row is in the earlier bank, and the prompts that have none there.
+    def _rows(self, earlier: Vocabulary) -> tuple[list[int], dict[int, str]]:
+        """Where each label's row is in the earlier bank, and the prompts of those that have none there.
 
-        The k-th of those is at ``len(earlier bank) + 1 + k``: one beyond the bank, so that rows that follow each other
-        are rows of one of the two.
+        The prompts go by the label's place; what stands for its row, 0, means nothing.
         """
-        beyond = len(earlier.names)
         row_of_label = {prompt: row for row, prompt in enumerate(earlier._id_prompts())}
         rows_of: dict[str, dict[str, int]] = {part: {} for part in TEMPLATES}
         if (negatives := earlier.negatives) is not None:
@@ -167,7 +165,8 @@ class Vocabulary:
                 rows_of[part][word] = row
         templates = full_templates(self.templates)
         ends = [(part, *templates[part].split("{}")) for part in TEMPLATES]
-        absent: list[str] = []
+        rows: list[int] = []
+        absent: dict[int, str] = {}
 
         def row_of(prompt: str) -> int:
             if prompt in row_of_label:
@@ -177,10 +176,11 @@ class Vocabulary:
                     word = prompt[len(head) : len(prompt) - len(tail)]
                     if word in rows_of[part]:
                         return rows_of[part][word]
-            absent.append(prompt)
-            return beyond + len(absent)
+            absent[len(rows)] = prompt
+            return 0
 
-        rows = [row_of(prompt) for prompt in self._id_prompts()]
+        for prompt in self._id_prompts():
+            rows.append(row_of(prompt))
         if (negatives := self.negatives) is not None:
             for word, part in zip(negatives.words, negatives.parts_of_speech, strict=True):
                 # Prompts are made of the few words that were no negatives before, not of all.
@@ -208,19 +208,6 @@ class Vocabulary:
             )
 
 
-def _gathered(rows: list[int], parts: list[Tensor]) -> Tensor:
-    """Rows out of parts that are numbered one after the other, with a number left out in between."""
-    numbers = torch.tensor(rows)
-    starts = [0, *((numbers.diff() != 1).nonzero()[:, 0] + 1).tolist()]
-    runs = []
-    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
-        first, part = rows[start], parts[0]
-        if first > len(part):
-            first, part = first - len(part) - 1, parts[1]
-        runs.append(part[first : first + end - start])
-    return torch.cat(runs)
-
-
 def _not_one(words: Iterable[str]) -> Iterable[str]:
     if isinstance(words, str):
         raise TypeError(
@@ -230,9 +217,4 @@ def _not_one(words: Iterable[str]) -> Iterable[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"{_some(names)} {'is' if len(names) == 1 else 'are'}"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(repr, names[:_SHOWN])) + more
+    return f"{some_of(names, _SHOWN)} {'is' if len(names) == 1 else 'are'}"

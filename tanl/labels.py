@@ -70,12 +70,11 @@ class LabelBank:
         *,
         num_id: int,
         logit_scale: float,
-        dtype: torch.dtype | None = None,
     ) -> LabelBank:
-        """A bank of rows that were a bank's before, as they are."""
+        """A bank of what was kept of one in a file: checked as any other, its rows as they are."""
         bank = cls.__new__(cls)
         rows = unit_embeddings(
-            embeddings, "label embeddings", dtype=dtype or embeddings.dtype, tolerance=KEPT_TOLERANCE
+            embeddings, "label embeddings", dtype=embeddings.dtype, tolerance=KEPT_TOLERANCE
         )
         bank._set_up(names, rows, num_id, logit_scale)
         return bank
@@ -91,8 +90,7 @@ class LabelBank:
 
     def _set_up(self, names: Sequence[str], embeddings: Tensor, num_id: int, logit_scale: float) -> None:
         names = checked_names(names, "label")
-        if embeddings.dtype not in (torch.float32, torch.float16):
-            raise ValueError(f"dtype must be torch.float32 or torch.float16, not {embeddings.dtype!r}")
+        _checked_dtype(embeddings.dtype)
         whole_number(num_id, "num_id", at_least=1)
         if num_id > len(names):
             raise ValueError(f"num_id is {num_id}, but there are only {len(names)} labels")
@@ -261,13 +259,9 @@ class LabelBank:
             device: where to; None leaves them where they are.
             dtype: float32 or float16; None leaves them as they are.
         """
-        return self._of_kept(
-            self.names,
-            self.embeddings.to(self.device if device is None else device),
-            num_id=self.num_id,
-            logit_scale=self.logit_scale,
-            dtype=self.dtype if dtype is None else dtype,
-        )
+        dtype = _checked_dtype(self.dtype if dtype is None else dtype)
+        embeddings = self.embeddings.to(self.device if device is None else device, dtype)
+        return self._of_checked(self.names, embeddings, num_id=self.num_id, logit_scale=self.logit_scale)
 
     def mined(self, count: int) -> LabelBank:
         """NegLabel's mining: keep the ``count`` negatives that are least similar to the ID labels.
@@ -288,12 +282,11 @@ class LabelBank:
         )
         order = similarity.sort(stable=True).indices[:count]
         names = self.negative_names
-        return self._of_kept(
-            [*self.id_names, *(names[i] for i in order.tolist())],
+        return self._of_checked(
+            (*self.id_names, *(names[i] for i in order.tolist())),
             torch.cat([self.embeddings[: self.num_id], negatives[order]]),
             num_id=self.num_id,
             logit_scale=self.logit_scale,
-            dtype=self.dtype,
         )
 
     def __repr__(self) -> str:
@@ -301,6 +294,12 @@ class LabelBank:
             f"LabelBank({self.num_id} ID labels, {self.num_negatives} negatives, D={self.dim}, {self.device}"
             f"{', float16' if self.dtype == torch.float16 else ''})"
         )
+
+
+def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
+    if dtype not in (torch.float32, torch.float16):
+        raise ValueError(f"dtype must be torch.float32 or torch.float16, not {dtype!r}")
+    return dtype
 
 
 def checked_names(names: Sequence[str], what: str) -> tuple[str, ...]:

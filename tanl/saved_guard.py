@@ -18,6 +18,7 @@ from safetensors.torch import save as bytes_of_tensors
 from torch import Tensor
 
 from .backbones import load_backbone
+from .checks import some_of
 from .corpus import SELECTIONS, Corpus
 from .labels import full_templates
 from .whole_files import PART, write_whole
@@ -248,19 +249,14 @@ def _refuse_other_names(what: str, saved: Sequence[str], own: Sequence[str]) -> 
     lacking = [name for name in saved if name not in here]
     extra = [name for name in own if name not in there]
     if lacking:
-        raise ValueError(f"{what}: saved has {_some(lacking)} that this one lacks")
+        raise ValueError(f"{what}: saved has {some_of(lacking, _SHOWN)} that this one lacks")
     if extra:
-        raise ValueError(f"{what}: this one has {_some(extra)} that saved lacks")
+        raise ValueError(f"{what}: this one has {some_of(extra, _SHOWN)} that saved lacks")
     if list(saved) != list(own):
         place, name = next((i, name) for i, name in enumerate(saved) if own[i] != name)
         raise ValueError(
             f"{what}: the same in another order; saved has {name!r} at {place}, this one {own[place]!r}"
         )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(repr, names[:_SHOWN])) + more
 
 
 def _short(fingerprint: str) -> str:

@@ -99,19 +99,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="what names the rows in the results (default: id if there is one, else row numbers from 0 on)",
     )
-    embeddings.add_argument(
-        "--normalize",
-        action="store_true",
-        help="bring the embeddings to unit norm; without it they must have it",
-    )
+    add_normalize_argument(embeddings)
 
     method = parser.add_argument_group("method")
-    method.add_argument(
-        "--backbone",
-        metavar="NAME",
-        help="the model: mini comes with tanl and needs no network; open_clip fetches names such as "
-        "ViT-B-16/openai, transformers those such as hf:google/siglip-base-patch16-224 (default: mini)",
-    )
+    add_backbone_argument(method)
     method.add_argument("--method", choices=tuple(METHODS), default="tanl", help="(default: %(default)s)")
     method.add_argument(
         "--batch-size",
@@ -310,6 +301,25 @@ def add_label_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--label", metavar="NAME", action="append", default=[], help="one more class name; may be repeated"
+    )
+
+
+def add_backbone_argument(group: argparse._ArgumentGroup) -> None:
+    """Describe ``--backbone``, which is None where it is not given."""
+    group.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help="the model: mini comes with tanl and needs no network; open_clip fetches names such as "
+        "ViT-B-16/openai, transformers those such as hf:google/siglip-base-patch16-224 (default: mini)",
+    )
+
+
+def add_normalize_argument(group: argparse._ArgumentGroup) -> None:
+    """Describe ``--normalize``, of embeddings in files."""
+    group.add_argument(
+        "--normalize",
+        action="store_true",
+        help="bring the embeddings to unit norm; without it they must have it",
     )
 
 

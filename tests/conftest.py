@@ -93,3 +93,13 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_backbone(tiny_clip: Path) -> tanl.Backbone:
     """The tiny CLIP, loaded as any other."""
     return tanl.load_backbone(f"local-dir:{tiny_clip}")
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny random model of each of open_clip's families, saved."""
+    pytest.importorskip("transformers", reason='needs transformers: pip install "tanl[hf]"')
+    from tiny_open_clip import FAMILIES, save_tiny
+
+    root = tmp_path_factory.mktemp("open_clip")
+    return {family: save_tiny(family, root / family) for family in FAMILIES}

@@ -9,20 +9,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tiny_open_clip import CAUSAL, EMBED, FAMILIES, SIZE, config, save_tiny, tiny_model
+from tiny_open_clip import CAUSAL, EMBED, FAMILIES, SIZE, config, tiny_model
 from torch.nn.functional import normalize
 
 import tanl
 from tanl.backbones.open_clip import encode_tokens, wrap_open_clip
 
 TEXTS = ["The nice dog.", "a", "a very long and colourful photo, of 7 things", "The nice dog.", "cat"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    pytest.importorskip("transformers", reason='needs transformers: pip install "tanl[hf]"')
-    root = tmp_path_factory.mktemp("open_clip")
-    return {family: save_tiny(family, root / family) for family in FAMILIES}
 
 
 @pytest.fixture(scope="module")

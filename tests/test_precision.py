@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_open_clip import FAMILIES, SIZE, config, save_tiny, tiny_model
+from tiny_open_clip import FAMILIES, SIZE, config, tiny_model
 from torch import nn
 
 import tanl
@@ -13,13 +13,6 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 # About twice the largest difference that was seen: 1.3e-3 and 8.4e-3, in unit rows of 24 and 32 values.
 TOLERANCE = {torch.float16: 2.5e-3, torch.bfloat16: 1.6e-2}
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    pytest.importorskip("transformers", reason='needs transformers: pip install "tanl[hf]"')
-    root = tmp_path_factory.mktemp("open_clip")
-    return {family: save_tiny(family, root / family) for family in FAMILIES}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,7 @@ from torch.nn.functional import normalize
 from ..checks import Embeddings, fraction, whole_number
 from ..functional import grouped_negative_share
 from ..labels import LabelBank
-from .base import Detector
-from .neglabel import grouped_negatives
+from .neglabel import GroupedNegatives, grouped_negatives
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,7 +41,7 @@ class _Advance:
     proxies: Tensor  # [t, D]: their new proxies
 
 
-class AdaNeg(Detector):
+class AdaNeg(GroupedNegatives):
     """Adaptive negative proxies: NegLabel's score, and the same score with what the stream made of the labels.
 
     Zhang and Zhang, *AdaNeg: adaptive negative proxy guided OOD detection with vision-language models*, NeurIPS
@@ -124,9 +122,6 @@ class AdaNeg(Detector):
 
     def _scores(self, z: Tensor) -> Tensor:
         return self._advance(z).scores
-
-    def _negatives(self) -> tuple[Sequence[str], Tensor]:
-        return self._names, self._embeddings
 
     @torch.no_grad()
     def relabelled(self, bank: LabelBank) -> Self:
