@@ -82,7 +82,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["tanl = tanl.cli:main"]},
+    entry_points={"console_scripts": ["tanl = tanl.cli.main:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",

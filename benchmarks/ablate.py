@@ -14,15 +14,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tanl.corpus import SELECTIONS
+from tanl.labels.corpus import SELECTIONS
 
 from . import run
-from .ablation import ADJECTIVES, DIMENSIONS, PAPER, Figures, Plan, ablate, plan_values
-from .options import add_image_options, add_stream_options, common_config, names_in
+from .engine.ablation import ADJECTIVES, DIMENSIONS, PAPER, Figures, Plan, ablate, plan_values
+from .engine.options import add_image_options, add_stream_options, common_config, names_in
+from .engine.run_folder import RunFolder
+from .engine.tasks import Config
+from .output.summary import MEANINGS, METRICS, Value, notes
 from .pictograms.tracks import TRACKS
-from .run_folder import RunFolder
-from .summary import MEANINGS, METRICS, Value, notes
-from .tasks import Config
 
 DEFAULT_TRACKS = ("animals", "coarse-5")
 
@@ -292,7 +292,7 @@ def main(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
     out: Path = arguments.out or Path("tanl-bench") / f"ablation-{plan.config.split}"
     if not arguments.no_chart:
-        from .speed.chart import require_matplotlib
+        from tools.speed.chart import require_matplotlib
 
         require_matplotlib()
     words = command(plan)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from .methods import describe_methods
-from .splits import describe_splits
+from .data.splits import describe_splits
+from .engine.methods import describe_methods
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

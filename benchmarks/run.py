@@ -12,14 +12,14 @@ from textwrap import fill
 
 from tqdm import tqdm
 
-from tanl.cli import positive_number
+from tanl.cli.main import positive_number
 
-from .methods import METHODS, find_methods
-from .options import add_image_options, add_stream_options, common_config, names_in
-from .protocol import ORDERS
-from .runner import run
-from .splits import SPLITS
-from .tasks import CUSTOM, Config
+from .data.splits import SPLITS
+from .engine.methods import METHODS, find_methods
+from .engine.options import add_image_options, add_stream_options, common_config, names_in
+from .engine.protocol import ORDERS
+from .engine.runner import run
+from .engine.tasks import CUSTOM, Config
 
 _DESCRIPTION = """\
 Measure OOD detection methods on a benchmark: ID and OOD images are merged into one stream for each OOD
@@ -116,7 +116,7 @@ def main(arguments: argparse.Namespace) -> int:
         say=lambda message: tqdm.write(f"tanl: {message}", file=sys.stderr),
         command=command(config),
     )
-    from .table import text_table
+    from .output.table import text_table
 
     print(text_table(result), end="")
     print(f"{len(result.cells())} cells in {result.path}")

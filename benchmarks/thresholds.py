@@ -19,13 +19,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tanl.backbones import load_backbone
-from tanl.calibration import threshold_at_tpr, threshold_from_stream
-from tanl.cli import positive_number
+from tanl.backbones.noise import noise_embeddings
+from tanl.cli.main import positive_number
 from tanl.detectors import TANL, Detector, NegLabel
-from tanl.labels import LabelBank
-from tanl.noise import noise_embeddings
+from tanl.detectors.thresholds import threshold_at_tpr, threshold_from_stream
+from tanl.labels.bank import LabelBank
 
-from .output import check_targets
+from .output.targets import check_targets
 from .pictograms import manifest
 from .pictograms.track import embeddings
 from .pictograms.tracks import TRACKS, check_tracks

@@ -3,9 +3,10 @@
 Public names load on first use, so ``import tanl`` costs nothing and needs no network.
 """
 
-from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from .lazy import loader
 
 _HOME = {
     "load_backbone": "backbones",
@@ -14,11 +15,11 @@ _HOME = {
     "ClipBackbone": "backbones.clip",
     "HuggingFaceBackbone": "backbones.hugging_face",
     "CallableBackbone": "backbones.callables",
-    "Corpus": "corpus",
-    "LabelBank": "labels",
-    "LabelIndex": "index",
-    "near_duplicates": "index",
-    "ApproximateActivation": "approximate",
+    "Corpus": "labels.corpus",
+    "LabelBank": "labels.bank",
+    "LabelIndex": "labels.index",
+    "near_duplicates": "labels.index",
+    "ApproximateActivation": "detectors.approximate",
     "Detector": "detectors",
     "Evidence": "detectors",
     "AdaNeg": "detectors",
@@ -31,35 +32,32 @@ _HOME = {
     "MaxLogit": "detectors",
     "NegLabel": "detectors",
     "TANL": "detectors",
-    "ActivationState": "state",
-    "noise_embeddings": "noise",
-    "Guard": "guard",
-    "Detection": "detection",
-    "Verdict": "detection",
-    "detect_embeddings": "detection",
-    "read_embeddings": "embedding_files",
-    "load_bank": "bank_files",
-    "SavedBank": "bank_files",
-    "guard_pipeline": "pipeline",
-    "GuardedPipeline": "pipeline",
-    "GuardedModel": "guarded_model",
-    "as_pytorch_ood": "pytorch_ood_adapter",
+    "ActivationState": "detectors.state",
+    "noise_embeddings": "backbones.noise",
+    "Guard": "guard.guard",
+    "Detection": "detectors.verdict",
+    "Verdict": "detectors.verdict",
+    "detect_embeddings": "detectors.verdict",
+    "read_embeddings": "io.embeddings",
+    "load_bank": "labels.files",
+    "SavedBank": "labels.files",
+    "guard_pipeline": "integrations.transformers",
+    "GuardedPipeline": "integrations.transformers",
+    "GuardedModel": "guard.wrapped",
+    "as_pytorch_ood": "integrations.pytorch_ood",
     "OODMetrics": "metrics",
-    "UnreadableImage": "images",
+    "UnreadableImage": "io.images",
 }
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
     __version__: str
-    from .approximate import ApproximateActivation
     from .backbones import Backbone, BackboneError, load_backbone
     from .backbones.callables import CallableBackbone
     from .backbones.clip import ClipBackbone
     from .backbones.hugging_face import HuggingFaceBackbone
     from .backbones.local_features import encode_images_local
-    from .bank_files import SavedBank, load_bank
-    from .corpus import Corpus
-    from .detection import Detection, Verdict, detect_embeddings
+    from .backbones.noise import noise_embeddings
     from .detectors import (
         CSP,
         GLMCM,
@@ -73,28 +71,27 @@ if TYPE_CHECKING:
         NegLabel,
         conjugated_words,
     )
-    from .embedding_files import read_embeddings
-    from .guard import Guard
-    from .guarded_model import GuardedModel
-    from .images import UnreadableImage
-    from .index import LabelIndex, near_duplicates
-    from .labels import LabelBank
+    from .detectors.approximate import ApproximateActivation
+    from .detectors.state import ActivationState
+    from .detectors.verdict import Detection, Verdict, detect_embeddings
+    from .guard.guard import Guard
+    from .guard.wrapped import GuardedModel
+    from .integrations.pytorch_ood import as_pytorch_ood
+    from .integrations.transformers import GuardedPipeline, guard_pipeline
+    from .io.embeddings import read_embeddings
+    from .io.images import UnreadableImage
+    from .labels.bank import LabelBank
+    from .labels.corpus import Corpus
+    from .labels.files import SavedBank, load_bank
+    from .labels.index import LabelIndex, near_duplicates
     from .metrics import OODMetrics
-    from .noise import noise_embeddings
-    from .pipeline import GuardedPipeline, guard_pipeline
-    from .pytorch_ood_adapter import as_pytorch_ood
-    from .state import ActivationState
+
+
+_load = loader(__name__, _HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        value: Any = version("tanl")
-    elif name in _HOME:
-        value = getattr(import_module(f".{_HOME[name]}", __name__), name)
-    else:
-        raise AttributeError(f"module 'tanl' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    return version("tanl") if name == "__version__" else _load(name)
 
 
 def __dir__() -> list[str]:

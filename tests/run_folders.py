@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tanl.benchmarks.protocol import stream_order
-from tanl.benchmarks.run_folder import Cell, CellScores, RunFolder
+from tanl.benchmarks.engine.protocol import stream_order
+from tanl.benchmarks.engine.run_folder import Cell, CellScores, RunFolder
 from tanl.metrics import OODMetrics
 
 STATELESS = {"MCM": 1.0, "NegLabel": 1.8}

@@ -15,11 +15,11 @@ import torch
 from colour_backbone import ColourBackbone, paint
 from run_folders import write_run
 
-from tanl import cli
+from tanl.backbones.noise import noise_embeddings
 from tanl.benchmarks import ablate as command_module
-from tanl.benchmarks import ablation, runner, table
 from tanl.benchmarks.ablate import add_arguments, command, main, plan_of, text_tables
-from tanl.benchmarks.ablation import (
+from tanl.benchmarks.engine import ablation, runner
+from tanl.benchmarks.engine.ablation import (
     ADJECTIVES,
     DIMENSIONS,
     PAPER,
@@ -29,12 +29,13 @@ from tanl.benchmarks.ablation import (
     with_share,
     with_total,
 )
-from tanl.benchmarks.protocol import ORDERS, run_stream, stream_order
-from tanl.benchmarks.run_folder import RunFolder
-from tanl.benchmarks.tasks import Config
+from tanl.benchmarks.engine.protocol import ORDERS, run_stream, stream_order
+from tanl.benchmarks.engine.run_folder import RunFolder
+from tanl.benchmarks.engine.tasks import Config
+from tanl.benchmarks.output import table
+from tanl.cli import main as cli
 from tanl.detectors import TANL
-from tanl.labels import LabelBank
-from tanl.noise import noise_embeddings
+from tanl.labels.bank import LabelBank
 
 WORDS = ["blue", "yellow", "purple", "white", *(f"word {number}" for number in range(40))]
 OWN = ["--id", "id", "--ood", "blue", "yellow", "--labels", "labels.txt", "--corpus", "corpus.txt"]

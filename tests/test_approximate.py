@@ -11,10 +11,10 @@ from torch.nn.functional import normalize
 
 import tanl
 from conftest import unit
-from tanl.approximate import ApproximateActivation
+from tanl.detectors.approximate import ApproximateActivation
 from tanl.functional import activation_sums
-from tanl.index import LabelIndex
 from tanl.kernels import reference
+from tanl.labels.index import LabelIndex
 
 pytest.importorskip("faiss")
 SEGMENTS = [(0, 31), (31, 63), (5, 40), (63, 63), (62, 63)]

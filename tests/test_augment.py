@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tanl.benchmarks.augment import Augmented, augmented, fingerprint, variant
+from tanl.benchmarks.data.augment import Augmented, augmented, fingerprint, variant
 
 
 def photo(size=(37, 23), seed=0):

@@ -10,7 +10,7 @@ from PIL import Image
 import tanl
 from tanl.backbones import mini
 from tanl.backbones.folding import fold_batch_norms
-from tanl.noise import noise_images
+from tanl.backbones.noise import noise_images
 
 TEXTS = ["The nice dog.", "a", "This is a very long, detailed and colourful photo.", "The nice dog."]
 

@@ -11,8 +11,8 @@ from test_labels import CountingBackbone
 
 import tanl
 from conftest import unit
-from tanl import bank_files
-from tanl.cli import main
+from tanl.cli.main import main
+from tanl.labels import files as bank_files
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

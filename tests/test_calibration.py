@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tanl.calibration import threshold_at_tpr, threshold_from_stream
+from tanl.detectors.thresholds import threshold_at_tpr, threshold_from_stream
 
 
 @pytest.mark.parametrize(("count", "tpr"), [(19, 0.95), (63, 0.9), (1001, 0.99)])

@@ -13,8 +13,9 @@ import torch
 from colour_backbone import ColourBackbone, paint
 
 import tanl
-from tanl import guard, score
-from tanl.cli import main
+from tanl.cli import judge as score
+from tanl.cli.main import main
+from tanl.guard import guard
 
 COLUMNS = ["path", "label", "id_probability", "ood_score", "is_ood", "evidence", "error"]
 
@@ -51,7 +52,7 @@ def images(workplace):
     return workplace / "images"
 
 
-BASE = ["score", "images", "--labels", "labels.txt", "--corpus", "corpus.txt"]
+BASE = ["judge", "images", "--labels", "labels.txt", "--corpus", "corpus.txt"]
 
 
 def rows_of(path):
@@ -70,15 +71,15 @@ def assert_one_line_error(capsys, *parts):
 
 def test_without_arguments_shows_the_help(capsys):
     assert main([]) == 0
-    assert "tanl score photos/ --labels labels.txt" in capsys.readouterr().out
+    assert "tanl judge photos/ --labels labels.txt" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["score", "--help"], ["bank", "--help"], ["demo", "--help"]]
+    "arguments", [["--help"], ["judge", "--help"], ["bank", "--help"], ["demo", "--help"]]
 )
 def test_help_needs_no_torch(arguments):
     code = (
-        "import sys\nfrom tanl.cli import main\n"
+        "import sys\nfrom tanl.cli.main import main\n"
         f"try:\n    main({arguments})\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "assert not {'torch', 'PIL', 'numpy'} & set(sys.modules), sorted(sys.modules)"
     )
@@ -89,7 +90,7 @@ def test_help_needs_no_torch(arguments):
 
 def test_help_of_score_names_every_exit_code_and_the_order(capsys):
     with pytest.raises(SystemExit):
-        main(["score", "--help"])
+        main(["judge", "--help"])
     text = capsys.readouterr().out
     for part in ("exit codes: 0 ", "1 some could not be read", "2 a mistake", "130 interrupted", "--shuffle"):
         assert part in text
@@ -175,7 +176,7 @@ def test_score_writes_every_format_alike(images, loaded, capsys, ending):
 @pytest.mark.parametrize("method", ["mcm", "max_logit", "energy", "neglabel"])
 def test_score_without_a_threshold_gives_no_verdict(images, loaded, capsys, method):
     corpus = ["--corpus", "corpus.txt"] if method == "neglabel" else []
-    command = ["score", "images", "--labels", "labels.txt", *corpus, "--method", method, "--out", "r.csv"]
+    command = ["judge", "images", "--labels", "labels.txt", *corpus, "--method", method, "--out", "r.csv"]
     assert main(command) == 0
     assert "60 scored without a verdict (--calibrate sets a threshold)" in capsys.readouterr().out
     rows = rows_of("r.csv")
@@ -189,7 +190,7 @@ def test_score_calibrated(images, loaded, capsys, workplace, method):
         paint(workplace / "known" / f"{index}.png", ("red", "green")[index % 2])
     (workplace / "known" / "broken.png").touch()
     corpus = ["--corpus", "corpus.txt"] if method != "mcm" else ["--corpus", "none"]
-    command = ["score", "images", "--labels", "labels.txt", *corpus, "--method", method, "--out", "r.csv"]
+    command = ["judge", "images", "--labels", "labels.txt", *corpus, "--method", method, "--out", "r.csv"]
     assert main([*command, "--calibrate", "known", "--tpr", "0.9"]) == 1
     assert "cannot read known/broken.png: the file is empty" in capsys.readouterr().err
     kept = [
@@ -247,14 +248,14 @@ def test_score_shuffles_by_its_seed(images, loaded):
 def test_score_folders_files_and_recursion(images, loaded):
     paint(images / "deeper" / "red.png", "red")
     command = ["images", "images/00-red.png", "--labels", "labels.txt", "--corpus", "corpus.txt", "--quiet"]
-    assert main(["score", *command, "--out", "r.csv"]) == 0
+    assert main(["judge", *command, "--out", "r.csv"]) == 0
     assert len(rows_of("r.csv")) == 62
-    assert main(["score", *command, "--no-recursive", "--out", "r.csv"]) == 0
+    assert main(["judge", *command, "--no-recursive", "--out", "r.csv"]) == 0
     assert len(rows_of("r.csv")) == 61
 
 
 def test_score_one_image_and_one_label(images, loaded, capsys):
-    assert main(["score", "images/00-red.png", "--label", "red", "--corpus", "corpus.txt"]) == 0
+    assert main(["judge", "images/00-red.png", "--label", "red", "--corpus", "corpus.txt"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("1 images: ")
 
 
@@ -350,10 +351,10 @@ def test_interrupted_before_anything_was_scored(images, monkeypatch, capsys):
     assert not list(Path.cwd().glob("r.csv*"))
 
 
-SCORE = ["score", "images", "--labels", "labels.txt"]
+SCORE = ["judge", "images", "--labels", "labels.txt"]
 MISTAKES = {
     "no such command": (["scoer"], "invalid choice: 'scoer'", "see tanl --help"),
-    "no images named": (["score"], "required: INPUT", "see tanl score --help"),
+    "no images named": (["judge"], "required: INPUT", "see tanl judge --help"),
     "no such option": ([*SCORE, "--colour", "red"], "unrecognized arguments: --colour red"),
     "no such method": ([*SCORE, "--method", "magic"], "invalid choice: 'magic'"),
     "batch of none": ([*SCORE, "--batch-size", "0"], "'0' is not a whole number of at least 1"),
@@ -361,17 +362,17 @@ MISTAKES = {
     "no evidence": ([*SCORE, "--evidence", "-1"], "'-1' is not a whole number"),
     "tpr of 1": ([*SCORE, "--calibrate", "images", "--tpr", "1"], "'1' is not a number between 0 and 1"),
     "tpr alone": ([*SCORE, "--tpr", "0.9"], "give --calibrate too"),
-    "no labels": (["score", "images"], "give --labels FILE"),
-    "no labels file": (["score", "images", "--labels", "nowhere.txt"], "nowhere.txt: No such file"),
-    "labels of nothing": (["score", "images", "--labels", "empty.txt"], "empty.txt names no classes"),
-    "labels are an image": (["score", "images", "--labels", "images/00-red.png"], "is not a UTF-8 text file"),
-    "labels are a folder": (["score", "images", "--labels", "images"], "images: Is a directory"),
+    "no labels": (["judge", "images"], "give --labels FILE"),
+    "no labels file": (["judge", "images", "--labels", "nowhere.txt"], "nowhere.txt: No such file"),
+    "labels of nothing": (["judge", "images", "--labels", "empty.txt"], "empty.txt names no classes"),
+    "labels are an image": (["judge", "images", "--labels", "images/00-red.png"], "is not a UTF-8 text file"),
+    "labels are a folder": (["judge", "images", "--labels", "images"], "images: Is a directory"),
     "labels twice": ([*SCORE, "--label", "red"], "labels given more than once: 'red'"),
     "empty label": ([*SCORE, "--label", " "], "empty ID label"),
-    "one label for MCM": (["score", "images", "--label", "red", "--method", "mcm"], "at least two ID labels"),
-    "no such image": (["score", "nowhere.png", "--labels", "labels.txt"], "no file or directory nowhere.png"),
+    "one label for MCM": (["judge", "images", "--label", "red", "--method", "mcm"], "at least two ID labels"),
+    "no such image": (["judge", "nowhere.png", "--labels", "labels.txt"], "no file or directory nowhere.png"),
     "folder without images": (
-        ["score", "nothing", "--labels", "labels.txt"],
+        ["judge", "nothing", "--labels", "labels.txt"],
         "no images in or below nothing",
     ),
     "corpus none": ([*SCORE, "--corpus", "none"], "--corpus cannot be none"),
@@ -451,7 +452,7 @@ def command(monkeypatch):
     """Lets a function be run as ``tanl demo``."""
 
     def as_demo(function):
-        monkeypatch.setattr("tanl.demo.main", function)
+        monkeypatch.setattr("tanl.cli.demo.main", function)
 
     return as_demo
 
@@ -495,7 +496,7 @@ def test_a_bug_shows_its_traceback(command):
 
 def test_warnings_of_tanl_are_told_in_one_line_and_others_are_not_told(command, capsys):
     def run(arguments):
-        warnings.warn_explicit("the cache is full", UserWarning, "labels.py", 1, module="tanl.labels")
+        warnings.warn_explicit("the cache is full", UserWarning, "labels.py", 1, module="tanl.labels.bank")
         warnings.warn_explicit("odd EXIF", UserWarning, "Image.py", 1, module="PIL.Image")
 
     command(run)
@@ -505,9 +506,9 @@ def test_warnings_of_tanl_are_told_in_one_line_and_others_are_not_told(command, 
 
 def test_a_reader_that_leaves_is_no_error():
     code = (
-        "import tanl.demo\nfrom tanl.cli import main\n"
+        "import tanl.cli.demo\nfrom tanl.cli.main import main\n"
         "def run(arguments):\n    for number in range(100_000):\n        print('line', number)\n"
-        "tanl.demo.main = run\nraise SystemExit(main(['demo']))"
+        "tanl.cli.demo.main = run\nraise SystemExit(main(['demo']))"
     )
     command = f'{sys.executable} -c "{code}" | head -n 1'
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
@@ -517,7 +518,7 @@ def test_a_reader_that_leaves_is_no_error():
 def test_score_with_the_embedded_model(images, capsys):
     """The whole way with nothing replaced: the model that ships with tanl, and drawn images."""
     Path("broken.jpg").touch()
-    command = ["score", "images", "broken.jpg", "--label", "red square", "--label", "green square"]
+    command = ["judge", "images", "broken.jpg", "--label", "red square", "--label", "green square"]
     assert main([*command, "--corpus", "corpus.txt", "--out", "r.jsonl"]) == 1
     assert "1 unreadable" in capsys.readouterr().out
     rows = [json.loads(line) for line in Path("r.jsonl").read_text().splitlines()]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tanl.corpora import build_wordnet
-from tanl.corpora.medical_branches import BRANCHES as MEDICAL
-from tanl.corpora.medical_branches import Branch
-from tanl.corpus import SELECTIONS, Corpus, merge_spellings, normalise, synonyms
+from tanl.labels.corpus import SELECTIONS, Corpus, merge_spellings, normalise, synonyms
+from tools.corpora import wordnet as build_wordnet
+from tools.corpora.medical_branches import BRANCHES as MEDICAL
+from tools.corpora.medical_branches import Branch
 
 LICENCE = "  1 Licence text.  \n  2   \n  3 WordNet 3.0 Copyright 2006 by Princeton University.  \n"
 NOUNS = (
@@ -129,7 +129,7 @@ def test_fingerprint_names_words_order_and_part_of_speech(tmp_path: Path) -> Non
 
 
 def test_import_does_not_need_torch() -> None:
-    code = "import sys, tanl.corpus; tanl.corpus.Corpus.load('neglabel'); sys.exit('torch' in sys.modules)"
+    code = "import sys, tanl; tanl.Corpus.load('neglabel'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -404,7 +404,7 @@ def test_build_names_the_missing_file(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_shipped_licence_is_wordnets() -> None:
-    text = (Path(build_wordnet.__file__).parent / "WORDNET_LICENSE.txt").read_text()
+    text = (build_wordnet.CORPORA / "WORDNET_LICENSE.txt").read_text()
     assert text.startswith("This software and database is being provided")
     assert "WordNet 3.0 Copyright 2006 by Princeton University" in text
 

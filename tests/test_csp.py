@@ -6,9 +6,9 @@ from torch.nn.functional import normalize
 
 import tanl
 from conftest import unit
-from tanl.corpus import Corpus
 from tanl.detectors.csp import CSP, SUPERCLASSES, conjugated_words
 from tanl.detectors.neglabel import NegLabel
+from tanl.labels.corpus import Corpus
 
 
 def pool(nouns=60, phrases=40, *, num_id=7, scale=20.0):

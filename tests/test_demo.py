@@ -9,10 +9,11 @@ import pytest
 from colour_backbone import COLOURS, ColourBackbone, paint
 from PIL import Image
 
-from tanl import Evidence, demo
-from tanl.cli import main
-from tanl.contact_sheet import Tile, contact_sheet
-from tanl.results import Result
+from tanl import Evidence
+from tanl.cli import demo
+from tanl.cli.contact_sheet import Tile, contact_sheet
+from tanl.cli.main import main
+from tanl.streams.results import Result
 
 
 def painted(folder, colours, *, is_id):

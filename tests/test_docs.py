@@ -8,7 +8,7 @@ import pytest
 from colour_backbone import ColourBackbone
 
 import tanl
-from tanl.cli import _parser, spelled_out
+from tanl.cli.main import _parser, spelled_out
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

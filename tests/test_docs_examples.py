@@ -17,7 +17,8 @@ from test_wrap import OpenAIClip, to_pixels, tokenize
 
 import tanl
 from conftest import unit
-from tanl import corpus, saved_guard
+from tanl.guard import saving as saved_guard
+from tanl.labels import corpus
 
 DOCS = Path(__file__).parents[1] / "docs"
 WORDS = corpus.Corpus.load([*COLOURS, *(f"word {number}" for number in range(63))])

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import tanl
 from conftest import unit
-from tanl.embedding_files import open_embeddings
+from tanl.io.embeddings import open_embeddings
 
 D = 12
 ROWS = unit(23, D, seed=3)

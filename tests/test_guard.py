@@ -10,7 +10,7 @@ from colour_backbone import ColourBackbone
 from PIL import Image
 
 import tanl
-from tanl.calibration import threshold_from_stream
+from tanl.detectors.thresholds import threshold_from_stream
 
 LABELS = ["red thing", "green thing", "blue thing"]
 CORPUS = [f"word{i}" for i in range(30)]

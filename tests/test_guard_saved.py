@@ -16,7 +16,7 @@ from test_guard_threads import in_threads
 
 import tanl
 from conftest import unit
-from tanl.saved_guard import _joined, _split
+from tanl.guard.saving import _joined, _split
 
 LABELS = ["red", "green", "purple"]
 CORPUS = tanl.Corpus(
@@ -179,7 +179,7 @@ def test_compact_is_small_at_full_size(tmp_path):
 
 def test_selections_are_kept_by_name_with_their_edits(make, load, tmp_path, monkeypatch):
     small = tanl.Corpus(CORPUS.words, CORPUS.parts_of_speech, "csp")
-    monkeypatch.setattr("tanl.corpus._selection", lambda name: small)
+    monkeypatch.setattr("tanl.labels.corpus._selection", lambda name: small)
     guard = make(corpus="csp")
     guard.save(tmp_path / "saved")
     about = json.loads((tmp_path / "saved" / "guard.json").read_text())
@@ -209,7 +209,7 @@ def test_selections_are_kept_by_name_with_their_edits(make, load, tmp_path, monk
     assert load().bank.names == guard.bank.names
 
     monkeypatch.setattr(
-        "tanl.corpus._selection", lambda name: tanl.Corpus(("sun", "moon"), ("noun",) * 2, name)
+        "tanl.labels.corpus._selection", lambda name: tanl.Corpus(("sun", "moon"), ("noun",) * 2, name)
     )
     make(corpus=small).save(tmp_path / "saved")
     assert load().corpus == small  # the user's own words, by a selection's name
@@ -217,11 +217,11 @@ def test_selections_are_kept_by_name_with_their_edits(make, load, tmp_path, monk
 
 def test_a_selection_that_changed_since_is_refused(make, load, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "tanl.corpus._selection", lambda name: tanl.Corpus(("blue", "sun"), ("noun",) * 2, name)
+        "tanl.labels.corpus._selection", lambda name: tanl.Corpus(("blue", "sun"), ("noun",) * 2, name)
     )
     make(corpus="csp").save(tmp_path / "saved")
     monkeypatch.setattr(
-        "tanl.corpus._selection", lambda name: tanl.Corpus(("blue", "moon"), ("noun",) * 2, name)
+        "tanl.labels.corpus._selection", lambda name: tanl.Corpus(("blue", "moon"), ("noun",) * 2, name)
     )
     with pytest.raises(ValueError, match="selection 'csp' has other words than when the guard was saved"):
         load()

@@ -13,7 +13,7 @@ from colour_backbone import ColourBackbone
 from PIL import Image
 
 import tanl
-from tanl.batches import Batches
+from tanl.streams.batches import Batches
 
 CORPUS = ["blue", "yellow", *(f"word {i}" for i in range(40))]
 

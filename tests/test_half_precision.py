@@ -4,7 +4,7 @@ import torch
 
 import tanl
 from conftest import unit
-from tanl.benchmarks.half_precision import _compare, format_table
+from tools.half_precision import _compare, format_table
 
 
 def test_half_precision_is_compared_on_the_same_stream():

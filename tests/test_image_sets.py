@@ -11,9 +11,9 @@ import torch
 from colour_backbone import COLOURS, ColourBackbone, paint
 from PIL import Image, ImageFile
 
-from tanl.benchmarks import download
-from tanl.benchmarks.download import fetch, fetch_imglists, fetch_split, torchvision_set
-from tanl.benchmarks.image_sets import (
+from tanl.benchmarks.data import download
+from tanl.benchmarks.data.download import fetch, fetch_imglists, fetch_split, torchvision_set
+from tanl.benchmarks.data.image_sets import (
     ImageSet,
     custom_set,
     data_root,
@@ -21,8 +21,8 @@ from tanl.benchmarks.image_sets import (
     open_source,
     read_as_stored,
 )
-from tanl.benchmarks.splits import SPLITS, Source, Split
-from tanl.images import UnreadableImage
+from tanl.benchmarks.data.splits import SPLITS, Source, Split
+from tanl.io.images import UnreadableImage
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tanl.images import SUFFIXES, UnreadableImage, find_images, read_image, to_rgb
+from tanl.io.images import SUFFIXES, UnreadableImage, find_images, read_image, to_rgb
 
 # Pillow warns of flaws that it can live with; whether it does is not what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tanl.benchmarks.imglist import Entry, inside, read_imglist
+from tanl.benchmarks.data.imglist import Entry, inside, read_imglist
 
 
 def written(tmp_path, content: str | bytes):

@@ -17,9 +17,9 @@ from torch.nn.functional import normalize
 
 import tanl
 from conftest import unit
-from tanl import index as index_module
-from tanl.benchmarks import label_index
-from tanl.index import LabelIndex, Neighbours, near_duplicates, nearest, products
+from tanl.labels import index as index_module
+from tanl.labels.index import LabelIndex, Neighbours, near_duplicates, nearest, products
+from tools import label_index
 
 FAISS = pytest.importorskip("faiss")
 KINDS = ("flat", "ivf")

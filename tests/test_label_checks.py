@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import tanl
-from tanl.corpus import Corpus
-from tanl.labels import checked_id_names
+from tanl.labels.bank import checked_id_names
+from tanl.labels.corpus import Corpus
 
 WORDS = ["cat", "domestic dog", "Dogs", "fire engine", "fire-truck", "violin", "granite"]
 
@@ -37,7 +37,7 @@ def test_labels_that_the_model_reads_alike_are_refused(mini, tmp_path, labels, n
 
 
 def test_labels_that_are_alike_are_found_across_blocks(mini, tmp_path, monkeypatch):
-    monkeypatch.setattr("tanl.labels._COMPARED_ROWS", 3)
+    monkeypatch.setattr("tanl.labels.bank._COMPARED_ROWS", 3)
     labels = ["dog", "violin", "piano", "tree", "house", "river", "Tree"]
     with pytest.raises(ValueError, match="'tree' and 'Tree'"):
         build(mini, labels, tmp_path)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 import tanl
 from conftest import unit
-from tanl import corpus
-from tanl.corpus import claimed
-from tanl.label_editing import Vocabulary
-from tanl.labels import label_prompts
+from tanl.labels import corpus
+from tanl.labels.bank import label_prompts
+from tanl.labels.corpus import claimed
+from tanl.labels.vocabulary import Vocabulary
 
 WORDS = [
     "granite",

@@ -6,7 +6,7 @@ from torch.nn.functional import normalize
 
 import tanl
 from conftest import unit
-from tanl import embedding_cache
+from tanl.io import cache as embedding_cache
 
 
 class CountingBackbone:

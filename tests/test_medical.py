@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from tiny_hugging_face import tiny_tokenizer
 
 import tanl
-from tanl.corpus import Corpus
-from tanl.label_sets import CHEST_XRAY_TEMPLATES, CHEXPERT
+from tanl.labels.corpus import Corpus
+from tanl.labels.presets import CHEST_XRAY_TEMPLATES, CHEXPERT
 
 CONTEXT = 64
 WORDS = [

@@ -9,10 +9,10 @@ import torch
 
 import tanl
 from tanl.backbones import mini
-from tanl.backbones.mini import inputs, pictograms, train
 from tanl.benchmarks.pictograms import manifest
 from tanl.benchmarks.pictograms.tracks import TRACKS
-from tanl.images import read_image
+from tanl.io.images import read_image
+from tools.mini import inputs, pictograms, train
 
 WEIGHTS = mini.PATH / "open_clip_model.safetensors"
 ROWS = manifest.read_manifest()

@@ -5,13 +5,17 @@ from pathlib import Path
 import pytest
 
 from tanl import backbones
-from tanl.benchmarks.output import check_targets
-from tanl.cli import main
+from tanl.benchmarks.output.targets import check_targets
+from tanl.cli.main import main
+from tools import __main__ as studies
+
+COMMANDS = {
+    **{name: (main, ["bench", name]) for name in ("pictograms", "thresholds")},
+    **{name: (studies.main, [name]) for name in studies.STUDIES},
+}
 
 
-@pytest.mark.parametrize(
-    "command", ["pictograms", "speed", "overhead", "label-index", "half-precision", "thresholds"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("target", ["there", "missing/figures.json"])
 def test_commands_refuse_before_they_load_a_model(command, target, tmp_path, monkeypatch, capsys):
     def refuse(*_, **__):
@@ -20,7 +24,8 @@ def test_commands_refuse_before_they_load_a_model(command, target, tmp_path, mon
     monkeypatch.setattr(backbones, "load_backbone", refuse)
     monkeypatch.setattr("open_clip.create_model_and_transforms", refuse)
     (tmp_path / "there").mkdir()
-    assert main(["bench", command, "--json", str(tmp_path / target)]) == 2
+    run, words = COMMANDS[command]
+    assert run([*words, "--json", str(tmp_path / target)]) == 2
     error = capsys.readouterr().err
     assert f"{tmp_path / target} can't be written: it is a folder, or its folder doesn't exist" in error
     assert error.count("\n") == 1

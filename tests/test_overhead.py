@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tanl.benchmarks.overhead import Overhead, measure
-from tanl.cli import main
+from tools.__main__ import main
+from tools.overhead import Overhead, measure
 
 
 def test_share_is_the_median_of_the_rounds() -> None:
@@ -21,7 +21,7 @@ def test_command_measures_and_writes(tmp_path: Path, capsys: pytest.CaptureFixtu
     words.write_text("\n".join(f"word {number}" for number in range(63)), encoding="utf-8")
     out = tmp_path / "overhead.json"
     asked = ["--architecture", "ViT-S-32-alt", "--batch-size", "1", "--labels", "3", "--rounds", "2"]
-    assert main(["bench", "overhead", *asked, "--corpus", str(words), "--json", str(out)]) == 0
+    assert main(["overhead", *asked, "--corpus", str(words), "--json", str(out)]) == 0
     record = json.loads(out.read_text())
     assert (record["labels"], record["negatives"], record["batch_size"]) == (3, 63, 1)
     assert len(record["encode"]) == len(record["detect"]) == 2

@@ -9,7 +9,7 @@ import tanl
 
 def test_import_loads_nothing_heavy():
     code = (
-        "import sys, tanl, tanl.corpus, tanl.cli\n"
+        "import sys, tanl, tanl.labels.corpus, tanl.cli\n"
         "print([m for m in ('torch', 'open_clip', 'numpy', 'PIL') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,11 +17,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from tanl.backbones.mini.pictograms import Concept, Pictogram, is_unseen
 from tanl.benchmarks import pictograms
-from tanl.benchmarks.image_cache import cached_image_embeddings
-from tanl.benchmarks.pictograms import build, extreme, manifest, track
+from tanl.benchmarks.data.image_cache import cached_image_embeddings
+from tanl.benchmarks.pictograms import extreme, manifest, track
 from tanl.benchmarks.pictograms.tracks import TRACKS
+from tools import pictograms as build
+from tools.mini.pictograms import Concept, Pictogram, is_unseen
 
 ROWS = manifest.read_manifest()
 WORDS = [f"word {letter}{number}" for letter in "abcdefgh" for number in range(10)]

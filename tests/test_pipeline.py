@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers", reason='needs transformers: p
 from tiny_hugging_face import KINDS, tiny_image_processor, tiny_model, tiny_tokenizer  # noqa: E402
 
 import tanl  # noqa: E402
-from tanl.pipeline import GuardedPipeline, guard_pipeline  # noqa: E402
+from tanl.integrations.transformers import GuardedPipeline, guard_pipeline  # noqa: E402
 
 LABELS = ["cat", "dog", "bird"]
 CORPUS = [f"w{i}" for i in range(30)]

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from tanl import OODMetrics
-from tanl.benchmarks.bootstrap import (
+from tanl.benchmarks.engine.bootstrap import (
     METRICS,
     interval,
     mean_of_sets,
     resample_counts,
     resampled_metrics,
 )
-from tanl.benchmarks.protocol import ORDERS, StreamScores, run_stream, stream_order
+from tanl.benchmarks.engine.protocol import ORDERS, StreamScores, run_stream, stream_order
 from tanl.detectors import Detector
 
 

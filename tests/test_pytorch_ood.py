@@ -17,8 +17,8 @@ from torch.nn.functional import normalize  # noqa: E402
 from torch.utils.data import ConcatDataset, DataLoader, TensorDataset  # noqa: E402
 
 import tanl  # noqa: E402
-from tanl import pytorch_ood_adapter  # noqa: E402
-from tanl.pytorch_ood_adapter import as_pytorch_ood  # noqa: E402
+from tanl.integrations import pytorch_ood as pytorch_ood_adapter  # noqa: E402
+from tanl.integrations.pytorch_ood import as_pytorch_ood  # noqa: E402
 
 MAKERS = {
     "MCM": tanl.MCM,

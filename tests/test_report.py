@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from run_folders import draw_images, measure, write_run
 
-from tanl.benchmarks import report
-from tanl.benchmarks.report_assets import charts
-from tanl.benchmarks.report_assets.thumbnails import Thumbnails
-from tanl.benchmarks.run_folder import CellScores, RunFolder
+from tanl.benchmarks.engine.run_folder import CellScores, RunFolder
+from tanl.benchmarks.output import report
+from tanl.benchmarks.output.report_assets import charts
+from tanl.benchmarks.output.report_assets.thumbnails import Thumbnails
 
 SCRIPT = "<script>alert(1)</script>"
 QUOTES = '"quo\'te" & <b>'

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tanl import Evidence
-from tanl import results as results_module
-from tanl.results import Result, open_results, shown_path, shown_percentage
+from tanl.streams import results as results_module
+from tanl.streams.results import Result, open_results, shown_path, shown_percentage
 
 ROWS = [
     Result(Path("a.png"), "cat", 0.75, 0.125, False),

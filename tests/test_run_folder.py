@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tanl.benchmarks.run_folder import METRICS, Cell, CellScores, Key, RunFolder
+from tanl.benchmarks.engine.run_folder import METRICS, Cell, CellScores, Key, RunFolder
 
 CONFIG = {
     "split": "toy",
@@ -120,7 +120,7 @@ def test_a_killed_write_leaves_no_cell_and_no_rubbish_that_counts(folder, monkey
         raise KeyboardInterrupt
 
     other = cell(seed=1)
-    monkeypatch.setattr("tanl.benchmarks.run_folder._write_json", die)
+    monkeypatch.setattr("tanl.benchmarks.engine.run_folder._write_json", die)
     with pytest.raises(KeyboardInterrupt):
         folder.write(other, scores())
     monkeypatch.undo()

@@ -15,20 +15,21 @@ import torch
 from colour_backbone import COLOURS, ColourBackbone, paint
 from test_pictograms import RandomBackbone
 
-from tanl import OODMetrics, cli
+from tanl import OODMetrics
 from tanl.benchmarks import run as command_module
-from tanl.benchmarks import runner, tasks
-from tanl.benchmarks.methods import METHODS, describe_methods, find_methods
+from tanl.benchmarks.data.splits import SPLITS, Source, Split
+from tanl.benchmarks.engine import runner, tasks
+from tanl.benchmarks.engine.methods import METHODS, describe_methods, find_methods
+from tanl.benchmarks.engine.protocol import ORDERS, run_stream, stream_order
+from tanl.benchmarks.engine.run_folder import METRICS, RunFolder
+from tanl.benchmarks.engine.runner import run
+from tanl.benchmarks.engine.tasks import Config, stream_counts
 from tanl.benchmarks.pictograms import manifest
-from tanl.benchmarks.protocol import ORDERS, run_stream, stream_order
 from tanl.benchmarks.run import add_arguments, command, main
-from tanl.benchmarks.run_folder import METRICS, RunFolder
-from tanl.benchmarks.runner import run
-from tanl.benchmarks.splits import SPLITS, Source, Split
-from tanl.benchmarks.tasks import Config, stream_counts
-from tanl.corpus import Corpus
+from tanl.cli import main as cli
 from tanl.detectors import TANL
-from tanl.labels import LabelBank
+from tanl.labels.bank import LabelBank
+from tanl.labels.corpus import Corpus
 
 TANL_NAME = "TANL (batch-adaptive)"
 WORDS = [f"word {letter}{number}" for letter in "abcdefgh" for number in range(10)]
@@ -355,7 +356,7 @@ def test_gl_mcm_is_left_out_where_there_are_no_patches(offline, tmp_path):
 
 def test_gl_mcm_runs_from_the_images_of_a_vision_transformer(offline, tiny_backbone, tmp_path):
     from tanl.backbones.local_features import encode_images_local
-    from tanl.benchmarks.image_sets import read_as_stored
+    from tanl.benchmarks.data.image_sets import read_as_stored
     from tanl.detectors.gl_mcm import GLMCM
 
     result = offline(tmp_path / "run", tiny_backbone, methods=("MCM", "GL-MCM"), tracks=("food",))

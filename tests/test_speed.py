@@ -15,16 +15,17 @@ from torch import Tensor
 
 import tanl
 from conftest import golden
-from tanl import cli, kernels
-from tanl.benchmarks.speed import chart, command, measure, memory, report, run
-from tanl.benchmarks.speed.config import Config, Spec
-from tanl.benchmarks.speed.data import Features
-from tanl.benchmarks.speed.measure import CaseResult, Measured
-from tanl.benchmarks.speed.naive import NaiveTANL, otsu_by_masks, prefixes, scoring_flop
-from tanl.benchmarks.speed.process import InProcess, OwnProcess, ask, open_worker
-from tanl.benchmarks.speed.roofline import Roofline, gpu_row
-from tanl.benchmarks.speed.targets import judge
+from tanl import kernels
 from tanl.functional import otsu_threshold
+from tools import __main__ as studies
+from tools.speed import chart, command, measure, memory, report, run
+from tools.speed.config import Config, Spec
+from tools.speed.data import Features
+from tools.speed.measure import CaseResult, Measured
+from tools.speed.naive import NaiveTANL, otsu_by_masks, prefixes, scoring_flop
+from tools.speed.process import InProcess, OwnProcess, ask, open_worker
+from tools.speed.roofline import Roofline, gpu_row
+from tools.speed.targets import judge
 
 TINY = Config(
     labels=(130, 300),
@@ -362,7 +363,7 @@ def test_command_writes_json_and_chart(tmp_path):
     options = ["--labels", "500", "--steps", "1", "--repeats", "2", "--no-curves", *TINY_OPTIONS]
     files = ["--json", str(target), "--chart", str(picture)]
     done = subprocess.run(
-        [sys.executable, "-m", "tanl.benchmarks.speed", *options, *files],
+        [sys.executable, "-m", "tools", "speed", *options, *files],
         capture_output=True,
         text=True,
         check=True,
@@ -409,7 +410,7 @@ def no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_missing_matplotlib_is_told_before_anything_is_measured(monkeypatch, capsys, tmp_path):
     no_matplotlib(monkeypatch)
     monkeypatch.setattr(command, "run", lambda *args, **kwargs: pytest.fail("it measured"))
-    assert cli.main(["bench", "speed", "--quick", "--json", str(tmp_path / "a.json")]) == 2
+    assert studies.main(["speed", "--quick", "--json", str(tmp_path / "a.json")]) == 2
     assert "tanl[bench]" in capsys.readouterr().err
 
 
@@ -417,7 +418,7 @@ def test_without_chart_no_matplotlib_is_needed(monkeypatch, tiny, tmp_path, caps
     no_matplotlib(monkeypatch)
     monkeypatch.setattr(command, "run", lambda *args, **kwargs: tiny)
     target = tmp_path / "a.json"
-    assert cli.main(["bench", "speed", "--quick", "--no-chart", "--json", str(target)]) == 0
+    assert studies.main(["speed", "--quick", "--no-chart", "--json", str(target)]) == 0
     assert target.exists()
     assert "tanl reference" in capsys.readouterr().out
 
@@ -436,7 +437,7 @@ def test_bad_option_is_told_in_a_line(options: list[str], message: str, capsys, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "run", lambda *args, **kwargs: pytest.fail("it measured"))
     try:
-        code = cli.main(["bench", "speed", *options])
+        code = studies.main(["speed", *options])
     except SystemExit as stop:
         code = stop.code
     assert code == 2
@@ -445,7 +446,7 @@ def test_bad_option_is_told_in_a_line(options: list[str], message: str, capsys, 
 
 def test_quick_gives_way_to_what_is_named():
     def configuration(*options: str) -> Config:
-        return command.configuration(cli._parser(["bench", "speed"]).parse_args(["bench", "speed", *options]))
+        return command.configuration(studies.parsed(["speed", *options]))
 
     assert configuration("--quick").labels == (10_000,)
     assert configuration("--quick", "--labels", "65,63,65").labels == (63, 65)

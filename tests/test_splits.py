@@ -2,11 +2,11 @@
 
 import pytest
 
-from tanl.benchmarks.class_names import class_names, imagenet_index, read_class_names
-from tanl.benchmarks.download import _ARCHIVES, TORCHVISION
-from tanl.benchmarks.image_sets import ImageSet
-from tanl.benchmarks.imglist import inside
-from tanl.benchmarks.splits import SPLITS, describe_splits, find_split, place
+from tanl.benchmarks.data.class_names import class_names, imagenet_index, read_class_names
+from tanl.benchmarks.data.download import _ARCHIVES, TORCHVISION
+from tanl.benchmarks.data.image_sets import ImageSet
+from tanl.benchmarks.data.imglist import inside
+from tanl.benchmarks.data.splits import SPLITS, describe_splits, find_split, place
 
 ALL = [(split, role, source) for split in SPLITS.values() for role, source in split.sets()]
 

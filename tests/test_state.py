@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 import tanl
 from conftest import unit
+from tanl.detectors.state import BLOCK, ActivationRing, ActivationState
 from tanl.functional import activation_sums
-from tanl.state import BLOCK, ActivationRing, ActivationState
 
 
 def activations(bank, z):

@@ -5,7 +5,7 @@ import torch
 from colour_backbone import ColourBackbone, paint
 
 import tanl
-from tanl.stream import Timings, embed_files, judge_files
+from tanl.streams.images import Timings, embed_files, judge_files
 
 
 @pytest.fixture

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from run_folders import STATEFUL, STATELESS, measure, write_run
 
-from tanl.benchmarks import summary, table
-from tanl.benchmarks.brief import SHOWN, brief
-from tanl.benchmarks.published import (
+from tanl.benchmarks.data.splits import SPLITS
+from tanl.benchmarks.engine.run_folder import CellScores, RunFolder
+from tanl.benchmarks.output import summary, table
+from tanl.benchmarks.output.brief import SHOWN, brief
+from tanl.benchmarks.output.published import (
     PUBLISHED,
     TOLERANCE,
     is_published_backbone,
@@ -25,9 +27,7 @@ from tanl.benchmarks.published import (
     of_split,
     published,
 )
-from tanl.benchmarks.run_folder import CellScores, RunFolder
-from tanl.benchmarks.splits import SPLITS
-from tanl.benchmarks.summary import METRICS, beside, reproduction, summarise
+from tanl.benchmarks.output.summary import METRICS, beside, reproduction, summarise
 
 TANL = "TANL (batch-adaptive)"
 FOUR = {"": dict.fromkeys(("inaturalist", "sun", "places", "textures-all"), "far")}

@@ -10,8 +10,8 @@ import torch
 import tanl
 from conftest import unit
 from tanl.benchmarks.thresholds import STREAMS, Row, _judged, _parted, _shares, _stream, format_table
-from tanl.calibration import threshold_at_tpr
-from tanl.cli import main
+from tanl.cli.main import main
+from tanl.detectors.thresholds import threshold_at_tpr
 
 
 def test_calibration_images_are_in_no_stream():

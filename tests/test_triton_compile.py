@@ -22,9 +22,9 @@ REGISTERS = {"sm_80": 255, "sm_90": 255, "sm_100": 255, "gfx942": 256}
 
 @pytest.fixture(scope="module")
 def compiled():
-    """What `tanl.kernels.triton.resources` prints, in a process that compiles and does not interpret."""
+    """What `tools.triton_resources` prints, in a process that compiles and does not interpret."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "tanl.kernels.triton.resources"]
+    command = [sys.executable, "-m", "tools.triton_resources"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 import tanl
 from conftest import unit
-from tanl.embedding_cache import cached_embeddings
-from tanl.whole_files import write_whole
+from tanl.io.atomic import write_whole
+from tanl.io.cache import cached_embeddings
 
 
 def tensors_writer(tensors):

@@ -21,16 +21,16 @@ from tqdm import tqdm
 
 import tanl
 from tanl.backbones import Backbone, load_backbone
-from tanl.corpus import Corpus
+from tanl.backbones.noise import noise_embeddings
 from tanl.detectors import MCM, TANL, Detector, MaxLogit, NegLabel
-from tanl.labels import LabelBank
+from tanl.labels.bank import LabelBank
+from tanl.labels.corpus import Corpus
 from tanl.metrics import OODMetrics
-from tanl.noise import noise_embeddings
 
-from ..bootstrap import METRICS, Floats, interval, mean_of_sets, resample_counts, resampled_metrics
-from ..image_cache import cached_image_embeddings
-from ..output import check_targets
-from ..protocol import ORDERS, Order, run_stream
+from ..data.image_cache import cached_image_embeddings
+from ..engine.bootstrap import METRICS, Floats, interval, mean_of_sets, resample_counts, resampled_metrics
+from ..engine.protocol import ORDERS, Order, run_stream
+from ..output.targets import check_targets
 from . import extreme, manifest
 from .tracks import TRACKS, Kind, Selection, check_tracks
 
@@ -47,7 +47,7 @@ class Config:
         corpus: as :meth:`tanl.Corpus.load` takes it.
         tracks: names in ``TRACKS``.
         seed: of the stream's order, of the methods and of the bootstrap.
-        order: of the stream, one of `tanl.benchmarks.protocol.ORDERS`.
+        order: of the stream, one of `tanl.benchmarks.engine.protocol.ORDERS`.
         batch_size: images that are judged at a time.
         resamples: of the bootstrap.
         device: where the backbone runs.

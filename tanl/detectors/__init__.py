@@ -1,15 +1,25 @@
-"""OOD detectors: each takes a `LabelBank` and then embeddings, and gives OOD scores (higher = more OOD)."""
+"""OOD detectors: each takes a `LabelBank` and then embeddings, and gives OOD scores (higher = more OOD).
 
-from .adaneg import AdaNeg
-from .base import Detector, Evidence
-from .csp import CSP, conjugated_words
-from .energy import Energy
-from .gl_mcm import GLMCM
-from .max_logit import MaxLogit
-from .mcm import MCM
-from .neglabel import NegLabel
-from .tanl import TANL
+One method a file; they load on first use, so that their names and settings can be had without torch.
+"""
 
+from typing import TYPE_CHECKING
+
+from ..lazy import loader
+
+_HOME = {
+    "AdaNeg": "adaneg",
+    "Detector": "base",
+    "Evidence": "base",
+    "CSP": "csp",
+    "conjugated_words": "csp",
+    "Energy": "energy",
+    "GLMCM": "gl_mcm",
+    "MaxLogit": "max_logit",
+    "MCM": "mcm",
+    "NegLabel": "neglabel",
+    "TANL": "tanl",
+}
 __all__ = [
     "CSP",
     "GLMCM",
@@ -23,3 +33,15 @@ __all__ = [
     "NegLabel",
     "conjugated_words",
 ]
+__getattr__ = loader(__name__, _HOME)
+
+if TYPE_CHECKING:
+    from .adaneg import AdaNeg
+    from .base import Detector, Evidence
+    from .csp import CSP, conjugated_words
+    from .energy import Energy
+    from .gl_mcm import GLMCM
+    from .max_logit import MaxLogit
+    from .mcm import MCM
+    from .neglabel import NegLabel
+    from .tanl import TANL

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from ..checks import Embeddings, fraction, whole_number
 from ..functional import grouped_negative_share
-from ..labels import LabelBank
+from ..labels.bank import LabelBank
 from .neglabel import GroupedNegatives, grouped_negatives
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from ..calibration import threshold_at_tpr, threshold_from_stream
 from ..checks import Embeddings, unit_embeddings, whole_number
-from ..index import LabelIndex, nearest
-from ..labels import LabelBank
+from ..labels.bank import LabelBank
+from ..labels.index import LabelIndex, nearest
+from .thresholds import threshold_at_tpr, threshold_from_stream
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -98,7 +98,7 @@ class Detector:
             tpr: wanted share of ID images that are kept.
 
         Returns:
-            The threshold; see `tanl.calibration.threshold_at_tpr` for what it guarantees.
+            The threshold; see `tanl.detectors.thresholds.threshold_at_tpr` for what it guarantees.
         """
         self._calibrated = threshold_at_tpr(id_scores, tpr)
         return self._calibrated
@@ -112,7 +112,7 @@ class Detector:
             scores: OOD scores of a stream in which both kinds are frequent, ``[n]``.
 
         Returns:
-            The threshold; see `tanl.calibration.threshold_from_stream` for when it fails.
+            The threshold; see `tanl.detectors.thresholds.threshold_from_stream` for when it fails.
         """
         self._calibrated = threshold_from_stream(scores)
         return self._calibrated

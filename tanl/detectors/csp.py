@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..checks import whole_number
-from ..corpus import Corpus
-from ..labels import MINING_QUANTILE, LabelBank
+from ..labels.bank import MINING_QUANTILE, LabelBank
+from ..labels.corpus import Corpus
 from .neglabel import GroupedNegatives, group_order
 
 # The published code's (MengyuanChen21/NeurIPS2024-CSP, class_names.py).

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..checks import Embeddings, as_tensor, unit_embeddings
 from ..functional import mcm_score
-from ..labels import LabelBank
+from ..labels.bank import LabelBank
 from .base import Detector
 
 _LOGITS_AT_ONCE = 1 << 22  # 16 MiB: an image has hundreds of patches, each with a logit for every label

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ..functional import mcm_score
-from ..labels import LabelBank
+from ..labels.bank import LabelBank
 from .base import Detector
 
 

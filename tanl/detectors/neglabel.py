@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..checks import whole_number
 from ..functional import grouped_negative_share
-from ..labels import LabelBank
+from ..labels.bank import LabelBank
 from .base import Detector
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from .. import kernels
 from ..checks import Embeddings, fraction, unit_embeddings, whole_number
 from ..functional import activation_sums, otsu_threshold
-from ..labels import LabelBank
-from ..state import Activations, ActivationState, RingUpdate
+from ..labels.bank import LabelBank
 from .base import Detector
+from .state import Activations, ActivationState, RingUpdate
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -259,7 +259,7 @@ class TANL(Detector):
         if activation == "exact":
             return self._exact_activations
         if activation == "approximate":
-            from ..approximate import ApproximateActivation
+            from .approximate import ApproximateActivation
 
             return ApproximateActivation(self.bank)
         raise ValueError(f'activation must be "exact", "approximate" or a function, not {activation!r}')

@@ -1,6 +1,6 @@
 """The sizes that the kernels are shipped with, chosen so that no target spills a register.
 
-`python -m tanl.kernels.triton.resources` compiles all of them and tells what they take.
+`python -m tools.triton_resources` compiles all of them and tells what they take.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Splits and their images: what is measured on."""

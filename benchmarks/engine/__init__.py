@@ -1,0 +1,1 @@
+"""Streams, methods and runs: how it is measured, and where the outcome is kept."""

@@ -1,0 +1,657 @@
+"""TANL with one setting or condition changed at a time: what can vary, and its measuring, point by point.
+
+An ablation's folder holds runs (`tanl.benchmarks.engine.run_folder`): ``baseline``, with the paper's settings and
+each change of a setting as a method of its own, and one for each other condition, such as ``corpus-csp``. What is
+there is not measured again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tanl.backbones import Backbone, load_backbone
+from tanl.detectors import TANL, Detector
+from tanl.labels.bank import LabelBank
+from tanl.labels.corpus import Corpus
+
+from ..output.published import OVERALL
+from ..output.summary import METRICS, Value, summarise
+from ..pictograms import manifest
+from .methods import METHODS, CorpusKind, Method
+from .protocol import ORDERS
+from .run_folder import Key, RunFolder
+from .runner import Measuring, environment
+from .tasks import Config, Gathering, Part, Task
+
+ADJECTIVES = "wordnet-adjectives"
+"""A corpus beside those of `tanl.Corpus.load`: WordNet's adjectives that are not nouns too."""
+
+PAPER = METHODS["TANL (batch-adaptive)"]
+"""The baseline's method."""
+
+_PAPER_SETTINGS = TANL.preset("paper")
+_BASELINE = "baseline"
+_OWN, _ALL, _DEFAULT = "own", "all", "default"
+_SAMPLE_SEED = 0
+
+Banks = dict[tuple[str, CorpusKind | None], LabelBank]
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """What is varied.
+
+    Attributes:
+        what: what it is, for tables and charts.
+        values: those that are measured unless others are named.
+        parse: gives a value its one spelling, or raises ``ValueError``.
+        setting: the argument of `TANL` that it is, or None for a condition.
+        paper: the paper's value; empty where it is the configuration's.
+    """
+
+    what: str
+    values: tuple[str, ...]
+    parse: Callable[[str], str]
+    setting: str | None = None
+    paper: str = ""
+
+
+def _whole(at_least: int) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if not re.fullmatch(r"\d+", text, re.ASCII) or int(text) < at_least:
+            raise ValueError(f"a whole number of at least {at_least}")
+        return str(int(text))
+
+    return parse
+
+
+def _fraction(text: str) -> str:
+    if not re.fullmatch(r"\d*\.?\d*", text, re.ASCII) or text in ("", ".") or float(text) > 1:
+        raise ValueError("a number from 0 to 1, such as 0.25")
+    return repr(float(text)).removesuffix(".0")
+
+
+def _share(text: str) -> str:
+    problem = f"a number between 0 and 1, or {_OWN!r} for the sets as they are"
+    if text == _OWN:
+        return text
+    try:
+        share = _fraction(text)
+    except ValueError as error:
+        raise ValueError(problem) from error
+    if share in ("0", "1"):
+        raise ValueError(problem)
+    return share
+
+
+def _samples(text: str) -> str:
+    if text == _ALL:
+        return text
+    try:
+        return _whole(2)(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or {_ALL!r}") from error
+
+
+def _order(text: str) -> str:
+    if text not in ORDERS:
+        raise ValueError(f"one of {', '.join(ORDERS)}")
+    return text
+
+
+def _template(text: str) -> str:
+    if text != _DEFAULT and (text.count("{}") != 1 or re.search("[{}]", text.replace("{}", ""))):
+        raise ValueError(f"text that holds {{}} once, for the label, or {_DEFAULT!r}")
+    return text
+
+
+def _name(text: str) -> str:
+    if not text:
+        raise ValueError("a name")
+    return text
+
+
+def _paper(setting: str) -> str:
+    return repr(_PAPER_SETTINGS[setting]).removesuffix(".0")
+
+
+DIMENSIONS: dict[str, Dimension] = {
+    "K": Dimension(
+        "how many activated negatives are used",
+        ("100", "300", "1000", "3000", "10000"),
+        _whole(1),
+        "num_selected",
+        _paper("num_selected"),
+    ),
+    "L": Dimension(
+        "how many confident embeddings of either kind are remembered",
+        ("50", "100", "300", "1000"),
+        _whole(1),
+        "capacity",
+        _paper("capacity"),
+    ),
+    "gap": Dimension(
+        "how far past the threshold a confident image lies",
+        ("0", "0.1", "0.2", "0.3", "0.5"),
+        _fraction,
+        "gap",
+        _paper("gap"),
+    ),
+    "alpha": Dimension(
+        "weight of the rings against the batch",
+        ("0", "0.5", "0.8", "0.95", "1"),
+        _fraction,
+        "alpha",
+        _paper("alpha"),
+    ),
+    "step": Dimension(
+        "distance between the score's prefixes; 0 is NegLabel's sum",
+        ("0", "1", "5", "10", "100"),
+        _whole(0),
+        "step",
+        _paper("step"),
+    ),
+    "corpus": Dimension(
+        "words to choose negatives from", ("wordnet", "wordnet-nouns", "neglabel", "csp", ADJECTIVES), _name
+    ),
+    "templates": Dimension(
+        "prompt of labels and words", (_DEFAULT, "{}", "a photo of a {}."), _template, paper=_DEFAULT
+    ),
+    "order": Dimension("order of the stream", ORDERS, _order, paper="shuffled"),
+    "ratio": Dimension(
+        "share of OOD images in the stream",
+        (_OWN, "0.1", "0.25", "0.5", "0.75", "0.9"),
+        _share,
+        paper=_OWN,
+    ),
+    "samples": Dimension("images in the stream", ("100", "300", "1000", _ALL), _samples, paper=_ALL),
+    "backbones": Dimension("model", (), _name),
+}
+
+
+class Point(NamedTuple):
+    """One change from the baseline; of no dimension is the baseline itself."""
+
+    dimension: str = ""
+    value: str = ""
+
+    @property
+    def is_setting(self) -> bool:
+        """Whether it changes the method alone, or nothing: its streams are the baseline's."""
+        return not self.dimension or DIMENSIONS[self.dimension].setting is not None
+
+    @property
+    def method(self) -> str:
+        """Its name in the run's folder."""
+        return f"TANL {self.dimension}={self.value}" if self.dimension else PAPER.name
+
+    @property
+    def run(self) -> str:
+        """The run's folder, in that of the ablation."""
+        if self.is_setting:
+            return _BASELINE
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.value).strip("-.")
+        if name != self.value:
+            name = f"{name[-40:]}-{hashlib.sha256(self.value.encode()).hexdigest()[:6]}"
+        return f"{self.dimension}-{name}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        config: the baseline's corpus, backbone, images, batch size and seeds.
+        values: of each dimension, in the spelling that `plan_values` gives.
+    """
+
+    config: Config
+    values: dict[str, tuple[str, ...]]
+
+    def baseline(self, dimension: str) -> str:
+        """The value of a dimension while another one varies."""
+        of_config = {"corpus": self.config.corpus, "backbones": self.config.backbone}
+        return of_config.get(dimension, DIMENSIONS[dimension].paper)
+
+    def point(self, dimension: str, value: str) -> Point:
+        """The point of a value; those of baseline values are one and the same."""
+        return Point() if value == self.baseline(dimension) else Point(dimension, value)
+
+    def points(self) -> tuple[Point, ...]:
+        """Every point once."""
+        named = [self.point(name, value) for name, values in self.values.items() for value in values]
+        return tuple(dict.fromkeys(named))
+
+
+def plan_values(
+    config: Config,
+    of: Iterable[str] = (),
+    values: Iterable[str] = (),
+    corpus_files: Sequence[str] = (),
+    backbones: Sequence[str] = (),
+) -> dict[str, tuple[str, ...]]:
+    """The values of each dimension that is wanted.
+
+    Args:
+        config: its corpus and its backbone are the first of their dimensions' defaults.
+        of: names of dimensions, whatever their case; none for all.
+        values: texts such as ``gap=0,0.2,0.5`` that replace the defaults. A template may hold commas: name one at a
+            time.
+        corpus_files: added to the values of "corpus".
+        backbones: added to those of "backbones".
+
+    Raises:
+        ValueError: an unknown dimension, one with values that is not wanted, or an unusable value.
+    """
+    known = {name.casefold(): name for name in DIMENSIONS}
+    asked = list(of)
+    unknown = [name for name in asked if name.casefold() not in known]
+    if unknown:
+        raise ValueError(f"no dimension {', '.join(unknown)}; there are {', '.join(DIMENSIONS)}")
+    wanted = {known[name.casefold()] for name in asked} or set(DIMENSIONS)
+    given: dict[str, list[str]] = {}
+    for text in values:
+        name, equals, listed = text.partition("=")
+        dimension = known.get(name.strip().casefold())
+        if dimension is None or not equals:
+            raise ValueError(
+                f"no dimension in --values {text!r}; write NAME=VALUE,VALUE with one of {', '.join(DIMENSIONS)}"
+            )
+        given.setdefault(dimension, []).extend([listed] if dimension == "templates" else listed.split(","))
+    for name, more in (("corpus", corpus_files), ("backbones", backbones)):
+        if more:
+            given[name] = [*given.get(name, _defaults(name, config)), *more]
+    unasked = [name for name in given if name not in wanted]
+    if unasked:
+        raise ValueError(f"there are values for {', '.join(unasked)}, which --of does not name")
+    return {
+        name: _parsed(name, given.get(name, _defaults(name, config))) for name in DIMENSIONS if name in wanted
+    }
+
+
+def _defaults(name: str, config: Config) -> tuple[str, ...]:
+    first = {"corpus": (config.corpus,), "backbones": (config.backbone,)}.get(name, ())
+    return (*first, *DIMENSIONS[name].values)
+
+
+def _parsed(name: str, values: Iterable[str]) -> tuple[str, ...]:
+    found = []
+    for value in values:
+        try:
+            found.append(DIMENSIONS[name].parse(value.strip()))
+        except ValueError as error:
+            raise ValueError(f"{name} must be {error}, not {value.strip()!r}") from error
+    return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What came of one point on one ID set: means over its near and far OOD sets, and over seeds.
+
+    Attributes:
+        dimension: that it is shown under.
+        value: of that dimension.
+        point: what was measured.
+        track: the ID set's name where there are several, else empty.
+        metrics: the values of `METRICS`, fractions.
+        num_id: ID images in a stream, mean over the OOD sets.
+        num_ood: OOD images in it, likewise.
+    """
+
+    dimension: str
+    value: str
+    point: Point
+    track: str
+    metrics: dict[str, Value]
+    num_id: float
+    num_ood: float
+
+
+def ablate(
+    plan: Plan,
+    out: Path,
+    *,
+    device: str = "cpu",
+    data_root: Path | None = None,
+    workers: int | None = None,
+    cache_dir: Path | None = None,
+    folder: Path = manifest.FOLDER,
+    progress: bool = False,
+    say: Callable[[str], None] = lambda message: None,
+    command: str = "",
+) -> list[Figures]:
+    """Measure every point of a plan that is not there yet.
+
+    Args:
+        plan: what to measure.
+        out: the folder; points that are there are kept, and others added to them.
+        device: where the backbones run.
+        data_root: where the images of splits are.
+        workers: threads that read images.
+        cache_dir: where embeddings are kept; None is the user's cache folder.
+        folder: where the pictograms are.
+        progress: show progress bars.
+        say: is told what a person should know.
+        command: how to run it again; kept with the results.
+
+    Raises:
+        ValueError: an unknown corpus or backbone, or a folder that holds an ablation of another configuration.
+        FileNotFoundError: a corpus file or a set of images is not there.
+        tanl.BackboneError: a backbone's weights cannot be fetched.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder for the ablation")
+    runs: dict[str, list[Point]] = {}
+    for point in plan.points():
+        runs.setdefault(point.run, []).append(point)
+    conditions = [_Condition.of(plan, name, points) for name, points in runs.items()]
+    corpora = {name: load_corpus(name) for name in dict.fromkeys(part.config.corpus for part in conditions)}
+    for condition in conditions:
+        RunFolder.check(out / condition.name, condition.record())
+    # All are loaded before the first is measured with, for a wrong name to be told at once.
+    names = dict.fromkeys(part.config.backbone for part in conditions)
+    backbones = {name: load_backbone(name, device=device) for name in names}
+    # Conditions that share their labels' embeddings come one after another, and those of a backbone do too.
+    places = list(dict.fromkeys(part.labels for part in conditions))
+    conditions.sort(key=lambda part: places.index(part.labels))
+
+    bar: tqdm[Any] | None = None
+    tasks: dict[str, list[Task]] = {}
+    banks: dict[tuple[str, str, str], Banks] = {}
+    try:
+        for condition in conditions:
+            name = condition.config.backbone
+            gathering = Gathering(
+                backbones[name], data_root, folder, 0, cache_dir, False, workers, progress, say
+            )
+            if name not in tasks:
+                tasks = {name: gathering.tasks(condition.config)}
+            if bar is None:
+                bar = _bar(conditions, tasks[name], out, progress, say)
+            if condition.labels not in banks:
+                banks = {condition.labels: {}}  # those of the condition before are no longer needed
+            _measure(
+                condition,
+                out / condition.name,
+                tasks[name],
+                backbones[name],
+                corpora[condition.config.corpus],
+                gathering,
+                bar,
+                banks[condition.labels],
+                command,
+            )
+    finally:
+        if bar is not None:
+            bar.close()
+    return read_figures(plan, out)
+
+
+def load_corpus(name: str) -> Corpus:
+    """As `tanl.Corpus.load`, and `ADJECTIVES`: those of WordNet that are not nouns too."""
+    if name != ADJECTIVES:
+        return Corpus.load(name)
+    whole = Corpus.load("wordnet")
+    pairs = zip(whole.words, whole.parts_of_speech, strict=True)
+    words = tuple(word for word, part in pairs if part == "adj")
+    return Corpus(words, ("adj",) * len(words), ADJECTIVES)
+
+
+def read_figures(plan: Plan, out: Path) -> list[Figures]:
+    """What the folders of a finished plan say, dimension by dimension, over all the seeds that they have."""
+    found: dict[tuple[Point, str], tuple[dict[str, Value], float, float]] = {}
+    wanted = plan.points()
+    for run in dict.fromkeys(point.run for point in wanted):
+        folder = RunFolder.open(out / run)
+        cells = folder.cells()
+        for block in summarise(folder):
+            (column,) = (column for column in block.columns if column.name == OVERALL)
+            for point in wanted:
+                if point.run != run or point.method not in block.methods:
+                    continue
+                streams = [
+                    (cell.num_id, cell.num_ood)
+                    for cell in cells
+                    if (cell.track, cell.method) == (block.track, point.method) and cell.ood in column.sets
+                ]
+                metrics = {metric: block.value(point.method, column, metric) for metric in METRICS}
+                found[point, block.track] = (
+                    {metric: value for metric, value in metrics.items() if value is not None},
+                    fmean(num_id for num_id, _ in streams),
+                    fmean(num_ood for _, num_ood in streams),
+                )
+    tracks = dict.fromkeys(track for _, track in found)
+    return [
+        Figures(name, value, plan.point(name, value), track, *found[plan.point(name, value), track])
+        for name, values in plan.values.items()
+        for value in values
+        for track in tracks
+    ]
+
+
+def with_share(num_id: int, num_ood: int, share: float) -> tuple[int, int]:
+    """The most ID and OOD images of which this share is OOD, one of either at least."""
+    if num_ood * (1 - share) >= num_id * share:
+        return num_id, max(1, round(num_id * share / (1 - share)))
+    return max(1, round(num_ood * (1 - share) / share)), num_ood
+
+
+def with_total(num_id: int, num_ood: int, total: int) -> tuple[int, int]:
+    """So many ID and OOD images together, in the same proportion, one of either at least; all where they are fewer."""
+    if total >= num_id + num_ood:
+        return num_id, num_ood
+    wanted = min(max(1, round(total * num_id / (num_id + num_ood))), total - 1)
+    return wanted, total - wanted
+
+
+@dataclass(frozen=True)
+class _Drawn(Task):
+    """A task whose streams take a part of its images: the first, which a fixed seed has put into random order."""
+
+    share: float | None = None
+    total: int | None = None
+
+    @classmethod
+    def of(cls, task: Task, share: float | None, total: int | None) -> _Drawn:
+        return cls(
+            task.track,
+            task.classes,
+            tuple(map(_shuffled, task.id)),
+            tuple(map(_shuffled, task.ood)),
+            task.one_stream,
+            share=share,
+            total=total,
+        )
+
+    def counts(self, ood: Part) -> tuple[int, int]:
+        """See `Task.counts`."""
+        own = super().counts(ood)
+        if self.share is not None:
+            return with_share(*own, self.share)
+        return own if self.total is None else with_total(*own, self.total)
+
+
+def _shuffled(part: Part) -> Part:
+    generator = torch.Generator().manual_seed(_SAMPLE_SEED)
+    order = torch.randperm(part.originals, generator=generator).tolist()
+    return replace(
+        part,
+        images=part.images.subset(order),
+        embeddings=part.embeddings[order],
+        paths=None if part.paths is None else tuple(part.paths[index] for index in order),
+    )
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """The points of one run's folder.
+
+    Attributes:
+        name: the folder's.
+        points: in it.
+        config: as `tanl.benchmarks.engine.runner.run` would take it, but for the methods.
+        template: of prompts, or "default".
+        share: of OOD images in a stream; None for that of the sets.
+        total: images in a stream; None for all.
+    """
+
+    name: str
+    points: tuple[Point, ...]
+    config: Config
+    template: str
+    share: float | None
+    total: int | None
+
+    @classmethod
+    def of(cls, plan: Plan, name: str, points: Sequence[Point]) -> _Condition:
+        values = {dimension: plan.baseline(dimension) for dimension in DIMENSIONS}
+        if not points[0].is_setting:
+            values[points[0].dimension] = points[0].value
+        config = replace(
+            plan.config,
+            methods=(PAPER.name,),
+            corpus=values["corpus"],
+            backbone=values["backbones"],
+            orders=(values["order"],),
+        )
+        share = None if values["ratio"] == _OWN else float(values["ratio"])
+        total = None if values["samples"] == _ALL else int(values["samples"])
+        return cls(name, tuple(points), config, values["templates"], share, total)
+
+    @property
+    def labels(self) -> tuple[str, str, str]:
+        """What tells its labels' embeddings from others."""
+        return self.config.backbone, self.config.corpus, self.template
+
+    def methods(self) -> list[Method]:
+        return [
+            replace(PAPER, name=point.method, make=_maker(point)) if point.dimension else PAPER
+            for point in self.points
+        ]
+
+    def record(self) -> dict[str, Any]:
+        return {
+            **self.config.record(),
+            "methods": [point.method for point in self.points],
+            "template": self.template,
+            "ood_share": self.share,
+            "samples": self.total,
+            "sample_seed": _SAMPLE_SEED if self.share or self.total else None,
+        }
+
+    def tasks(self, tasks: list[Task]) -> list[Task]:
+        if self.share is None and self.total is None:
+            return tasks
+        return [_Drawn.of(task, self.share, self.total) for task in tasks]
+
+    def keys(self, tasks: list[Task]) -> set[Key]:
+        return {
+            Key(task.track, point.method, part.name, self.config.orders[0], seed)
+            for task in tasks
+            for point in self.points
+            for part in task.ood
+            for seed in self.config.seeds
+        }
+
+
+def _maker(point: Point) -> Callable[[LabelBank, Tensor, int], Detector]:
+    settings = dict(_PAPER_SETTINGS)
+    setting = DIMENSIONS[point.dimension].setting
+    if setting is not None:
+        settings[setting] = type(settings[setting])(point.value)
+    return lambda bank, noise, seed: TANL(bank, **settings, seed=seed, initial_ood=noise)
+
+
+class _WithTemplate(Measuring):
+    """Fills a run's folder with labels in another template, or with those of the run before."""
+
+    def __init__(self, *given: Any, template: str, banks: Banks) -> None:
+        super().__init__(*given)
+        self._templates = None if template == _DEFAULT else {"noun": template, "adj": template}
+        self._banks = banks
+
+    def _bank(self, task: Task, kind: CorpusKind | None) -> LabelBank:
+        if (task.track, kind) not in self._banks:
+            self._banks[task.track, kind] = LabelBank.build(
+                self._backbone,
+                task.classes,
+                corpus=self._corpora[kind],
+                templates=self._templates,
+                cache_dir=self._gathering.cache_dir,
+                progress=self._gathering.progress,
+            )
+        return self._banks[task.track, kind]
+
+
+def _bar(
+    conditions: Sequence[_Condition],
+    tasks: list[Task],
+    out: Path,
+    progress: bool,
+    say: Callable[[str], None],
+) -> tqdm[Any]:
+    total = done = 0
+    for condition in conditions:
+        wanted = condition.keys(tasks)
+        total += len(wanted)
+        if (out / condition.name / "run.json").exists():
+            done += len(wanted & {cell.key for cell in RunFolder.open(out / condition.name).cells()})
+    if done:
+        say(f"{done} of {total} cells were there already")
+    return tqdm(total=total, initial=done, unit="cell", disable=not progress)
+
+
+def _measure(
+    condition: _Condition,
+    path: Path,
+    whole: list[Task],
+    backbone: Backbone,
+    corpus: Corpus,
+    gathering: Gathering,
+    bar: tqdm[Any],
+    banks: Banks,
+    command: str,
+) -> None:
+    """Measure what is missing of one condition."""
+    started = time.perf_counter()
+    tasks = condition.tasks(whole)
+    parts = [(task.track, part) for task in tasks for part in (*task.id, *task.ood)]
+    result = RunFolder.create(
+        path,
+        condition.record(),
+        environment(backbone, corpus, tasks),
+        [part.entry(track) for track, part in parts],
+        images={(track, part.name): part.paths for track, part in parts if part.paths is not None},
+        command=command,
+    )
+    there = {cell.key for cell in result.cells()}
+    if condition.keys(tasks) <= there:
+        return
+    earlier = result.run["seconds"]
+    measuring = _WithTemplate(
+        condition.config,
+        result,
+        backbone,
+        corpus,
+        gathering,
+        there,
+        bar,
+        template=condition.template,
+        banks=banks,
+    )
+    try:
+        for task in tasks:
+            measuring.task(task, condition.methods())
+    finally:
+        result.note(seconds=earlier + time.perf_counter() - started)

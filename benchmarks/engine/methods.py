@@ -1,0 +1,179 @@
+"""The methods that the benchmark measures, in one table: how each is made, and what it needs and keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from torch import Tensor
+
+from tanl.detectors import MCM, TANL, Detector, Energy, MaxLogit, NegLabel
+from tanl.detectors.adaneg import AdaNeg
+from tanl.detectors.csp import CSP
+from tanl.detectors.gl_mcm import GLMCM
+from tanl.detectors.tanl import PRESETS
+from tanl.labels.bank import LabelBank
+
+CorpusKind = Literal["user", "csp"]
+Maker = Callable[[LabelBank, Tensor, int], Detector]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method with the settings that it is measured with.
+
+    Attributes:
+        name: as in results and tables.
+        make: from the label bank, the embeddings of noise images and a seed to the detector.
+        corpus: the words of its bank: "user" for those that the run names, "csp" for `conjugated_words()`, None for
+            no negatives.
+        streaming: what it says of an image depends on the images before it.
+        needs_local: it takes embeddings of each image's patches.
+        memory: what it keeps beside the bank, with C ID labels and M negatives of D numbers.
+        source: the paper, or what its settings are from.
+    """
+
+    name: str
+    make: Maker
+    corpus: CorpusKind | None
+    streaming: bool
+    needs_local: bool
+    memory: str
+    source: str
+
+
+def _tanl(settings: dict[str, Any], bank: LabelBank, noise: Tensor, seed: int) -> Detector:
+    return TANL(bank, **settings, seed=seed, initial_ood=noise)
+
+
+_TANL_MEMORY = "2 x 300 embeddings, about 2 x 16 sums of M numbers, 20 000 scores"
+_TANL_SOURCE = "CVPR 2026, arXiv 2603.25250"
+
+
+def _tanl_methods() -> Iterable[Method]:
+    """TANL by its rings alone, as its paper has it, and with each published preset that is not the paper's."""
+    paper = TANL.preset("paper")
+    variants: dict[str, tuple[dict[str, Any], str]] = {
+        "distribution": ({**paper, "alpha": 1.0}, f"{_TANL_SOURCE}; alpha 1: ranked by its rings alone"),
+        "batch-adaptive": (paper, f"{_TANL_SOURCE}; its defaults"),
+    }
+    for name in PRESETS:
+        settings = TANL.preset(name)
+        if settings not in [known for known, _ in variants.values()]:
+            changed = ", ".join(f"{key} {value}" for key, value in settings.items() if value != paper[key])
+            variants[name] = (settings, f"preset {name!r} of its published scripts: {changed}")
+    for name, (settings, source) in variants.items():
+        yield Method(f"TANL ({name})", partial(_tanl, settings), "user", True, False, _TANL_MEMORY, source)
+
+
+_ALL = (
+    Method(
+        "MCM",
+        lambda bank, noise, seed: MCM(bank),
+        corpus=None,
+        streaming=False,
+        needs_local=False,
+        memory="nothing",
+        source="NeurIPS 2022, arXiv 2211.13445",
+    ),
+    Method(
+        "MaxLogit",
+        lambda bank, noise, seed: MaxLogit(bank),
+        corpus=None,
+        streaming=False,
+        needs_local=False,
+        memory="nothing",
+        source="ICML 2022, arXiv 1911.11132",
+    ),
+    Method(
+        "Energy",
+        lambda bank, noise, seed: Energy(bank),
+        corpus=None,
+        streaming=False,
+        needs_local=False,
+        memory="nothing",
+        source="NeurIPS 2020, arXiv 2010.03759",
+    ),
+    Method(
+        "GL-MCM",
+        lambda bank, noise, seed: GLMCM(bank),
+        corpus=None,
+        streaming=False,
+        needs_local=True,
+        memory="nothing; takes P x D numbers an image for its patches",
+        source="IJCV 2025, arXiv 2304.04521",
+    ),
+    Method(
+        "NegLabel",
+        lambda bank, noise, seed: NegLabel(bank, seed=seed),
+        corpus="user",
+        streaming=False,
+        needs_local=False,
+        memory="a copy of its mined negatives, at most 10 000 D numbers",
+        source="ICLR 2024, arXiv 2403.20078",
+    ),
+    Method(
+        "CSP",
+        lambda bank, noise, seed: CSP(bank, seed=seed),
+        corpus="csp",
+        streaming=False,
+        needs_local=False,
+        memory="a copy of its mined negatives, 0.15 M D numbers",
+        source="NeurIPS 2024, arXiv 2410.08611",
+    ),
+    Method(
+        "AdaNeg",
+        lambda bank, noise, seed: AdaNeg(bank, seed=seed),
+        corpus="user",
+        streaming=True,
+        needs_local=False,
+        memory="NegLabel's copy, a proxy of D numbers for each of these and the C labels, 9 images a label at most",
+        source="NeurIPS 2024, arXiv 2410.20149",
+    ),
+    *_tanl_methods(),
+)
+
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+"""Every method, by its name."""
+
+_CORPUS = {
+    None: "no corpus",
+    "user": "the run's corpus",
+    "csp": "a corpus of its own (WordNet's nouns, and superclasses with an adjective)",
+}
+
+
+def find_methods(names: Iterable[str]) -> tuple[str, ...]:
+    """The methods of these names, each once, in the table's order; case and punctuation do not matter.
+
+    Raises:
+        ValueError: there is no method of a name, or no name.
+    """
+    known = {_letters(name): name for name in METHODS}
+    wanted = [name.strip() for name in names if name.strip()]
+    unknown = [name for name in wanted if _letters(name) not in known]
+    if unknown or not wanted:
+        raise ValueError(f"no method {', '.join(unknown) or 'named'}; there are {', '.join(METHODS)}")
+    found = {known[_letters(name)] for name in wanted}
+    return tuple(name for name in METHODS if name in found)
+
+
+def describe_methods() -> str:
+    """What each method needs and keeps, and where it is from, as text."""
+    width = max(map(len, METHODS))
+    lines = []
+    for method in METHODS.values():
+        needs = [_CORPUS[method.corpus], "a state of the stream" if method.streaming else "no state"]
+        needs += ["patch embeddings"] if method.needs_local else []
+        lines += [
+            f"{method.name:<{width}}  {method.source}",
+            f"{'':{width}}  {', '.join(needs)}; keeps {method.memory}",
+        ]
+    lines.append("Kept beside the label bank of C ID labels and M negatives, D numbers each.")
+    return "\n".join(lines)
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())

@@ -1,0 +1,128 @@
+"""What `tanl bench run` and `tanl bench ablate` ask alike: the images, the streams, and the configuration of both."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tanl.cli.main import positive_number
+
+from ..pictograms.tracks import TRACKS
+from .tasks import CUSTOM, Config
+
+
+def add_image_options(
+    parser: argparse.ArgumentParser, *, tracks: Sequence[str] = ()
+) -> argparse._ArgumentGroup:
+    """Add the options that say which images are judged.
+
+    Args:
+        parser: of the command.
+        tracks: the pictograms' tracks that are taken where none is named, for the help; empty for all.
+
+    Returns:
+        Their group, for the command's own options of the kind.
+    """
+    images = parser.add_argument_group("images")
+    images.add_argument(
+        "--split",
+        metavar="NAME",
+        help=f"what to measure on (default: {Config().split}; `tanl bench list` has all)",
+    )
+    images.add_argument(
+        "--tracks",
+        metavar="NAMES",
+        nargs="+",
+        action="extend",
+        help=f"of the pictograms: some of {', '.join(TRACKS)} (default: {', '.join(tracks) or 'all'})",
+    )
+    images.add_argument(
+        "--id", metavar="PATH", help="ID images of your own: a folder, or a CSV file that lists them"
+    )
+    images.add_argument(
+        "--ood",
+        metavar="PATH",
+        nargs="+",
+        action="extend",
+        help="OOD images of your own, a set each; with --id",
+    )
+    images.add_argument(
+        "--only-ood",
+        metavar="NAMES",
+        nargs="+",
+        action="extend",
+        help="some of the split's OOD sets; results say so (default: all)",
+    )
+    images.add_argument(
+        "--labels",
+        "--class-names",
+        metavar="FILE",
+        help="class names, one a line: needed with --id, else in place of the split's own",
+    )
+    images.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="where the splits' images lie, in OpenOOD's layout (default: TANL_DATA, else data)",
+    )
+    images.add_argument(
+        "--limit", type=positive_number, metavar="N", help="at most N images of a set, for a quick look"
+    )
+    images.add_argument(
+        "--workers", type=positive_number, metavar="N", help="threads that read images (default: one a core)"
+    )
+    return images
+
+
+def add_stream_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options that say how streams are judged."""
+    default = Config()
+    group.add_argument(
+        "--seeds",
+        "--seed",
+        type=int,
+        metavar="N",
+        nargs="+",
+        action="extend",
+        help=f"of the stream's order and of methods that keep a state (default: {default.seeds[0]})",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=positive_number,
+        default=default.batch_size,
+        metavar="N",
+        help="images that are judged at a time (default: %(default)s)",
+    )
+    group.add_argument(
+        "--corpus", default=default.corpus, metavar="NAME", help="negative labels (default: %(default)s)"
+    )
+    group.add_argument("--device", default="cpu", help="where the model runs (default: %(default)s)")
+
+
+def common_config(arguments: argparse.Namespace) -> Config:
+    """What these options say; all else is as `Config` has it.
+
+    Raises:
+        ValueError: an unknown split or track, or options that do not go together.
+    """
+    default = Config()
+    own = arguments.id is not None or arguments.ood
+    return Config(
+        split=arguments.split or (CUSTOM if own else default.split),
+        corpus=arguments.corpus,
+        seeds=tuple(dict.fromkeys(arguments.seeds or default.seeds)),
+        batch_size=arguments.batch_size,
+        limit=arguments.limit,
+        tracks=names_in(arguments.tracks),
+        id=arguments.id,
+        ood=tuple(arguments.ood or ()),
+        labels=arguments.labels,
+        only_ood=names_in(arguments.only_ood) if arguments.only_ood else None,
+    )
+
+
+def names_in(given: Iterable[str] | None) -> tuple[str, ...]:
+    """Names that are given one by one or with commas between them, each once."""
+    names = (name.strip() for text in given or () for name in text.split(","))
+    return tuple(dict.fromkeys(name for name in names if name))

@@ -1,0 +1,458 @@
+"""What a run measures on: the sets of images of a split, of the pictograms or of one's own, embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tanl.backbones import Backbone
+
+from ..data import augment
+from ..data.class_names import class_names, read_class_names
+from ..data.download import fetch_split
+from ..data.image_cache import cached_image_embeddings
+from ..data.image_sets import ImageSet, custom_set, data_root, encode_image_set, open_source
+from ..data.imglist import OOD_LABEL
+from ..data.splits import find_split
+from ..pictograms import extreme, manifest
+from ..pictograms.track import EXTREME_IMAGES, embeddings
+from ..pictograms.tracks import TRACKS
+from .methods import METHODS
+from .protocol import ORDERS
+
+CUSTOM = "custom"
+_LIMIT_SEED = 0
+_AUGMENTATION_SEED = 0
+# Variants are embedded and kept in parts, so that a longer stream finds what a shorter one has made.
+_VARIANTS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is run. What it says decides the results; where images lie and how they are read is no part of it.
+
+    Attributes:
+        split: a name in `SPLITS`, or "custom" for sets of one's own.
+        backbone: as `tanl.load_backbone` takes it.
+        corpus: as `tanl.Corpus.load` takes it.
+        methods: names in `METHODS`.
+        seeds: of the stream's order and of the methods that have a stream.
+        orders: of the stream.
+        batch_size: images that are judged at a time.
+        limit: the most images of a set, chosen by a fixed seed; None for all.
+        stream_length: shorter streams are made this long by augmentation; None leaves them.
+        full_spectrum: covariate-shifted sets are added to the ID set.
+        tracks: of the pictograms; empty for all of them.
+        id: folder or CSV file of one's own ID images.
+        ood: those of one's own OOD images.
+        labels: a file of class names, a name a line; needed with ``id``, else it goes before the split's own.
+        only_ood: the OOD sets of the split that are measured, by name; None for all.
+    """
+
+    split: str = "pictograms"
+    backbone: str = "mini"
+    corpus: str = "wordnet"
+    methods: tuple[str, ...] = tuple(METHODS)
+    seeds: tuple[int, ...] = (0,)
+    orders: tuple[str, ...] = ("shuffled",)
+    batch_size: int = 256
+    limit: int | None = None
+    stream_length: int | None = None
+    full_spectrum: bool = False
+    tracks: tuple[str, ...] = ()
+    id: str | None = None
+    ood: tuple[str, ...] = ()
+    labels: str | None = None
+    only_ood: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.split == CUSTOM:
+            if self.id is None or not self.ood or self.labels is None:
+                raise ValueError("images of one's own take --id, --ood and --labels")
+        else:
+            find_split(self.split)
+            if self.id is not None or self.ood:
+                raise ValueError(f"--id and --ood name images of one's own; leave out --split {self.split}")
+        _check_names("method", self.methods, METHODS)
+        _check_names("order", self.orders, ORDERS)
+        if self.tracks or self.split == "pictograms":
+            _check_names("track", self.tracks or tuple(TRACKS), TRACKS if self.split == "pictograms" else ())
+        if self.labels is not None and self.split == "pictograms":
+            raise ValueError("the pictograms have class names of their own; leave --labels out")
+        if self.only_ood is not None:
+            self._check_only_ood(self.only_ood)
+        if not self.seeds or min(self.seeds) < 0:
+            raise ValueError(f"seeds must be at least 0, not {list(self.seeds)}")
+        for name, value in (("limit", self.limit), ("stream_length", self.stream_length)):
+            if value is not None and value < 2:
+                raise ValueError(f"{name} must be at least 2, not {value}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.full_spectrum and (self.split == CUSTOM or not find_split(self.split).covariate):
+            raise ValueError(f"{self.split} has no covariate-shifted sets; leave --full-spectrum out")
+        if self.full_spectrum and self.stream_length is not None:
+            raise ValueError("--full-spectrum and --stream-length do not go together")
+
+    def _check_only_ood(self, names: tuple[str, ...]) -> None:
+        if self.split == CUSTOM:
+            raise ValueError("--ood says which OOD sets of one's own are measured; leave --only-ood out")
+        split = find_split(self.split)
+        if split.drift:
+            raise ValueError(f"{self.split} is one stream of all its OOD sets; leave --only-ood out")
+        if self.split == "pictograms":
+            known = [name for track in self.tracks or TRACKS for name in TRACKS[track].ood]
+            known += extreme.EXTREME_SETS
+        else:
+            known = [source.name for role, source in split.sets() if role in ("near", "far")]
+        _check_names("OOD set", names, dict.fromkeys(known))
+
+    def takes(self, ood: str) -> bool:
+        """Whether an OOD set of the split is measured."""
+        return self.only_ood is None or ood in self.only_ood
+
+    def record(self) -> dict[str, Any]:
+        """As results keep it."""
+        return {**asdict(self), "augmented": self.stream_length is not None}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One set of readable images with their embeddings ``[n, D]``.
+
+    Attributes:
+        role: "id", "covariate", "near", "far", "extreme" or "ood".
+        images: opens each image, for methods that take more than its embedding.
+        embeddings: in the same order.
+        originals: how many images are the set's own; those after them are variants.
+        fingerprint: tells the set's images from others; the same on every machine.
+        pixels: tells what variants are made from.
+        paths: of the images' files, for results; None where they are no files.
+        unreadable: files of the set that could not be read.
+    """
+
+    role: str
+    images: ImageSet
+    embeddings: Tensor
+    originals: int
+    fingerprint: str
+    pixels: str
+    paths: tuple[str, ...] | None
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the set, as in results."""
+        return self.images.name
+
+    def entry(self, track: str) -> dict[str, Any]:
+        """As ``run.json`` keeps it."""
+        return {
+            "name": self.name,
+            "role": self.role,
+            "track": track,
+            "count": len(self.images),
+            "expected": self.images.expected,
+            "unreadable": list(self.unreadable),
+            "fingerprint": self.fingerprint,
+        }
+
+
+@dataclass(frozen=True)
+class Task:
+    """One ID set with its classes and its OOD sets.
+
+    Attributes:
+        track: its name where a run has several, else empty.
+        classes: the ID labels.
+        id: the ID set, followed by the covariate-shifted sets of a full-spectrum run.
+        ood: the OOD sets.
+        one_stream: the OOD sets come one after another, each with the ID images, and the state is kept.
+        stream_length: of `Config`.
+    """
+
+    track: str
+    classes: tuple[str, ...]
+    id: tuple[Part, ...]
+    ood: tuple[Part, ...]
+    one_stream: bool = False
+    stream_length: int | None = None
+
+    def counts(self, ood: Part) -> tuple[int, int]:
+        """How many ID and OOD images the stream with an OOD set has; of either kind the first are taken."""
+        own = sum(part.originals for part in self.id), ood.originals
+        return own if self.stream_length is None else stream_counts(*own, self.stream_length)
+
+    def chains(self) -> list[tuple[Part, ...]]:
+        """The OOD sets whose streams share one state, in their order."""
+        return [self.ood] if self.one_stream else [(part,) for part in self.ood]
+
+
+def stream_counts(num_id: int, num_ood: int, length: int) -> tuple[int, int]:
+    """How many ID and OOD images make a stream of ``length`` in the same proportion; never fewer than there are."""
+    wanted = max(num_id, round(length * num_id / (num_id + num_ood)))
+    return wanted, max(num_ood, length - wanted)
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """How images are come by; none of it changes results.
+
+    Attributes:
+        backbone: what embeds them.
+        root: the data root of splits other than the pictograms.
+        folder: where the pictograms are.
+        extreme_images: how many images each of their generated sets has; 0 for none.
+        cache_dir: where embeddings are kept; None is the user's cache folder.
+        download: fetch what is missing of a split.
+        workers: threads that read images.
+        progress: show progress bars.
+        say: is told what a person should know.
+    """
+
+    backbone: Backbone
+    root: Path | None = None
+    folder: Path = manifest.FOLDER
+    extreme_images: int = EXTREME_IMAGES
+    cache_dir: Path | None = None
+    download: bool = False
+    workers: int | None = None
+    progress: bool = False
+    say: Callable[[str], None] = lambda message: None
+
+    def tasks(self, config: Config) -> list[Task]:
+        """The sets of images that a configuration names, embedded.
+
+        Raises:
+            FileNotFoundError: a set is not there; the message says where it was looked for and where to get it.
+            ValueError: a set without readable images, class names that cannot be told, or a changed pictogram.
+        """
+        if config.split == CUSTOM:
+            tasks = [self._own(config)]
+        elif config.split == "pictograms":
+            tasks = self._pictograms(config)
+        else:
+            tasks = [self._split(config)]
+        if config.stream_length is None:
+            return tasks
+        return [self._lengthened(task, config.stream_length) for task in tasks]
+
+    def _split(self, config: Config) -> Task:
+        split = find_split(config.split)
+        # What is not measured is neither fetched nor looked for.
+        split = replace(
+            split,
+            near=tuple(source for source in split.near if config.takes(source.name)),
+            far=tuple(source for source in split.far if config.takes(source.name)),
+            covariate=split.covariate if config.full_spectrum else (),
+        )
+        root = data_root(self.root)
+        if self.download:
+            for message in fetch_split(split, root):
+                self.say(message)
+        # All are found before the first is embedded, which may take hours.
+        found = [
+            (role, open_source(source, root, ood=role in ("near", "far"))) for role, source in split.sets()
+        ]
+        classes = class_names(split.class_names, file=config.labels, images=found[0][1])
+        parts = [self._embedded(role, images, config.limit) for role, images in found]
+        return Task(
+            "",
+            tuple(classes),
+            tuple(part for part in parts if part.role in ("id", "covariate")),
+            tuple(part for part in parts if part.role in ("near", "far")),
+            one_stream=bool(split.drift),
+            stream_length=config.stream_length,
+        )
+
+    def _own(self, config: Config) -> Task:
+        assert config.id is not None and config.labels is not None, "Config has checked them"
+        classes = read_class_names(config.labels)
+        given = [config.id, *config.ood]
+        names = [Path(path).name for path in given]
+        # Folders of one name are told apart by their whole paths.
+        named = [None] * len(given) if len(set(names)) == len(names) else given
+        found = [
+            custom_set(path, name=name, ood=number > 0, classes=classes)
+            for number, (path, name) in enumerate(zip(given, named, strict=True))
+        ]
+        if len({images.name for images in found}) < len(found):
+            raise ValueError(f"two sets have the same name: {', '.join(images.name for images in found)}")
+        parts = [
+            self._embedded("ood" if number else "id", images, config.limit)
+            for number, images in enumerate(found)
+        ]
+        return Task("", tuple(classes), (parts[0],), tuple(parts[1:]), stream_length=config.stream_length)
+
+    def _pictograms(self, config: Config) -> list[Task]:
+        rows = manifest.read_manifest(self.folder)
+        every = embeddings(
+            self.backbone, rows, folder=self.folder, cache_dir=self.cache_dir, progress=self.progress
+        )
+
+        def part(name: str, role: str, members: Sequence[int], labels: Sequence[int]) -> Part:
+            places = _chosen(len(members), config.limit)
+            chosen = [rows[members[place]] for place in places]
+            files = tuple(row.file for row in chosen)
+            images = ImageSet(
+                name,
+                self.folder,
+                files,
+                tuple(labels[place] for place in places),
+                decode=lambda index: manifest.open_image(self.folder, chosen[index]),
+            )
+            key = manifest.fingerprint(chosen)
+            vectors = every[[members[place] for place in places]]
+            return Part(role, images, vectors, len(images), key, key, files)
+
+        extremes = [part for part in self._extremes(config.limit) if config.takes(part.name)]
+        tasks = []
+        for name in config.tracks or TRACKS:
+            chosen = TRACKS[name].select(rows)
+            ood = [
+                part(title, kind, members, [OOD_LABEL] * len(members))
+                for title, (kind, members) in chosen.ood.items()
+                if config.takes(title)
+            ]
+            if not ood and not extremes:
+                raise ValueError(
+                    f"the track {name} has none of the OOD sets {', '.join(config.only_ood or ())}; "
+                    f"it has {', '.join(chosen.ood)}; name other --tracks"
+                )
+            id_part = part(name, "id", chosen.images, chosen.targets)
+            tasks.append(
+                Task(
+                    name,
+                    tuple(chosen.classes),
+                    (id_part,),
+                    (*ood, *extremes),
+                    stream_length=config.stream_length,
+                )
+            )
+        return tasks
+
+    def _extremes(self, limit: int | None) -> list[Part]:
+        parts = []
+        for name, make in extreme.EXTREME_SETS.items() if self.extreme_images else ():
+            pictures = make(self.extreme_images, 0)
+            pictures = [pictures[place] for place in _chosen(len(pictures), limit)]
+            key = extreme.fingerprint(pictures)
+            vectors = cached_image_embeddings(
+                self.backbone,
+                partial(iter, pictures),
+                count=len(pictures),
+                fingerprint=key,
+                cache_dir=self.cache_dir,
+            )
+            files = tuple(f"{name}/{number}" for number in range(len(pictures)))
+            labels = (OOD_LABEL,) * len(pictures)
+            images = ImageSet(name, self.folder, files, labels, decode=pictures.__getitem__)
+            parts.append(Part("extreme", images, vectors, len(pictures), key, key, None))
+        return parts
+
+    def _embedded(self, role: str, images: ImageSet, limit: int | None) -> Part:
+        if images.mismatch is not None:
+            self.say(images.mismatch)
+        if limit is not None and limit < len(images):
+            images = images.subset(_chosen(len(images), limit))
+        encoded = encode_image_set(
+            self.backbone, images, cache_dir=self.cache_dir, progress=self.progress, workers=self.workers
+        )
+        warning = encoded.warning(images.name)
+        if warning is not None:
+            self.say(warning)
+            lost = set(encoded.unreadable)
+            expected = images.expected
+            kept = [index for index, file in enumerate(images.files) if file not in lost]
+            images = replace(images.subset(kept), expected=expected)
+        paths = None
+        if images.decode is None:
+            paths = tuple(str(images.path(index).absolute()) for index in range(len(images)))
+        return Part(
+            role,
+            images,
+            encoded.embeddings,
+            len(images),
+            images.fingerprint,
+            images.pixels_fingerprint,
+            paths,
+            encoded.unreadable,
+        )
+
+    def _lengthened(self, task: Task, length: int) -> Task:
+        counts = [task.counts(part) for part in task.ood]
+        (id_part,) = task.id
+        ood = [
+            self._with_variants(part, num_ood) for part, (_, num_ood) in zip(task.ood, counts, strict=True)
+        ]
+        return replace(
+            task,
+            id=(self._with_variants(id_part, max(num_id for num_id, _ in counts)),),
+            ood=tuple(ood),
+            stream_length=length,
+        )
+
+    def _with_variants(self, part: Part, count: int) -> Part:
+        own = part.originals
+        if count == own:
+            return part
+        source = part.images
+        longer = augment.Augmented(source.open, own, count, _AUGMENTATION_SEED)
+        key = augment.fingerprint(part.pixels, _AUGMENTATION_SEED)
+        rows = [part.embeddings]
+        for start in range(own, count, _VARIANTS_AT_ONCE):
+            stop = min(count, start + _VARIANTS_AT_ONCE)
+            files = tuple(f"{key}/{index}" for index in range(start, stop))
+            variants = ImageSet(
+                f"variants of {part.name}",
+                source.base,
+                files,
+                (0,) * len(files),
+                decode=partial(_shifted, longer, start),
+            )
+            rows.append(
+                encode_image_set(
+                    self.backbone,
+                    variants,
+                    cache_dir=self.cache_dir,
+                    progress=self.progress,
+                    workers=self.workers,
+                ).embeddings
+            )
+        originals = [index % own for index in range(count)]
+        images = replace(source.subset(originals), decode=longer.__getitem__, expected=None)
+        return replace(
+            part,
+            images=images,
+            embeddings=torch.cat(rows),
+            paths=None if part.paths is None else tuple(part.paths[index] for index in originals),
+        )
+
+
+def _chosen(count: int, limit: int | None) -> list[int]:
+    """Which images of a set are taken: all, or ``limit`` of them by a fixed seed, in their order."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    generator = torch.Generator().manual_seed(_LIMIT_SEED)
+    chosen: list[int] = torch.randperm(count, generator=generator)[:limit].sort().values.tolist()
+    return chosen
+
+
+def _shifted(images: augment.Augmented, start: int, index: int) -> Image.Image:
+    return images[start + index]
+
+
+def _check_names(what: str, names: Sequence[str], known: Iterable[str]) -> None:
+    listed = list(known)
+    unknown = [name for name in names if name not in listed]
+    if unknown or not names:
+        there = f"there are {', '.join(listed)}" if listed else "only the pictograms have any"
+        raise ValueError(f"no {what} {', '.join(unknown) or 'named'}; {there}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"a {what} is named twice: {', '.join(names)}")

@@ -1,0 +1,325 @@
+"""``tanl bench table``: runs as Markdown, CSV or LaTeX, with the published figure beside each measured one."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..engine.run_folder import RunFolder
+from .brief import SHOWN, brief
+from .published import of_split
+from .summary import (
+    MEANINGS,
+    METRICS,
+    Block,
+    Column,
+    Value,
+    beside,
+    caption,
+    headline,
+    notes,
+    reproduction,
+    summarise,
+)
+from .targets import check_targets
+
+_SPREAD = (
+    "Percent; mean ± standard deviation over seeds where there are several. Means over sets as OpenOOD takes them: "
+    "of each metric, every set alike."
+)
+_BESIDE = "In parentheses the published figure and its source, (-) where none is in print."
+_NONE_IN_PRINT = "No figure is in print for this split."
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+}
+_CSV_COLUMNS = (
+    "run",
+    "split",
+    "backbone",
+    "track",
+    "order",
+    "method",
+    "ood",
+    "role",
+    "metric",
+    "mean_percent",
+    "spread_percent",
+    "seeds",
+    "published_percent",
+    "published_source",
+    "published_note",
+    "remarks",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's options."""
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folder that `tanl bench run` wrote"
+    )
+    parser.add_argument(
+        "--format",
+        choices=tuple(_FORMATS),
+        default="markdown",
+        help="brief is Markdown with the means alone, in two short tables (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="where the table goes (default: the terminal)"
+    )
+    parser.add_argument(
+        "--order",
+        action="append",
+        dest="orders",
+        metavar="ORDER",
+        help="only streams of this order; may be repeated",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Write the tables.
+
+    Raises:
+        ValueError: a run without results or an order that it lacks, or a file that cannot be written.
+        OSError: a folder that holds no run.
+    """
+    target: Path | None = arguments.out
+    check_targets(target)
+    text = _FORMATS[arguments.format]([RunFolder.open(run) for run in arguments.runs], arguments.orders)
+    if target is None:
+        sys.stdout.write(text)
+    else:
+        target.write_text(text, encoding="utf-8")
+    return 0
+
+
+def markdown(folders: Sequence[RunFolder], orders: Sequence[str] | None = None) -> str:
+    """A table for each run, ID set and order: rows are methods for each metric, columns OOD sets and means."""
+    parts = []
+    for folder in folders:
+        blocks, split = summarise(folder, orders), _split(folder)
+        sources = _Sources()
+        parts += [
+            f"**{_markdown(caption(folder))}**",
+            f"{_SPREAD} {_BESIDE if of_split(split) else _NONE_IN_PRINT} The best of a column is bold.",
+            " ".join(MEANINGS),
+        ]
+        for block in blocks:
+            head = ["metric", "method", *(_markdown(column.title) for column in block.columns)]
+            lines = [_pipes(head), _pipes(["---"] * 2 + ["---:"] * len(block.columns))]
+            for metric in METRICS:
+                for method in block.methods:
+                    cells = []
+                    for column in block.columns:
+                        shown = _shown(block.value(method, column, metric))
+                        if block.is_best(method, column, metric):
+                            shown = f"**{shown}**"
+                        cells.append(shown + sources.beside(split, block, method, column, metric))
+                    lines.append(_pipes([metric, _markdown(method), *cells]))
+            parts += [_markdown(_title(block)), "\n".join(lines)]
+        parts += [_markdown(line) for line in [*sources.lines(), *_remarks(folder)]]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def latex(folders: Sequence[RunFolder], orders: Sequence[str] | None = None) -> str:
+    """The same as ``tabular`` environments that need no package, each line of remarks a paragraph."""
+    parts = []
+    for folder in folders:
+        blocks, split = summarise(folder, orders), _split(folder)
+        sources = _Sources()
+        parts += [
+            rf"\textbf{{{_latex(caption(folder))}}}",
+            _latex(f"{_SPREAD} {_BESIDE if of_split(split) else _NONE_IN_PRINT}"),
+            _latex(" ".join(MEANINGS)),
+        ]
+        for block in blocks:
+            head = ["metric", "method", *(column.title for column in block.columns)]
+            lines = [
+                rf"\begin{{tabular}}{{ll{'r' * len(block.columns)}}}",
+                r"\hline",
+                _ampersands(map(_latex, head)),
+            ]
+            for metric in METRICS:
+                lines.append(r"\hline")
+                for method in block.methods:
+                    cells = []
+                    for column in block.columns:
+                        shown = _latex(_shown(block.value(method, column, metric)))
+                        if block.is_best(method, column, metric):
+                            shown = rf"\textbf{{{shown}}}"
+                        cells.append(shown + sources.beside(split, block, method, column, metric))
+                    lines.append(_ampersands([_latex(metric), _latex(method), *cells]))
+            lines += [r"\hline", r"\end{tabular}"]
+            parts += [_latex(_title(block)), "\n".join(lines)]
+        parts += [_latex(line) for line in [*sources.lines(), *_remarks(folder)]]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def comma_separated(folders: Sequence[RunFolder], orders: Sequence[str] | None = None) -> str:
+    """A row for each figure, for programs: percent with three decimals, and the remarks on its run in each row."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_CSV_COLUMNS)
+    for folder in folders:
+        split, remarks = _split(folder), " ".join(_remarks(folder))
+        backbone = folder.run["environment"].get("backbone", folder.run["config"].get("backbone"))
+        for block in summarise(folder, orders):
+            for method in block.methods:
+                for column in block.columns:
+                    for metric in METRICS:
+                        value = block.value(method, column, metric)
+                        if value is None:
+                            continue
+                        figure = beside(split, block, method, column, metric)
+                        writer.writerow(
+                            [
+                                folder.path.name,
+                                split,
+                                backbone,
+                                block.track,
+                                "any" if value.any_order else block.order,
+                                method,
+                                column.name,
+                                column.role,
+                                metric,
+                                f"{100 * value.mean:.3f}",
+                                "" if value.spread is None else f"{100 * value.spread:.3f}",
+                                value.seeds,
+                                "-" if figure is None else f"{100 * figure.value:.2f}",
+                                "-" if figure is None else figure.source,
+                                "" if figure is None else figure.note,
+                                remarks,
+                            ]
+                        )
+    return text.getvalue()
+
+
+def brief_markdown(folders: Sequence[RunFolder], orders: Sequence[str] | None = None) -> str:
+    """Two short tables for each run: every method on every ID set, and in every order of the stream."""
+    parts = []
+    for folder in folders:
+        parts += [
+            f"**{_markdown(caption(folder))}**",
+            f"{' / '.join(SHOWN)} in percent, means over seeds of the means over near and far OOD sets. "
+            "The best of a column is bold.",
+            " ".join(MEANINGS),
+        ]
+        for title, (head, *rows) in brief(folder, orders):
+            lines = [_pipes([*map(_markdown, head)]), _pipes(["---"] * len(head))]
+            lines += [_pipes([_markdown(method), *cells]) for method, *cells in rows]
+            parts += [title, "\n".join(lines)]
+        parts += [_markdown(line) for line in _remarks(folder)]
+    return "\n\n".join(parts) + "\n"
+
+
+def text_table(folder: RunFolder, orders: Sequence[str] | None = None) -> str:
+    """A run's means for the terminal: a line a method for each ID set and order, percent."""
+    blocks = summarise(folder, orders)
+    lines = [caption(folder), "Percent, mean and standard deviation over seeds.", *MEANINGS]
+    for block in blocks:
+        columns = headline(block)
+        names = max(map(len, block.methods))
+        cells = {
+            (method, column.name, metric): _shown(block.value(method, column, metric))
+            for method in block.methods
+            for column in columns
+            for metric in METRICS
+        }
+        width = max(map(len, [*cells.values(), *METRICS])) + 2
+        lines += [
+            "",
+            _title(block),
+            f"  {'':{names}}" + "".join(f"{column.title:>{width * len(METRICS)}}" for column in columns),
+            f"  {'':{names}}" + "".join(f"{metric:>{width}}" for _ in columns for metric in METRICS),
+        ]
+        for method in block.methods:
+            row = "".join(
+                f"{cells[method, column.name, metric]:>{width}}" for column in columns for metric in METRICS
+            )
+            lines.append(f"  {method:{names}}{row}")
+    return "\n".join([*lines, "", *_remarks(folder)]) + "\n"
+
+
+class _Sources:
+    """Numbers the sources in the order in which a table cites them."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def beside(self, split: str, block: Block, method: str, column: Column, metric: str) -> str:
+        """The figure in print with the number of its source, in parentheses; nothing where the split has none."""
+        if not of_split(split):
+            return ""
+        figure = beside(split, block, method, column, metric)
+        if figure is None:
+            return " (-)"
+        source = figure.source + (f" ({figure.note})" if figure.note else "")
+        number = self._numbers.setdefault(source, len(self._numbers) + 1)
+        return f" ({100 * figure.value:.2f} [{number}])"
+
+    def lines(self) -> list[str]:
+        """What each number stands for."""
+        return [f"[{number}] {source}." for source, number in self._numbers.items()]
+
+
+def _remarks(folder: RunFolder) -> list[str]:
+    return [*notes(folder), *reproduction(folder, summarise(folder))]
+
+
+def _split(folder: RunFolder) -> str:
+    return str(folder.run["config"].get("split", ""))
+
+
+def _title(block: Block) -> str:
+    order = "no method depends on the order" if block.order == "any" else f"order {block.order}"
+    return f"ID set {block.track}, {order}" if block.track else order[0].upper() + order[1:]
+
+
+def _shown(value: Value | None) -> str:
+    if value is None:
+        return "not run"
+    return f"{100 * value.mean:.1f}" + ("" if value.spread is None else f" ± {100 * value.spread:.1f}")
+
+
+def _markdown(text: str) -> str:
+    """Text in which Markdown and HTML find nothing of theirs, on one line."""
+    text = " ".join(text.split())
+    for mark in "\\`*_[]|":
+        text = text.replace(mark, "\\" + mark)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _ampersands(cells: Sequence[str] | map[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+_FORMATS: dict[str, Callable[[Sequence[RunFolder], Sequence[str] | None], str]] = {
+    "markdown": markdown,
+    "csv": comma_separated,
+    "latex": latex,
+    "brief": brief_markdown,
+}

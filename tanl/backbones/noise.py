@@ -1,0 +1,45 @@
+"""Noise images: the outliers that TANL knows before it has seen any."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from . import Backbone
+
+
+def noise_images(image_size: int, *, per_kind: int = 3, seed: int = 0) -> Tensor:
+    """Images of five kinds of noise, as TANL's published code starts with them.
+
+    Gaussian, uniform, Poisson(5), Gamma(2, 1), salt and pepper at 0.5; each kind scaled to [0, 1] by its own
+    minimum and maximum. They go to the image encoder as they are, without its usual normalisation.
+
+    Args:
+        image_size: height and width in pixels.
+        per_kind: images of each kind.
+        seed: of the generator.
+
+    Returns:
+        ``[5 * per_kind, 3, image_size, image_size]`` in [0, 1].
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shape = (per_kind, 3, image_size, image_size)
+    rate = torch.full(shape, 5.0)
+    kinds = [
+        torch.randn(shape, generator=generator),
+        torch.rand(shape, generator=generator),
+        torch.poisson(rate, generator=generator),
+        # Gamma(2, 1) is the sum of two unit exponentials; torch's own sampler takes no generator.
+        torch.empty(2, *shape).exponential_(generator=generator).sum(dim=0),
+        (torch.rand(shape, generator=generator) > 0.5).float(),
+    ]
+    return torch.cat([(kind - kind.min()) / (kind.max() - kind.min()) for kind in kinds])
+
+
+def noise_embeddings(backbone: Backbone, *, per_kind: int = 3, seed: int = 0) -> Tensor:
+    """Embeddings of `noise_images`, ``[5 * per_kind, D]``: what `TANL` takes as ``initial_ood``."""
+    images = noise_images(backbone.image_size, per_kind=per_kind, seed=seed)
+    return backbone.encode_images(images.to(backbone.device))

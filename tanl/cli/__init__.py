@@ -1,0 +1,1 @@
+"""The `tanl` command: one module a sub-command."""

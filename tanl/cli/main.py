@@ -1,0 +1,185 @@
+"""The ``tanl`` command: its sub-commands, each a module of its own, and how mistakes are told.
+
+Answers go to stdout; progress, warnings and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, NoReturn, TextIO
+
+from .. import __version__
+
+_DESCRIPTION = """\
+Tell whether images belong to the classes that you name, without any training: a vision-language
+model compares each image with your class names and with a large corpus of negative labels."""
+
+_EPILOG = """\
+examples:
+  tanl demo                                 see it work on images that come with it
+  tanl judge photos/ --labels labels.txt    judge a folder of images
+  tanl judge embeddings.npy --bank bank.safetensors
+                                            judge embeddings that you have (see tanl bank --help)
+  tanl bench pictograms                     measure the methods on images that come with it
+  tanl bench --id photos/id --ood photos/a --labels labels.txt
+                                            measure them on images of your own
+
+exit codes: 0 done; 1 done, but some images could not be read; 2 a mistake in what was asked for;
+130 interrupted."""
+
+_COMMANDS = {
+    "demo": "judge images that come with tanl, and show why",
+    "judge": "judge your images, or their embeddings, against your class names",
+    "bank": "put labels and their embeddings into a file, to judge embeddings with",
+    "bench": "measure the methods, or the library itself",
+}
+_BENCHMARKS = {
+    "run": "measure methods on a split or on folders of your own; an interrupted run goes on where it stopped",
+    "ablate": "TANL with one setting or condition changed at a time: tables, files and charts",
+    "table": "runs as tables: Markdown, CSV or LaTeX, with the published figures beside the measured ones",
+    "report": "a run as one HTML page: tables, histograms, curves, activated labels, worst mistakes",
+    "list": "the splits and the methods that `run` knows, and what they need",
+    "pictograms": "emoji of vendors that the embedded model never saw: one set is ID, the others OOD",
+    "thresholds": "what calibrated thresholds and the stream's own keep and catch, and where they fail",
+}
+_HOME = {"table": "output.table", "report": "output.report"}
+"""The benchmarks that are no module of their own."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and where help is, in place of argparse's usage listing."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (by default the process's own) and return the exit code."""
+    argv = spelled_out(sys.argv[1:] if argv is None else argv)
+    if not argv:
+        _parser(argv).print_help()
+        return 0
+    return carry_out(_parser(argv).parse_args(argv))
+
+
+def carry_out(arguments: argparse.Namespace) -> int:
+    """Run the command that was parsed; a mistake in what was asked for is told in one line."""
+    _keep_freed_memory()
+    try:
+        with _warnings_in_one_line():
+            return arguments.run(arguments) or 0
+    except KeyboardInterrupt:
+        print("tanl: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read stdout has gone (`tanl judge ... | head`); Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    # What the library raises for unusable input. Anything else is a bug and keeps its traceback.
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        if arguments.traceback:
+            traceback.print_exc()
+        print(f"tanl: error: {_in_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def spelled_out(argv: Sequence[str]) -> list[str]:
+    """The command line with what may be left out: ``tanl bench --id ...`` is ``tanl bench run --id ...``."""
+    first, rest = list(argv[:1]), list(argv[1:])
+    short = first == ["bench"] and rest[:1] != ["--help"] and "".join(rest[:1]).startswith("--")
+    return [*first, "run", *rest] if short else [*first, *rest]
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next tensors, in place of asking the kernel for zeroed pages each time.
+
+    A fifth of the time from files to verdicts went into those pages. Only here, where the process is ours.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
+        libc.mallopt(trim_threshold, 1 << 30)
+        libc.mallopt(mmap_max, 0)
+
+
+def positive_number(text: str) -> int:
+    """The type of an argument that is a whole number from 1 on."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+def _parser(argv: Sequence[str]) -> Parser:
+    parser = Parser(
+        prog="tanl",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"tanl {__version__}")
+    parser.add_argument(
+        "--traceback", action="store_true", help="show an error's Python traceback too, for a bug report"
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, what in _COMMANDS.items():
+        command = commands.add_parser(name, help=what)
+        if name != "bench":
+            set_up(command, f"tanl.cli.{name}", wanted=name in argv)
+            continue
+        command.description = what
+        benchmarks = command.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
+        for benchmark, measured in _BENCHMARKS.items():
+            set_up(
+                benchmarks.add_parser(benchmark, help=measured, description=measured),
+                f"tanl.benchmarks.{_HOME.get(benchmark, benchmark)}",
+                wanted=benchmark in argv,
+            )
+    return parser
+
+
+def set_up(parser: argparse.ArgumentParser, module: str, *, wanted: bool) -> None:
+    """Let the module that carries out a command describe its arguments, if it may be the one asked for.
+
+    Importing all of them would make every command, and ``--help``, wait for all the others' imports.
+    """
+    if wanted:
+        implementation: Any = import_module(module)
+        implementation.add_arguments(parser)
+        parser.set_defaults(run=implementation.main)
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        print(f"tanl: warning: {_in_one_line(message)}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Other packages warn of their own affairs; Pillow, of flaws in files that it read all the same.
+        warnings.filterwarnings("default", module=r"tanl\b")
+        warnings.showwarning = show
+        yield
+
+
+def _in_one_line(error: BaseException | str) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split("\n")) or type(error).__name__

@@ -1,0 +1,155 @@
+"""Activations of very many labels, from the nearest of them and a random sample of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..checks import Embeddings, unit_embeddings, whole_number
+from ..labels.bank import LabelBank
+from ..labels.index import LabelIndex, products
+
+CANDIDATES = 4096
+SAMPLE = 4096
+
+_ROWS = 256  # rows whose candidates are held at once
+
+
+class ApproximateActivation:
+    """Sums of activations as TANL (arXiv 2603.25250) asks for them, without a look at every label.
+
+    The activation of a row z is ``softmax(s z [T; N]^T)[C:]``, over C ID labels T and M negatives N. Here
+
+    - the negatives nearest to z are looked up in an index; their logits and those of all ID labels are exact;
+    - the other negatives' share of the denominator is estimated from a sample of the negatives, drawn once
+      without replacement: the mean exponential of its labels that are no candidates of z, times the number of
+      all that are none;
+    - candidates get ``exp(logit - log of the denominator)``, the others 0. This selects the labels best. To give the
+      sample's labels their own activations too changes next to nothing; to weight each by all the labels that it
+      stands for makes the sums unbiased, and puts chance labels among the selected ones.
+
+    A row's activations do not depend on the rows beside it. On the CPU only. It pays from several hundred
+    thousand labels on; below, the exact sums are cheaper (``python -m tools label-index``).
+
+    Args:
+        bank: the labels.
+        index: an index of the bank's negatives, in their order, such as ``LabelIndex.of(bank)``. None makes one
+            of the kind ``ivf``, which needs faiss; keep it with `LabelIndex.save` where a stream is to be resumed
+            in another process, as lists trained anew on another machine may differ.
+        candidates: how many negatives are looked up for a row.
+        sample: how many negatives the rest of the denominator is estimated from.
+        seed: of the sample, and of an index made here.
+
+    Attributes:
+        covered_mass: share of the probability mass that had exact logits (candidates and ID labels), mean over
+            the rows of the last call; None before it. Small values say that the activations of a row are spread
+            over more labels than ``candidates``.
+
+    Raises:
+        TypeError, ValueError: unusable settings; a bank without negatives or on a GPU; an index of other labels.
+    """
+
+    def __init__(
+        self,
+        bank: LabelBank,
+        index: LabelIndex | None = None,
+        *,
+        candidates: int = CANDIDATES,
+        sample: int = SAMPLE,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(bank, LabelBank):
+            raise TypeError(f"bank must be a LabelBank, not {type(bank).__name__}")
+        if bank.device.type != "cpu":
+            raise ValueError(f"approximate activations are for the CPU; the bank is on {bank.device}")
+        whole_number(candidates, "candidates", at_least=1)
+        whole_number(sample, "sample", at_least=1)
+        whole_number(seed, "seed", at_least=0)
+        if index is None:
+            index = LabelIndex.of(bank, kind="ivf", seed=seed)
+        elif index.names != bank.negative_names or len(index.embeddings) != bank.num_negatives:
+            raise ValueError(
+                f"{index!r} is not an index of the {bank.num_negatives} negatives of {bank!r}, in their order; "
+                "LabelIndex.of(bank) makes one"
+            )
+        elif not torch.equal(index.embeddings.float(), bank.negative_embeddings.float()):
+            raise ValueError(f"{index!r} has other embeddings than {bank!r}; LabelIndex.of(bank) makes one")
+        self.bank = bank
+        self.index = index
+        self.candidates = candidates
+        self.sample = sample
+        self.seed = seed
+        self.covered_mass: float | None = None
+        self._covered, self._rows = 0.0, 0
+
+        drawn = torch.randperm(bank.num_negatives, generator=torch.Generator().manual_seed(seed))[:sample]
+        # The labels whose logits every row needs, ID labels first.
+        self._always = torch.cat([bank.id_embeddings, bank.negative_embeddings[drawn]])
+        # Where a negative is in the sample; those that are not share the place after its end.
+        self._place = torch.full((bank.num_negatives,), len(drawn))
+        self._place[drawn] = torch.arange(len(drawn))
+
+    @property
+    def mean_covered_mass(self) -> float | None:
+        """`covered_mass` as a mean over the rows of all calls so far."""
+        return self._covered / self._rows if self._rows else None
+
+    @torch.no_grad()
+    def __call__(self, z: Embeddings, segments: Sequence[tuple[int, int]]) -> Tensor:
+        """Sums of activations over ranges of rows.
+
+        Args:
+            z: ``[n, D]``, unit rows, on the CPU.
+            segments: G ranges ``(first, last + 1)`` of rows of z; they may overlap.
+
+        Returns:
+            ``[G, M]`` float32.
+
+        Raises:
+            TypeError, ValueError: z is unusable, or a segment is no range of its rows.
+        """
+        z = unit_embeddings(z, "embeddings", dim=self.bank.dim, device=self.bank.device)
+        for first, end in segments:
+            if not 0 <= first <= end <= len(z):
+                raise ValueError(f"the segment ({first}, {end}) is no range of the {len(z)} rows")
+        sums = torch.zeros(len(segments), self.bank.num_negatives)
+        covered = 0.0
+        for start in range(0, len(z), _ROWS):
+            rows, activations, mass = self._activations(z[start : start + _ROWS])
+            covered += float(mass.sum())
+            for total, (first, end) in zip(sums, segments, strict=True):
+                part = slice(max(first - start, 0), max(end - start, 0))
+                total.index_add_(0, rows[part].flatten(), activations[part].flatten())
+        self.covered_mass = covered / len(z)
+        self._covered += covered
+        self._rows += len(z)
+        return sums
+
+    def _activations(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Candidates ``[b, k]``, their activations, and each row's covered mass ``[b]``."""
+        scale, num_id = self.bank.logit_scale, self.bank.num_id
+        cosines, rows = self.index.candidates(z, self.candidates)
+        found = rows >= 0
+        rows = rows.clamp(min=0)  # what was not found has the cosine -inf, and adds nothing to row 0
+        always = products(z, self._always).double() * scale
+        logits = cosines.double() * scale
+
+        size = always.shape[1] - num_id
+        places = self._place[rows].masked_fill_(~found, size)
+        is_candidate = torch.zeros(len(z), size + 1, dtype=torch.bool).scatter_(1, places, True)[:, :size]
+        others = always[:, num_id:].masked_fill(is_candidate, -torch.inf)
+        unseen = self.bank.num_negatives - found.sum(dim=1)
+        sampled = size - is_candidate.sum(dim=1)  # 0 only where nearly all labels are candidates
+        rest = others.logsumexp(dim=1) + (unseen / sampled.clamp(min=1)).log()
+
+        known = torch.logaddexp(logits.logsumexp(dim=1), always[:, :num_id].logsumexp(dim=1))
+        lse = torch.logaddexp(known, rest)
+        return rows, (logits - lse[:, None]).exp().float(), (known - lse).exp()
+
+    def __repr__(self) -> str:
+        return (
+            f"ApproximateActivation({self.bank!r}, {self.index!r}, candidates={self.candidates}, "
+            f"sample={self.sample}, seed={self.seed})"
+        )

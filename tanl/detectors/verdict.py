@@ -1,0 +1,121 @@
+"""What a detector says of a batch of embeddings: verdicts, the best labels, and the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, overload
+
+import torch
+from torch import Tensor
+
+from ..checks import Embeddings, as_tensor, whole_number
+from ..streams.results import shown_percentage
+from . import Detector, Evidence
+
+
+class Verdict(NamedTuple):
+    """What is said of one image; the fields are `Detection`'s."""
+
+    ood_score: float
+    is_ood: bool | None
+    label: str
+    id_probability: float
+    evidence: tuple[Evidence, ...]
+
+    def explain(self) -> str:
+        """The verdict and its reasons in a line: ``OOD (0.914): basketball player 30%, basketball 20%``.
+
+        Of an image judged OOD its evidence with probabilities, of any other the best ID label with its own.
+        """
+        verdict = {None: "no verdict", True: "OOD", False: "ID"}[self.is_ood]
+        reasons = [(item.label, item.probability) for item in self.evidence]
+        if not self.is_ood:
+            reasons = [(self.label, self.id_probability)]
+        shown = ", ".join(f"{label} {shown_percentage(probability)}" for label, probability in reasons)
+        return f"{verdict} ({self.ood_score:.3f})" + (f": {shown}" if shown else "")
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What is said of B images, in columns; ``detection[i]`` and iteration give a `Verdict` each, a slice the
+    `Detection` of those images.
+
+    Attributes:
+        ood_score: ``[B]``, higher = more OOD.
+        is_ood: ``[B]`` bool; None while the method has no threshold (see `Guard.calibrate`).
+        label: the best ID label of each image, whatever the verdict.
+        id_probability: ``[B]``, that label's softmax probability among the ID labels alone: how sure the
+            choice is if the image is ID at all.
+        evidence: for each image judged OOD the negative labels that it activates most; empty for the others.
+    """
+
+    ood_score: Tensor
+    is_ood: Tensor | None
+    label: list[str]
+    id_probability: Tensor
+    evidence: list[tuple[Evidence, ...]]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @overload
+    def __getitem__(self, i: int) -> Verdict: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> Detection: ...
+
+    def __getitem__(self, i: int | slice) -> Verdict | Detection:
+        if isinstance(i, slice):
+            rows = list(range(len(self)))[i]  # torch knows no negative steps
+            return Detection(
+                self.ood_score[rows],
+                None if self.is_ood is None else self.is_ood[rows],
+                self.label[i],
+                self.id_probability[rows],
+                self.evidence[i],
+            )
+        return Verdict(
+            float(self.ood_score[i]),
+            None if self.is_ood is None else bool(self.is_ood[i]),
+            self.label[i],
+            float(self.id_probability[i]),
+            self.evidence[i],
+        )
+
+    def __iter__(self) -> Iterator[Verdict]:
+        return (self[i] for i in range(len(self)))
+
+    def explain(self) -> list[str]:
+        """Each image's verdict and its reasons in a line, see `Verdict.explain`."""
+        return [verdict.explain() for verdict in self]
+
+
+@torch.no_grad()
+def detect_embeddings(detector: Detector, z: Embeddings, *, evidence: int = 5) -> Detection:
+    """Judge one batch of a stream of embeddings, and let the detector learn from it.
+
+    This is what `Guard` does once it has embedded its images; it needs no backbone and no image library.
+
+    Args:
+        detector: any detector; its bank names the labels.
+        z: ``[B, D]`` unit rows on the bank's device, a tensor or a NumPy array.
+        evidence: how many negative labels an OOD verdict comes with; 0 for none.
+
+    Raises:
+        TypeError, ValueError: z is unusable; the detector's state is unchanged then.
+    """
+    whole_number(evidence, "evidence", at_least=0)
+    bank = detector.bank
+    scores = detector(z)  # checks z before it learns
+    z = as_tensor(z, "image embeddings")
+    threshold = detector.threshold
+    is_ood = None if threshold is None else scores > threshold
+    best = (z.float() @ bank.id_embeddings.T * bank.logit_scale).softmax(dim=1).max(dim=1)
+    found: list[tuple[Evidence, ...]] = [()] * len(z)
+    if is_ood is not None and evidence and bool(is_ood.any()):
+        rows = is_ood.nonzero()[:, 0]
+        for row, labels in zip(rows.tolist(), detector.explain(z[rows], evidence), strict=True):
+            found[row] = labels
+    names = bank.id_names
+    return Detection(scores, is_ood, [names[i] for i in best.indices.tolist()], best.values, found)

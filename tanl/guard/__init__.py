@@ -1,0 +1,1 @@
+"""A backbone, labels and a detector as one: images in, verdicts out."""

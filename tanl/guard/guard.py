@@ -1,0 +1,530 @@
+"""Guard: images in, verdicts out, around any CLIP-like pipeline."""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..backbones import Backbone
+from ..backbones.noise import noise_embeddings
+from ..checks import Embeddings, whole_number
+from ..detectors import Detector
+from ..detectors.registry import METHODS, WITH_NEGATIVES, make_detector
+from ..detectors.verdict import Detection, Verdict, detect_embeddings
+from ..io.images import UnreadableImage, read_image, to_rgb
+from ..labels.bank import LabelBank
+from ..labels.corpus import Corpus
+from ..labels.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from .wrapped import GuardedModel
+
+__all__ = ["METHODS", "Detection", "Guard", "Method", "Verdict"]
+
+OneImage = Image.Image | str | PathLike[str] | Tensor
+Images = Sequence[Image.Image | str | PathLike[str]] | Tensor
+Method = str | Callable[[LabelBank], Detector]
+
+_AT_ONCE = 256  # images in memory as pixels
+
+
+class Guard:
+    """OOD detection around a vision-language model: knows the backbone and the detector.
+
+    Each call is one batch of the stream that a stateful method such as TANL learns from. Whatever is wrong
+    with a batch is raised before the state changes.
+
+    Several threads may use one guard: batches are applied one after the other, whole, in the order in which they
+    come to the detector; images are read and encoded side by side.
+
+    Args:
+        backbone: from `tanl.load_backbone`, or any other `Backbone`.
+        labels: the ID classes. They, their plurals and their WordNet synonyms leave the corpus; WordNet's words are
+            English, so that of a label in another language the translation stays in it, and counts against it
+            ("cat" against "猫"): `remove_negatives` takes such words out, and `tanl.near_duplicates` finds
+            what else a model reads like a label.
+        corpus: the negative labels, as `LabelBank.build` takes them; not used by "mcm", "max_logit", "energy".
+        method: "tanl", "neglabel", "adaneg", "csp", "mcm", "max_logit", "energy", with the settings of their
+            papers, or a function from the `LabelBank` to a `Detector`.
+        templates: prompt per part of speech and for ID labels, as `LabelBank.build` takes them.
+        cache_dir: where corpus embeddings are kept; None is the user's cache folder.
+        evidence: how many negative labels an OOD verdict comes with; 0 for none.
+        progress: show progress bars while the corpus is embedded.
+
+    Raises:
+        TypeError, ValueError: unusable labels, corpus or method; the message names the value.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        labels: Sequence[str],
+        *,
+        corpus: Corpus | str | PathLike[str] | Iterable[str] | None = "wordnet",
+        method: Method = "tanl",
+        templates: Mapping[str, str] | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+        evidence: int = 5,
+        progress: bool = False,
+    ) -> None:
+        if isinstance(method, str) and method not in METHODS:
+            raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}, or give a function")
+        if not hasattr(backbone, "encode_texts"):  # not isinstance, which would ask for the fingerprint
+            raise TypeError(
+                f"backbone must be a Backbone, not a {type(backbone).__name__}; tanl.load_backbone loads one by its "
+                "name, and Guard.wrap takes a model that is loaded"
+            )
+        self.evidence = whole_number(evidence, "evidence", at_least=0)
+        if isinstance(method, str) and method not in WITH_NEGATIVES:
+            corpus = None
+        self._lock = threading.RLock()  # held by whatever reads or changes bank, detector or vocabulary
+        self._editing = threading.Lock()  # taken before the other: one edit of the vocabulary at a time
+        self._method = method if isinstance(method, str) else None
+        self.backbone = backbone
+        if corpus is not None and not isinstance(corpus, Corpus):
+            corpus = Corpus.load(corpus)
+        self.bank = LabelBank.build(
+            backbone, labels, corpus=corpus, templates=templates, cache_dir=cache_dir, progress=progress
+        )
+        self.detector = self._detector(method)
+        own = None if templates is None else dict(templates)
+        self._vocabulary = Vocabulary(self.bank.id_names, corpus, own)
+
+    @classmethod
+    def wrap(
+        cls,
+        model: torch.nn.Module | tuple[Callable[[Tensor], Any], Callable[[Any], Any]],
+        preprocess: Callable[..., Any],
+        tokenizer: Callable[..., Any] | None,
+        labels: Sequence[str],
+        *,
+        corpus: Corpus | str | PathLike[str] | Iterable[str] | None = "wordnet",
+        method: Method = "tanl",
+        templates: Mapping[str, str] | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+        evidence: int = 5,
+        progress: bool = False,
+    ) -> GuardedModel:
+        """A guard around a model that is already loaded, which can replace it; see `GuardedModel`.
+
+        ``model`` is a CLIP-like model as `ClipBackbone` takes it (open_clip's, OpenAI's ``clip``), which is put into
+        evaluation mode; a dual encoder of transformers as `HuggingFaceBackbone` takes it; or a pair of functions
+        ``(encode_image, encode_text)`` as `CallableBackbone` takes them. That has settings of its own:
+        ``GuardedModel(CallableBackbone(...), labels)``.
+
+        ``preprocess`` turns an RGB PIL image into pixels ``[3, H, W]`` (of transformers: the image processor),
+        ``tokenizer`` a list of strings into what the model takes; None for a pair that takes the strings.
+        ``labels`` and all the rest are as `Guard` takes them.
+
+        Raises:
+            TypeError: a model of another kind, or something that cannot be called; as `Guard` otherwise.
+            ValueError: as `Guard`.
+        """
+        from .wrapped import GuardedModel, backbone_around
+
+        if cls is not Guard and not issubclass(cls, GuardedModel):
+            raise TypeError(f"{cls.__name__} cannot stand for a model; derive it from GuardedModel")
+        kind = cls if issubclass(cls, GuardedModel) else GuardedModel
+        return kind(
+            backbone_around(model, preprocess, tokenizer),
+            labels,
+            corpus=corpus,
+            method=method,
+            templates=templates,
+            cache_dir=cache_dir,
+            evidence=evidence,
+            progress=progress,
+        )
+
+    def __call__(self, images: Images) -> Detection:
+        """Judge one batch of the stream, and learn from it.
+
+        Args:
+            images: PIL images and paths, or pixels ``[B, 3, H, W]`` as ``backbone.preprocess`` makes them.
+
+        Raises:
+            UnreadableImage: a path holds no readable image.
+            TypeError, ValueError: no images, or something that is none.
+        """
+        return self.detect_embeddings(self.encode(images))
+
+    def encode(self, images: Images) -> Tensor:
+        """Embed images, ``[B, D]`` unit rows, without judging them.
+
+        Pixels must be on the backbone's device, and are encoded in one piece. Files and PIL images are read and
+        encoded 256 at a time, on that device.
+
+        Raises:
+            UnreadableImage, TypeError, ValueError: as the call.
+        """
+        if isinstance(images, Tensor):
+            return self.backbone.encode_images(images)
+        if isinstance(images, str | PathLike | Image.Image):
+            raise TypeError(f"give a list of images, not the one image {images!r}")
+        images = list(images)
+        if not images:
+            raise ValueError("no images; leave empty batches out")
+        embedded = []
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(images), _AT_ONCE):
+                pixels = torch.stack(list(pool.map(self._pixels, images[start : start + _AT_ONCE])))
+                embedded.append(self.backbone.encode_images(pixels.to(self.backbone.device)))
+        return torch.cat(embedded)
+
+    def detect_embeddings(self, z: Embeddings) -> Detection:
+        """Judge one batch of embeddings ``[B, D]``, a tensor or a NumPy array, and learn from it."""
+        with self._lock:
+            return detect_embeddings(self.detector, z, evidence=self.evidence)
+
+    @overload
+    def stream(
+        self,
+        images: Iterable[OneImage],
+        *,
+        batch_size: int = 64,
+        max_wait: float | None = None,
+        read_ahead: int | None = None,
+        errors: Literal["raise"] = "raise",
+    ) -> Generator[Verdict, None, None]: ...
+
+    @overload
+    def stream(
+        self,
+        images: Iterable[OneImage],
+        *,
+        batch_size: int = 64,
+        max_wait: float | None = None,
+        read_ahead: int | None = None,
+        errors: Literal["yield"],
+    ) -> Generator[Verdict | UnreadableImage, None, None]: ...
+
+    def stream(
+        self,
+        images: Iterable[OneImage],
+        *,
+        batch_size: int = 64,
+        max_wait: float | None = None,
+        read_ahead: int | None = None,
+        errors: Literal["raise", "yield"] = "raise",
+    ) -> Generator[Any, None, None]:
+        """Judge images one by one, as they come: the verdicts of calling the guard on one batch after the other::
+
+            for verdict in guard.stream(images):
+                ...
+
+        Images are prepared in threads and judged in batches, each a batch of the guard's stream. The source is read no
+        further ahead than ``batch_size + read_ahead`` usable images beyond the verdicts that were taken, and not
+        at all before the first is asked for. Ending the loop, an error, or ``close()`` ends the threads; what was read
+        ahead and not judged is dropped then.
+
+        Args:
+            images: PIL images, paths, or pixels ``[3, H, W]`` as ``backbone.preprocess`` makes them; any iterable,
+                also an endless one.
+            batch_size: usable images a batch; the last may be smaller.
+            max_wait: seconds after which a batch is judged although it is not full, counted from its oldest image: for
+                slow sources, such as a camera or a queue. Such a source is read in a thread of its own. If it blocks
+                when the stream is closed, that is waited for a second; the thread then ends with the source's next
+                image, which is dropped. None waits for full batches and reads the source where verdicts are asked for.
+            read_ahead: images that are prepared beyond the batch; None is four a thread, of which there are as many as
+                cores, at most 16.
+            errors: what to do about an image that cannot be used. "raise" judges what came before it, gives those
+                verdicts, and raises. "yield" gives the `UnreadableImage` in the verdict's place and goes on; the
+                others are judged as if it were not there.
+
+        Raises:
+            UnreadableImage: an image that cannot be used, see ``errors``. One that has no path is told by its
+                number in the stream, from 0.
+            TypeError, ValueError: an unusable setting, at once; something that is no image, after the verdicts on what
+                came before it. Errors of the source are passed on after those too.
+        """
+        from .stream import stream
+
+        return stream(
+            self, images, batch_size=batch_size, max_wait=max_wait, read_ahead=read_ahead, errors=errors
+        )
+
+    @overload
+    def astream(
+        self,
+        images: Iterable[OneImage] | AsyncIterable[OneImage],
+        *,
+        batch_size: int = 64,
+        max_wait: float | None = None,
+        read_ahead: int | None = None,
+        errors: Literal["raise"] = "raise",
+    ) -> AsyncGenerator[Verdict, None]: ...
+
+    @overload
+    def astream(
+        self,
+        images: Iterable[OneImage] | AsyncIterable[OneImage],
+        *,
+        batch_size: int = 64,
+        max_wait: float | None = None,
+        read_ahead: int | None = None,
+        errors: Literal["yield"],
+    ) -> AsyncGenerator[Verdict | UnreadableImage, None]: ...
+
+    def astream(
+        self,
+        images: Iterable[OneImage] | AsyncIterable[OneImage],
+        *,
+        batch_size: int = 64,
+        max_wait: float | None = None,
+        read_ahead: int | None = None,
+        errors: Literal["raise", "yield"] = "raise",
+    ) -> AsyncGenerator[Any, None]:
+        """`stream` for asyncio, with the same arguments, verdicts and errors::
+
+            async for verdict in guard.astream(images, max_wait=0.1):
+                ...
+
+        Images may come from an asynchronous iterable, which is read by one task on the event loop, or a plain one,
+        which is read in a thread. The guard's own work is done in threads. Cancelling waits for the
+        batch that is being judged, and ends the threads. A single batch needs no stream:
+        ``await asyncio.to_thread(guard, images)``.
+        """
+        from .stream import astream
+
+        return astream(
+            self, images, batch_size=batch_size, max_wait=max_wait, read_ahead=read_ahead, errors=errors
+        )
+
+    def calibrate(self, images: Images, tpr: float = 0.95) -> float:
+        """Set the threshold from ID images, so that new ones are kept with probability at least ``tpr``.
+
+        The images are scored with the stream as it stands, which stays as it is.
+
+        Returns:
+            The threshold; see `tanl.detectors.thresholds.threshold_at_tpr` for what it guarantees.
+        """
+        z = self.encode(images)
+        with self._lock:
+            return self.detector.calibrate(self.detector.score(z), tpr)
+
+    def calibrate_unlabelled(self, images: Images) -> float:
+        """Set the threshold from images of which nobody knows whether they are ID or OOD, by Otsu's method.
+
+        TANL does so by itself after every batch; this is for the methods without a threshold of their own. The
+        images are scored with the stream as it stands, which stays as it is.
+
+        Args:
+            images: of both kinds, each frequent among them.
+
+        Returns:
+            The threshold; see `tanl.detectors.thresholds.threshold_from_stream` for when it fails.
+        """
+        z = self.encode(images)
+        with self._lock:
+            return self.detector.calibrate_unlabelled(self.detector.score(z))
+
+    def uncalibrate(self) -> None:
+        """Forget the threshold that was calibrated; TANL goes back to its own, the others have none then."""
+        with self._lock:
+            self.detector.uncalibrate()
+
+    def save(self, folder: str | PathLike[str], *, compact: bool = False) -> None:
+        """Keep the guard in a folder: labels, corpus, method, threshold, and the stream so far.
+
+        As safetensors and JSON. Embeddings of labels are not kept: `load` takes them from the cache, or makes them
+        again. Files are written beside their places and moved there: after a crash, or an error, the folder holds
+        the guard that was saved last. Other threads may use the guard meanwhile; the folder is for one process at a
+        time.
+
+        Args:
+            folder: made if need be; a guard that it holds is replaced.
+            compact: leave out what can be computed again. With 70 000 labels, D = 512 and TANL's settings that is
+                at most 1.5 MB instead of 14. A loaded stream goes on up to float32 rounding then; otherwise bit for
+                bit, where the label embeddings are the same bit for bit (see ``exact`` of `load`).
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        from .saving import save
+
+        save(self, folder, compact=compact)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | PathLike[str],
+        *,
+        backbone: Backbone | None = None,
+        method: Method | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+        device: torch.device | str = "cpu",
+        exact: bool = True,
+        progress: bool = False,
+    ) -> Guard:
+        """The guard that `save` kept; its stream goes on where it was.
+
+        Args:
+            folder: where it was saved.
+            backbone: the one that it was saved with; None loads it by its name.
+            method: the function that made the detector, for a guard that was made with one.
+            cache_dir: where corpus embeddings are kept; None is the user's cache folder.
+            device: where a backbone that is loaded by its name is put.
+            exact: refuse a full save whose label embeddings have other bits than those made now: on another machine
+                or device, with another torch, or after edits of labels. False loads it as a compact one then.
+            progress: show progress bars while the corpus is embedded.
+
+        Raises:
+            FileNotFoundError: no guard was saved there.
+            ValueError: a damaged file; another backbone, corpus or method, or other settings, than what was saved.
+                The message names the difference.
+            BackboneError: the backbone cannot be fetched or read.
+        """
+        from .saving import load
+
+        return load(
+            cls,
+            folder,
+            backbone=backbone,
+            method=method,
+            cache_dir=cache_dir,
+            device=device,
+            exact=exact,
+            progress=progress,
+        )
+
+    def restore(self, folder: str | PathLike[str], *, exact: bool = True) -> None:
+        """Go on with the stream and the threshold that `save` kept, in this guard, which must be the same otherwise.
+
+        Args:
+            folder: where it was saved.
+            exact: as `load` takes it.
+
+        Raises:
+            FileNotFoundError: no guard was saved there.
+            ValueError: a damaged file; another backbone, corpus or method, other labels, templates or settings. The
+                message names the difference, and nothing changes.
+        """
+        from .saving import restore
+
+        restore(self, folder, exact=exact)
+
+    @property
+    def corpus(self) -> Corpus | None:
+        """The words that negatives are taken from, with all edits; the ID labels and their synonyms among them."""
+        return self._vocabulary.corpus
+
+    def add_labels(self, names: Sequence[str]) -> None:
+        """Add ID labels, while the stream goes on.
+
+        As for all four edits: the bank becomes the one that `LabelBank.build` would make of the labels and the
+        corpus as they are then, but only texts that it lacks are encoded. (A model may round the last bits of a text
+        otherwise when others are beside it; a guard saved in full is then refused, a compact one is not.)
+        The detector keeps what it remembers of the stream, see `Detector.relabelled`. A calibrated threshold
+        stays, though scores with other labels are other scores: calibrate again. ``bank`` and ``detector`` are
+        new objects after an edit; after an error they are the ones from before.
+
+        Args:
+            names: new ID labels. They and their WordNet synonyms leave the negatives.
+
+        Raises:
+            TypeError, ValueError: no names, or an unusable one; a label that is there; no negative would be left; a
+                method that cannot follow (a TANL whose ``activation`` is a function, a detector over another
+                bank than the guard's).
+        """
+        self._edit(lambda vocabulary: vocabulary.with_labels(names))
+
+    def remove_labels(self, names: Sequence[str]) -> None:
+        """Remove ID labels; the negatives that they kept away come back. See `add_labels`.
+
+        Raises:
+            TypeError, ValueError: a label that is not there; fewer labels than the method needs would be left.
+        """
+        self._edit(lambda vocabulary: vocabulary.without_labels(names))
+
+    def add_negatives(self, words: Corpus | Iterable[str]) -> None:
+        """Add words to the end of the corpus. See `add_labels`.
+
+        Args:
+            words: nouns, or a `Corpus` with parts of speech.
+
+        Raises:
+            TypeError, ValueError: there is no corpus; an unusable word, or one that is there; one that is an ID
+                label or a WordNet synonym of one: the error says of which.
+        """
+        self._edit(lambda vocabulary: vocabulary.with_negatives(words))
+
+    def remove_negatives(self, words: Iterable[str]) -> None:
+        """Remove words from the corpus, whatever their case. See `add_labels`.
+
+        Raises:
+            TypeError, ValueError: there is no corpus; a word that is not among the negatives; fewer negatives than
+                the method needs would be left.
+        """
+        self._edit(lambda vocabulary: vocabulary.without_negatives(words))
+
+    def reset(self) -> None:
+        """Forget the stream; a calibrated threshold stays."""
+        with self._lock:
+            self.detector.reset()
+
+    def __repr__(self) -> str:
+        detector, bank = self.detector, self.detector.bank
+        return (
+            f"{type(self).__name__}({type(detector).__name__}, {bank.num_id} ID labels, "
+            f"{bank.num_negatives} negatives, backbone {self.backbone.name!r})"
+        )
+
+    def _detector(self, method: Method) -> Detector:
+        if not isinstance(method, str):
+            return method(self.bank)
+        outliers = noise_embeddings(self.backbone) if method == "tanl" else None
+        return make_detector(method, self.bank, initial_ood=outliers)
+
+    def _edit(self, change: Callable[[Vocabulary], Vocabulary]) -> None:
+        with self._editing:
+            with self._lock:
+                earlier, before = self._vocabulary, self._editable_bank()
+            # Texts are encoded while the stream goes on: only for the detector it must stand still.
+            edited = change(earlier)
+            bank = edited.embedded(self.backbone, earlier, before)
+            with self._lock:
+                self._editable_bank()  # a detector may have been set meanwhile
+                detector = self.detector.relabelled(bank)
+                self._vocabulary, self.bank, self.detector = edited, bank, detector
+
+    def _editable_bank(self) -> LabelBank:
+        if self.detector.bank is not self.bank:
+            raise ValueError(
+                f"{self.detector!r} is not over guard.bank, {self.bank!r}: its labels cannot be edited here"
+            )
+        return self.bank
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            state = {
+                name: value for name, value in self.__dict__.items() if name not in ("_lock", "_editing")
+            }
+            # Whoever copies or pickles goes through the state when the lock is free again, and a detector changes in
+            # place. A bank does not: the copy is over the same one.
+            bank = self.detector.bank
+            state["detector"] = copy.deepcopy(self.detector, {id(bank): bank})
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+        self._editing = threading.Lock()
+
+    def _pixels(self, image: Image.Image | str | PathLike[str]) -> Tensor:
+        if isinstance(image, str | PathLike):
+            return self.backbone.preprocess(read_image(image))
+        if isinstance(image, Tensor):
+            raise TypeError(
+                "pixels are judged together as torch.stack([...]), or one by one, beside files and PIL images too, "
+                "by guard.stream([...])"
+            )
+        return self.backbone.preprocess(to_rgb(image))

@@ -1,0 +1,1 @@
+"""What is read from files and kept in them; knows no label, model or method."""

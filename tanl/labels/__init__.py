@@ -1,0 +1,1 @@
+"""ID and negative labels: words, their embeddings, and what is nearest to what."""

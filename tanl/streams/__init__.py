@@ -1,0 +1,1 @@
+"""Images or embeddings, batch by batch, through a backbone and a detector."""

@@ -1,0 +1,34 @@
+"""``python -m tools STUDY``: what the library itself costs, measured; options as ``--help`` tells."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from tanl.cli.main import Parser, carry_out, set_up
+
+STUDIES = {
+    "speed": "the time and memory of one step of TANL against a bare matrix product",
+    "overhead": "what detection adds to the time of encoding images with a ViT-B/16",
+    "label-index": "nearest labels with faiss, and TANL on them, against exact search",
+    "half-precision": "what keeping the labels as float16 does to scores and selected labels",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a study and return its exit code."""
+    return carry_out(parsed(argv))
+
+
+def parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """The study that ``argv`` names, and its options."""
+    parser = Parser(prog="python -m tools", description="Measure what the library itself costs.")
+    parser.add_argument("--traceback", action="store_true", help="show an error's Python traceback too")
+    studies = parser.add_subparsers(title="studies", metavar="STUDY", required=True)
+    for name, what in STUDIES.items():
+        study = studies.add_parser(name, help=what, description=what)
+        set_up(study, f"tools.{name.replace('-', '_')}", wanted=name in argv)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

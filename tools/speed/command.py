@@ -1,0 +1,129 @@
+"""The command: its options, its checks before anything is measured, its files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from tanl.benchmarks.output.targets import check_targets
+from tanl.cli.main import positive_number
+
+from . import chart
+from .config import Config
+from .process import OwnProcess
+from .report import format_report
+from .run import run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's options."""
+    default = Config()
+    parser.description = (
+        "Measure a step of TANL in time and memory against the bare matrix product and against the step as its "
+        "formulas read, for every backend. The whole run is long, and each contender holds labels of its own, a "
+        "million of them at the end; what the memory is too small for is left out, and said."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="M = 10 000 and K = 1000 only, in a minute or two"
+    )
+    for name, values, what in (
+        ("labels", default.labels, "numbers of negative labels M"),
+        ("selected", default.selected, "numbers of selected labels K"),
+        ("steps", default.steps, "distances q between the score's prefixes, 0 for the last alone"),
+        ("capacities", default.capacities, "ring lengths L of the curve against L"),
+    ):
+        shown = ",".join(map(str, values))
+        parser.add_argument(
+            f"--{name}", type=_numbers, metavar="N,N", help=f"{what}, with commas (default: {shown})"
+        )
+    for name, number, what in (
+        ("batch", default.batch, "images in a batch"),
+        ("dim", default.dim, "dimensions of the embeddings"),
+        ("classes", default.num_id, "ID labels"),
+        ("repeats", default.repeats, "timed rounds"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=positive_number,
+            default=number,
+            metavar="N",
+            help=f"{what} (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--threads", type=positive_number, metavar="N", help="threads (default: as many as torch takes)"
+    )
+    parser.add_argument("--seed", type=int, default=default.seed, help="of the features (default: 0)")
+    parser.add_argument("--no-curves", action="store_true", help="leave out the curves against M and L")
+    parser.add_argument("--half", action="store_true", help="measure labels in half precision too")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=Path("tanl-speed.json"),
+        metavar="FILE",
+        help="where everything that was measured goes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--chart",
+        type=Path,
+        default=Path("tanl-speed.png"),
+        metavar="FILE",
+        help="where the picture goes, a PNG file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-chart", action="store_true", help="draw no picture, so that no matplotlib is needed"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the command and print its report; 1 if a contender failed.
+
+    Raises:
+        ImportError: a chart is wanted, and matplotlib is missing.
+        ValueError: an unusable setting, or a file that cannot be written. Nothing is measured before.
+    """
+    config = configuration(arguments)
+    targets = [arguments.json] if arguments.no_chart else [arguments.json, arguments.chart]
+    check_targets(*targets)
+    if not arguments.no_chart:
+        chart.require_matplotlib()
+    result = run(config, connect=OwnProcess, log=lambda line: print(line, file=sys.stderr, flush=True))
+    arguments.json.write_text(json.dumps(result.as_json(), indent=1) + "\n", encoding="utf-8")
+    if not arguments.no_chart:
+        chart.draw(result, arguments.chart)
+    print(format_report(result))
+    print(f"written: {', '.join(str(target) for target in targets)}", file=sys.stderr)
+    for failure in result.failed:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if result.failed else 0
+
+
+def configuration(arguments: argparse.Namespace) -> Config:
+    """The settings that the options stand for; lists that are named go before ``--quick``'s."""
+    start = Config(labels=(10_000,), selected=(1000,)) if arguments.quick else Config()
+    return Config(
+        labels=arguments.labels or start.labels,
+        selected=arguments.selected or start.selected,
+        steps=arguments.steps or start.steps,
+        capacities=arguments.capacities or start.capacities,
+        batch=arguments.batch,
+        dim=arguments.dim,
+        num_id=arguments.classes,
+        repeats=arguments.repeats,
+        threads=arguments.threads or torch.get_num_threads(),
+        seed=arguments.seed,
+        half=arguments.half,
+        curves=not arguments.no_curves,
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers between commas, each once, ascending."""
+    try:
+        numbers = sorted({int(part) for part in text.split(",")})
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers with commas between") from error
+    return tuple(numbers)
