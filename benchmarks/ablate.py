@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tanl.labels.corpus import SELECTIONS
+from tanl.labels.wordnet import SELECTIONS
 
 from . import run
 from .engine.ablation import ADJECTIVES, DIMENSIONS, PAPER, Figures, Plan, ablate, plan_values

@@ -24,6 +24,7 @@ from tanl.cli.main import positive_number
 from tanl.detectors import TANL, Detector, NegLabel
 from tanl.detectors.thresholds import threshold_at_tpr, threshold_from_stream
 from tanl.labels.bank import LabelBank
+from tanl.labels.build import build_bank
 
 from .output.targets import check_targets
 from .pictograms import manifest
@@ -154,7 +155,7 @@ def measure(
     found: dict[tuple[str, str, str], list[tuple[float, float | None]]] = {}
     for track in tqdm(tracks, unit="sets", disable=not progress):
         chosen = TRACKS[track].select(pictograms)
-        bank = LabelBank.build(backbone, chosen.classes, progress=progress)
+        bank = build_bank(backbone, chosen.classes, progress=progress)
         outliers = images[sorted({member for _, members in chosen.ood.values() for member in members})]
         makers: dict[str, Callable[[LabelBank], Detector]] = {
             "NegLabel": NegLabel,

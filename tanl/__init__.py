@@ -39,6 +39,8 @@ _HOME = {
     "Verdict": "detectors.verdict",
     "detect_embeddings": "detectors.verdict",
     "read_embeddings": "io.embeddings",
+    "build_bank": "labels.build",
+    "save_bank": "labels.files",
     "load_bank": "labels.files",
     "SavedBank": "labels.files",
     "guard_pipeline": "integrations.transformers",
@@ -81,8 +83,9 @@ if TYPE_CHECKING:
     from .io.embeddings import read_embeddings
     from .io.images import UnreadableImage
     from .labels.bank import LabelBank
+    from .labels.build import build_bank
     from .labels.corpus import Corpus
-    from .labels.files import SavedBank, load_bank
+    from .labels.files import SavedBank, load_bank, save_bank
     from .labels.index import LabelIndex, near_duplicates
     from .metrics import OODMetrics
 

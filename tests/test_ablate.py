@@ -35,7 +35,7 @@ from tanl.benchmarks.engine.tasks import Config
 from tanl.benchmarks.output import table
 from tanl.cli import main as cli
 from tanl.detectors import TANL
-from tanl.labels.bank import LabelBank
+from tanl.labels.build import build_bank
 
 WORDS = ["blue", "yellow", "purple", "white", *(f"word {number}" for number in range(40))]
 OWN = ["--id", "id", "--ood", "blue", "yellow", "--labels", "labels.txt", "--corpus", "corpus.txt"]
@@ -211,7 +211,7 @@ def test_a_point_is_the_stream_that_one_makes_by_hand(own):
     )
     backbone = ColourBackbone()
     names = Path("labels.txt").read_text().split()
-    bank = LabelBank.build(backbone, names, corpus="corpus.txt")
+    bank = build_bank(backbone, names, corpus="corpus.txt")
     gathering = ablation.Gathering(backbone)
     config = Config(split="custom", id="id", ood=("blue", "yellow"), labels="labels.txt")
     (task,) = gathering.tasks(config)

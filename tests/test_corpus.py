@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tanl.labels.corpus import SELECTIONS, Corpus, merge_spellings, normalise, synonyms
+from tanl.labels.corpus import Corpus
+from tanl.labels.wordnet import SELECTIONS, merge_spellings, normalise, synonyms
 from tools.corpora import wordnet as build_wordnet
 from tools.corpora.medical_branches import BRANCHES as MEDICAL
 from tools.corpora.medical_branches import Branch
@@ -413,14 +414,14 @@ def test_edited_corpora_are_those_made_anew():
     corpus = Corpus(
         ("Cloud", "glasses", "rusty", "knives", "flying-fox"), ("noun", "noun", "adj") + 2 * ("noun",)
     )
-    longer = corpus._more(Corpus(("flying fox", "knife"), ("noun", "adj")))
-    shorter = longer._less({"Cloud", "flying-fox"})
-    for edited in (longer, shorter, shorter._less({"knife"})):
+    longer = corpus.more(Corpus(("flying fox", "knife"), ("noun", "adj")))
+    shorter = longer.less({"Cloud", "flying-fox"})
+    for edited in (longer, shorter, shorter.less({"knife"})):
         anew = Corpus(edited.words, edited.parts_of_speech, edited.name)
         assert edited == anew
         assert edited._words_of == anew._words_of
         assert edited.fingerprint == anew.fingerprint
     assert shorter.words == ("glasses", "rusty", "knives", "flying fox", "knife")
     assert corpus._words_of == Corpus(corpus.words, corpus.parts_of_speech)._words_of  # stays as it was
-    assert [shorter._spelled(word) for word in ("KNIFE", "Cloud", "flying-fox")] == ["knife", None, None]
+    assert [shorter.spelled(word) for word in ("KNIFE", "Cloud", "flying-fox")] == ["knife", None, None]
     assert set(shorter.without(["knife"])) == {"glasses", "rusty", "flying fox"}

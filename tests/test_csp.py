@@ -189,9 +189,7 @@ def test_superclasses_are_checked():
 
 
 def test_phrases_and_detector_fit_together(tiny_backbone, tmp_path):
-    bank = tanl.LabelBank.build(
-        tiny_backbone, ["dog", "cat"], corpus=conjugated_words(SMALL), cache_dir=tmp_path
-    )
+    bank = tanl.build_bank(tiny_backbone, ["dog", "cat"], corpus=conjugated_words(SMALL), cache_dir=tmp_path)
     assert bank.num_negatives == 4  # the class itself is left out
     detector = CSP(bank, share=1.0, groups=2)
     assert bool(detector(bank.id_embeddings).isfinite().all())

@@ -37,7 +37,7 @@ def images(count, seed=5):
 def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bank = tanl.LabelBank(NAMES, unit(110, D, seed=1), num_id=7, logit_scale=20.0)
-    bank.save("bank.safetensors", initial_ood=unit(5, D, seed=9))
+    tanl.save_bank(bank, "bank.safetensors", initial_ood=unit(5, D, seed=9))
     np.save("z.npy", images(61).numpy())
     return tmp_path
 
@@ -108,7 +108,7 @@ def test_rows_that_cannot_be_used_take_no_place_in_a_batch(tmp_path):
 def test_batches_go_on_over_several_files():
     np.save("a.npy", images(7).numpy())
     np.save("b.npy", images(8).numpy())
-    detector = tanl.MCM(tanl.LabelBank.load("bank.safetensors"))
+    detector = tanl.MCM(tanl.load_bank("bank.safetensors").bank)
     files = [open_embeddings("a.npy"), open_embeddings("b.npy")]
     batches = list(embedding_batches(files, detector, batch_size=10))
     assert [len(z) for _, z in batches] == [10, 5]
@@ -117,7 +117,7 @@ def test_batches_go_on_over_several_files():
 
 def test_another_dimension_is_refused_before_anything_is_judged():
     np.save("narrow.npy", unit(3, D - 1).numpy())
-    detector = tanl.MCM(tanl.LabelBank.load("bank.safetensors"))
+    detector = tanl.MCM(tanl.load_bank("bank.safetensors").bank)
     with pytest.raises(ValueError, match=r"narrow\.npy has D = 15, but the label bank has D = 16"):
         judge_embeddings(detector, [open_embeddings("z.npy"), open_embeddings("narrow.npy")])
 
@@ -143,8 +143,8 @@ for method in (tanl.TANL, tanl.NegLabel, tanl.AdaNeg, lambda bank: tanl.CSP(bank
     tanl.detect_embeddings(detector, rows)
 for ids, z in tanl.read_embeddings("z.npy"):
     assert len(ids) == len(z)
-bank.save("own.safetensors")
-tanl.LabelBank.load("own.safetensors")
+tanl.save_bank(bank, "own.safetensors")
+tanl.load_bank("own.safetensors")
 """,
     "score": """
 from tanl.cli.main import main
@@ -281,7 +281,7 @@ def test_other_floats_need_no_normalising(dtype):
 
 
 def test_a_bank_without_outliers_is_enough():
-    tanl.LabelBank.load("bank.safetensors").save("bank.safetensors")
+    tanl.save_bank(tanl.load_bank("bank.safetensors").bank, "bank.safetensors")
     assert main([*BASE, "--out", "r.csv", "--quiet"]) == 0
     assert len(rows_of("r.csv")) == 61
 
@@ -315,7 +315,7 @@ MISTAKES = {
     "images normalised": (["judge", "a.png", "--label", "a", "--normalize"], "--normalize is for files of"),
     "no such file": (["judge", "no.npy", *BASE[2:]], "no file no.npy"),
     "no such bank": (["judge", "z.npy", "--bank", "no.safetensors"], "no label bank no.safetensors"),
-    "no bank": (["judge", "z.npy", "--bank", "z.npy"], "z.npy is not a label bank's file"),
+    "no bank": (["judge", "z.npy", "--bank", "z.npy"], "z.npy cannot be used as a label bank"),
     "another D": (["judge", "narrow.npy", *BASE[2:]], "narrow.npy has D = 15, but the label bank has D = 16"),
     "known of another D": ([*BASE, "--calibrate", "narrow.npy"], "narrow.npy has D = 15"),
     "known are images": ([*BASE, "--calibrate", "photos"], "'photos' ends in none of them"),
@@ -331,7 +331,7 @@ def test_mistakes_are_one_line_and_leave_nothing(capsys, case):
     np.save("narrow.npy", unit(3, D - 1).numpy())
     np.save("three.npy", unit(3, D).numpy())
     np.savez("two.npz", a=unit(3, D).numpy(), b=unit(3, D).numpy())
-    tanl.LabelBank(NAMES[:7], unit(7, D), num_id=7).save("plain.safetensors")
+    tanl.save_bank(tanl.LabelBank(NAMES[:7], unit(7, D), num_id=7), "plain.safetensors")
     Path("photos").mkdir()
     assert main([*arguments, "--out", "r.csv"]) == 2
     out, err = capsys.readouterr()

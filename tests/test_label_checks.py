@@ -18,7 +18,7 @@ def mini() -> tanl.Backbone:
 
 
 def build(backbone, labels, tmp_path, **options):
-    return tanl.LabelBank.build(backbone, labels, cache_dir=tmp_path, **{"corpus": WORDS, **options})
+    return tanl.build_bank(backbone, labels, cache_dir=tmp_path, **{"corpus": WORDS, **options})
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_labels_that_the_model_reads_alike_are_refused(mini, tmp_path, labels, n
 
 
 def test_labels_that_are_alike_are_found_across_blocks(mini, tmp_path, monkeypatch):
-    monkeypatch.setattr("tanl.labels.bank._COMPARED_ROWS", 3)
+    monkeypatch.setattr("tanl.labels.build._COMPARED_ROWS", 3)
     labels = ["dog", "violin", "piano", "tree", "house", "river", "Tree"]
     with pytest.raises(ValueError, match="'tree' and 'Tree'"):
         build(mini, labels, tmp_path)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import tanl
 from conftest import unit
 from tanl.labels import corpus
-from tanl.labels.bank import label_prompts
+from tanl.labels.build import label_prompts
 from tanl.labels.corpus import claimed
 from tanl.labels.vocabulary import Vocabulary
 
@@ -64,7 +64,7 @@ def tanl_method(bank):
 
 
 def from_scratch(guard):
-    return tanl.LabelBank.build(
+    return tanl.build_bank(
         ColourBackbone(),
         guard.bank.id_names,
         corpus=guard.corpus,
@@ -244,11 +244,11 @@ def test_a_threshold_stays(guard):
 
 def test_half_precision_and_its_bits_stay(tmp_path):
     own = Vocabulary(("dog",), tanl.Corpus.load(WORDS), None)
-    bank = tanl.LabelBank.build(
+    bank = tanl.build_bank(
         ColourBackbone(), own.id_names, corpus=own.corpus, cache_dir=tmp_path, dtype=torch.float16
     )
     new = own.with_labels(["gibbon"]).without_negatives(["cloud"])
-    whole = tanl.LabelBank.build(
+    whole = tanl.build_bank(
         ColourBackbone(), new.id_names, corpus=new.corpus, cache_dir=tmp_path, dtype=torch.float16
     )
     assert new.embedded(ColourBackbone(), own, bank).fingerprint == whole.fingerprint
@@ -323,7 +323,7 @@ def test_only_new_words_are_looked_at(guard, monkeypatch):
 def test_a_label_takes_the_row_of_a_negative_with_its_prompt_whatever_the_part_of_speech(tmp_path):
     own = {"noun": "one {}", "adj": "a {} one", "id": "a {}"}
     before = Vocabulary(("dog",), tanl.Corpus(("rusty", "sand"), ("adj", "noun")), own)
-    bank = tanl.LabelBank.build(
+    bank = tanl.build_bank(
         ColourBackbone(), before.id_names, corpus=before.corpus, templates=own, cache_dir=tmp_path
     )
     backbone = Counting()

@@ -34,7 +34,7 @@ WORDS = ["granite", "violin", "puppy", "cloud", "domestic dog"]
 
 
 def build(backbone, tmp_path, labels=("dog", "cat"), **options):
-    return tanl.LabelBank.build(backbone, labels, cache_dir=tmp_path, **{"corpus": WORDS, **options})
+    return tanl.build_bank(backbone, labels, cache_dir=tmp_path, **{"corpus": WORDS, **options})
 
 
 def test_build_leaves_out_labels_and_their_synonyms(tmp_path):
@@ -76,11 +76,10 @@ def test_cache_never_mixes_backbones(tmp_path):
 
 
 def test_cache_is_whole_or_absent(tmp_path, monkeypatch):
-    def interrupted(tensors, path, metadata):
-        path.write_bytes(b"half")
+    def interrupted(descriptor):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(embedding_cache, "save_file", interrupted)
+    monkeypatch.setattr("os.fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(CountingBackbone(), tmp_path)
     assert list((tmp_path / "text").iterdir()) == []

@@ -91,7 +91,7 @@ def test_the_model_is_left_as_it_was(tiny_backbone):
 def test_local_embeddings_feed_gl_mcm(tiny_backbone):
     from tanl.detectors.gl_mcm import GLMCM
 
-    bank = tanl.LabelBank.build(tiny_backbone, ["dog", "cat", "tree"], corpus=None)
+    bank = tanl.build_bank(tiny_backbone, ["dog", "cat", "tree"], corpus=None)
     z, local = encode_images_local(tiny_backbone, pixels(3))
     scores = GLMCM(bank)(z, local=local)
     assert scores.shape == (3,)

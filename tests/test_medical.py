@@ -75,7 +75,7 @@ def biomedclip(tmp_path_factory: pytest.TempPathFactory) -> tanl.Backbone:
 def build(
     backbone: tanl.Backbone, labels: list[str] | tuple[str, ...], folder: Path, **options
 ) -> tanl.LabelBank:
-    return tanl.LabelBank.build(backbone, labels, cache_dir=folder, **{"corpus": WORDS, **options})
+    return tanl.build_bank(backbone, labels, cache_dir=folder, **{"corpus": WORDS, **options})
 
 
 def test_a_guard_with_chexperts_labels_and_medical_words(biomedclip, tmp_path):

@@ -192,7 +192,7 @@ def test_images_need_an_encoder(bank):
 
 
 def test_backbone_encodes_images_for_a_benchmark(tiny_backbone, tmp_path):
-    bank = tanl.LabelBank.build(tiny_backbone, ["cat", "dog"], corpus=["w", "v"], cache_dir=tmp_path)
+    bank = tanl.build_bank(tiny_backbone, ["cat", "dog"], corpus=["w", "v"], cache_dir=tmp_path)
     encoder = tiny_backbone.encode_images
     images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     adapted = as_pytorch_ood(tanl.NegLabel(bank, groups=1), encoder)

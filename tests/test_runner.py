@@ -28,7 +28,7 @@ from tanl.benchmarks.pictograms import manifest
 from tanl.benchmarks.run import add_arguments, command, main
 from tanl.cli import main as cli
 from tanl.detectors import TANL
-from tanl.labels.bank import LabelBank
+from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
 
 TANL_NAME = "TANL (batch-adaptive)"
@@ -143,7 +143,7 @@ def test_scores_are_those_of_a_stream_by_hand(offline, pictograms, tmp_path):
     backbone = RandomBackbone()
     gathering = tasks.Gathering(backbone, folder=pictograms, extreme_images=5, cache_dir=pictograms / "cache")
     task = gathering.tasks(Config(tracks=("food",)))[0]
-    bank = LabelBank.build(
+    bank = build_bank(
         backbone, task.classes, corpus=str(pictograms / "words.txt"), cache_dir=pictograms / "cache"
     )
     noise = runner.noise_embeddings(backbone)
@@ -197,7 +197,7 @@ def test_a_finished_run_measures_nothing_again_and_can_grow(offline, tmp_path, m
         raise AssertionError("there is nothing to measure")
 
     monkeypatch.setattr(runner, "run_stream", refuse)
-    monkeypatch.setattr(runner.LabelBank, "build", refuse)
+    monkeypatch.setattr(runner, "build_bank", refuse)
     before = offline(tmp_path / "run", methods=("MCM", TANL_NAME)).run["seconds"]
     monkeypatch.undo()
     grown = offline(tmp_path / "run", methods=("NegLabel", TANL_NAME), seeds=(1,), orders=("drift",))
@@ -331,13 +331,13 @@ def test_csp_has_words_of_its_own(offline, tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(runner, "conjugated_words", lambda: Corpus(tuple(pool), ("noun",) * 1600, "pool"))
     banks = []
-    build = LabelBank.build
+    build = build_bank
 
     def recorded(*arguments, **given):
         banks.append(build(*arguments, **given))
         return banks[-1]
 
-    monkeypatch.setattr(runner.LabelBank, "build", recorded)
+    monkeypatch.setattr(runner, "build_bank", recorded)
     result = offline(tmp_path / "run", methods=("MCM", "NegLabel", "CSP"), tracks=("food",))
     assert [bank.num_negatives for bank in banks] == [0, 80, 1600]
     assert {cell.method for cell in result.cells()} == {"MCM", "NegLabel", "CSP"}
@@ -368,7 +368,7 @@ def test_gl_mcm_runs_from_the_images_of_a_vision_transformer(offline, tiny_backb
     z, local = encode_images_local(tiny_backbone, pixels)
     kept = {path.relative_to(manifest.FOLDER).as_posix() for path in result.images(result.run["sets"][0])}
     names = sorted({row.label for row in manifest.read_manifest() if row.file in kept})
-    expected = GLMCM(LabelBank.build(tiny_backbone, names, corpus=None))(z, local=local)
+    expected = GLMCM(build_bank(tiny_backbone, names, corpus=None))(z, local=local)
     scores = result.scores(next(cell for cell in cells if cell.ood == "plants"))
     assert scores.ood == pytest.approx(expected.numpy(), abs=1e-4)
 

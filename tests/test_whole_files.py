@@ -24,9 +24,9 @@ def writers():
         "bytes": lambda path: write_whole(path, b"content"),
         "a function": lambda path: write_whole(path, lambda part: part.write_bytes(b"content")),
         "safetensors": lambda path: write_whole(path, tensors_writer({"z": torch.ones(3)})),
-        "a bank": bank.save,
+        "a bank": lambda path: tanl.save_bank(bank, path),
         "the cache": lambda path: cached_embeddings(
-            lambda: unit(3, 5), kind=path.name, key=("k",), about={}, cache_dir=path.parent
+            lambda: unit(3, 5), kind=path.name, key=("k",), rows=3, about={}, cache_dir=path.parent
         ),
     }
 

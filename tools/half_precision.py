@@ -25,6 +25,7 @@ from tanl.benchmarks.pictograms.track import embeddings
 from tanl.benchmarks.pictograms.tracks import TRACKS, check_tracks
 from tanl.detectors import TANL
 from tanl.labels.bank import LabelBank
+from tanl.labels.build import build_bank
 from tanl.metrics import OODMetrics
 
 
@@ -75,7 +76,7 @@ def main(arguments: argparse.Namespace) -> int:
     results: list[Row] = []
     for track in tracks:
         chosen = TRACKS[track].select(rows)
-        bank = LabelBank.build(backbone, chosen.classes, progress=sys.stderr.isatty())
+        bank = build_bank(backbone, chosen.classes, progress=sys.stderr.isatty())
         for ood, (_, members) in chosen.ood.items():
             results.append(
                 _compare(

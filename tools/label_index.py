@@ -34,7 +34,9 @@ from tanl.benchmarks.pictograms.tracks import TRACKS
 from tanl.detectors.approximate import CANDIDATES, SAMPLE, ApproximateActivation
 from tanl.functional import activation_sums
 from tanl.labels.bank import LabelBank
-from tanl.labels.index import LabelIndex, load_faiss, nearest
+from tanl.labels.build import build_bank
+from tanl.labels.index import LabelIndex, load_faiss
+from tanl.labels.nearest import nearest
 
 KINDS = ("flat", "ivf", "ivf-flat", "ivf-sq8", "hnsw")
 QUERIES = 256
@@ -209,7 +211,7 @@ def real(seed: int, progress: bool = False) -> tuple[LabelBank, Tensor, Tensor]:
     rows = manifest.read_manifest()
     images = embeddings(backbone, rows, progress=progress)
     chosen = TRACKS["objects"].select(rows)
-    bank = LabelBank.build(backbone, chosen.classes, progress=progress)
+    bank = build_bank(backbone, chosen.classes, progress=progress)
     generator = torch.Generator().manual_seed(seed)
     outside = [image for _, members in chosen.ood.values() for image in members]
 

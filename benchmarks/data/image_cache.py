@@ -53,6 +53,7 @@ def cached_image_embeddings(
         encode,
         kind="images",
         key=(backbone.fingerprint, fingerprint),
+        rows=count,
         about={"backbone": backbone.name, "title": title},
         cache_dir=cache_dir,
     ).to(backbone.device)

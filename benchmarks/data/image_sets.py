@@ -223,6 +223,8 @@ def encode_image_set(
         encode,
         kind="images",
         key=(backbone.fingerprint, images.pixels_fingerprint),
+        rows=len(images),
+        gaps=True,
         about={"backbone": backbone.name, "title": images.name},
         cache_dir=cache_dir,
     )

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from tanl.backbones import Backbone, load_backbone
 from tanl.detectors import TANL, Detector
 from tanl.labels.bank import LabelBank
+from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
 
 from ..output.published import OVERALL
@@ -583,7 +584,7 @@ class _WithTemplate(Measuring):
 
     def _bank(self, task: Task, kind: CorpusKind | None) -> LabelBank:
         if (task.track, kind) not in self._banks:
-            self._banks[task.track, kind] = LabelBank.build(
+            self._banks[task.track, kind] = build_bank(
                 self._backbone,
                 task.classes,
                 corpus=self._corpora[kind],

@@ -29,6 +29,7 @@ from tanl.detectors.csp import conjugated_words
 from tanl.detectors.gl_mcm import GLMCM
 from tanl.io.images import UnreadableImage
 from tanl.labels.bank import LabelBank
+from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
 from tanl.metrics import OODMetrics
 
@@ -173,7 +174,7 @@ class Measuring:
     def _bank(self, task: Task, kind: CorpusKind | None) -> LabelBank:
         if kind == "csp" and kind not in self._corpora:
             self._corpora[kind] = conjugated_words()
-        return LabelBank.build(
+        return build_bank(
             self._backbone,
             task.classes,
             corpus=self._corpora[kind],

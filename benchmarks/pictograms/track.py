@@ -24,6 +24,7 @@ from tanl.backbones import Backbone, load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.detectors import MCM, TANL, Detector, MaxLogit, NegLabel
 from tanl.labels.bank import LabelBank
+from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
 from tanl.metrics import OODMetrics
 
@@ -167,9 +168,7 @@ def run(
     tracks = []
     for name in config.tracks:
         chosen = TRACKS[name].select(rows)
-        bank = LabelBank.build(
-            backbone, chosen.classes, corpus=corpus, cache_dir=cache_dir, progress=progress
-        )
+        bank = build_bank(backbone, chosen.classes, corpus=corpus, cache_dir=cache_dir, progress=progress)
         ood: dict[str, tuple[Kind, Tensor]] = {
             title: (kind, images[members]) for title, (kind, members) in chosen.ood.items()
         }

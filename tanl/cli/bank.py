@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..labels.corpus import SELECTIONS, Corpus
+from ..labels.corpus import Corpus
+from ..labels.wordnet import SELECTIONS
 from .judge import add_backbone_argument, add_label_arguments, add_normalize_argument, class_names
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Put class names, negative labels and their embeddings into one file, a label bank. With it `tanl judge`
-judges embeddings of images, and LabelBank.load gives the labels in Python; neither needs the model again.
+judges embeddings of images, and tanl.load_bank gives the labels in Python; neither needs the model again.
 A bank and the embeddings that are judged with it must come from the same model."""
 
 _EPILOG = """\
@@ -154,10 +155,11 @@ def _embedded_by_a_model(
 
     from ..backbones import load_backbone
     from ..backbones.noise import noise_embeddings
-    from ..labels.bank import LabelBank
+    from ..labels.build import build_bank
+    from ..labels.files import save_bank
 
     backbone = load_backbone(arguments.backbone or "mini", device=arguments.device or "cpu")
-    bank = LabelBank.build(
+    bank = build_bank(
         backbone,
         labels,
         corpus=corpus,
@@ -165,7 +167,7 @@ def _embedded_by_a_model(
         dtype=torch.float16 if arguments.float16 else torch.float32,
     )
     outliers = noise_embeddings(backbone)
-    bank.save(arguments.out, initial_ood=outliers, backbone=backbone)
+    save_bank(bank, arguments.out, initial_ood=outliers, backbone=backbone)
     return bank, outliers, 0 if corpus is None else len(corpus) - bank.num_negatives
 
 
@@ -176,6 +178,7 @@ def _of_embeddings(
     import torch
 
     from ..labels.bank import LabelBank
+    from ..labels.files import save_bank
 
     rows = _rows(arguments, arguments.id_embeddings, labels, "labels")
     names, left_out = list(labels), 0
@@ -202,7 +205,7 @@ def _of_embeddings(
         dtype=torch.float16 if arguments.float16 else torch.float32,
     )
     outliers = None if arguments.outliers is None else _rows(arguments, arguments.outliers)
-    bank.save(arguments.out, initial_ood=outliers)
+    save_bank(bank, arguments.out, initial_ood=outliers)
     return bank, outliers, left_out
 
 

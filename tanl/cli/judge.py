@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..detectors.registry import METHODS, WITH_NEGATIVES, make_detector
-from ..labels.corpus import SELECTIONS, Corpus
+from ..labels.corpus import Corpus
+from ..labels.wordnet import SELECTIONS
 from ..streams.results import Result, ResultWriter, open_results, shown_path, shown_percentage
 from .main import positive_number
 

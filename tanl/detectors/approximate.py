@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..checks import Embeddings, unit_embeddings, whole_number
 from ..labels.bank import LabelBank
-from ..labels.index import LabelIndex, products
+from ..labels.index import LabelIndex
+from ..labels.nearest import products
 
 CANDIDATES = 4096
 SAMPLE = 4096
@@ -69,7 +70,7 @@ class ApproximateActivation:
         whole_number(seed, "seed", at_least=0)
         if index is None:
             index = LabelIndex.of(bank, kind="ivf", seed=seed)
-        elif index.names != bank.negative_names or len(index.embeddings) != bank.num_negatives:
+        elif index.names != bank.negative_names:
             raise ValueError(
                 f"{index!r} is not an index of the {bank.num_negatives} negatives of {bank!r}, in their order; "
                 "LabelIndex.of(bank) makes one"

@@ -11,7 +11,8 @@ from torch import Tensor
 from .. import kernels
 from ..checks import Embeddings, unit_embeddings, whole_number
 from ..labels.bank import LabelBank
-from ..labels.index import LabelIndex, nearest
+from ..labels.index import LabelIndex
+from ..labels.nearest import nearest
 from .thresholds import threshold_at_tpr, threshold_from_stream
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Detector:
             names, embeddings = bank.id_names, bank.id_embeddings
         if index is None:
             found = nearest(z, embeddings, min(k, len(embeddings)))
-        elif len(index) == len(names) and all(each in index for each in names):
+        elif len(index) == len(names) and set(index.names) == set(names):
             found = index.search(z, k)
         else:
             raise ValueError(
@@ -162,7 +163,7 @@ class Detector:
         probabilities = (bank.logit_scale * found.cosines - lse[:, None]).exp().clamp(max=1)
         result = []
         for rows, values in zip(found.rows.tolist(), probabilities.tolist(), strict=True):
-            labels = [names[row] if index is None else index.name(row) for row in rows]
+            labels = [names[row] if index is None else index.names[row] for row in rows]
             result.append(tuple(Evidence(*pair, is_negative) for pair in zip(labels, values, strict=True)))
         return result
 

@@ -45,7 +45,7 @@ class CSP(GroupedNegatives):
     "polished item", each a centre for images of many classes that have a property in common. They are words to
     embed, so they belong to the bank; `conjugated_words` gives them::
 
-        bank = LabelBank.build(backbone, classes, corpus=conjugated_words())
+        bank = tanl.build_bank(backbone, classes, corpus=conjugated_words())
         detector = CSP(bank)
 
     The detector mines each kind by itself, the labels that end in a superclass and the others: it keeps the share

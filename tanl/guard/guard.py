@@ -22,6 +22,7 @@ from ..detectors.registry import METHODS, WITH_NEGATIVES, make_detector
 from ..detectors.verdict import Detection, Verdict, detect_embeddings
 from ..io.images import UnreadableImage, read_image, to_rgb
 from ..labels.bank import LabelBank
+from ..labels.build import build_bank
 from ..labels.corpus import Corpus
 from ..labels.vocabulary import Vocabulary
 
@@ -52,10 +53,10 @@ class Guard:
             English, so that of a label in another language the translation stays in it, and counts against it
             ("cat" against "猫"): `remove_negatives` takes such words out, and `tanl.near_duplicates` finds
             what else a model reads like a label.
-        corpus: the negative labels, as `LabelBank.build` takes them; not used by "mcm", "max_logit", "energy".
+        corpus: the negative labels, as `build_bank` takes them; not used by "mcm", "max_logit", "energy".
         method: "tanl", "neglabel", "adaneg", "csp", "mcm", "max_logit", "energy", with the settings of their
             papers, or a function from the `LabelBank` to a `Detector`.
-        templates: prompt per part of speech and for ID labels, as `LabelBank.build` takes them.
+        templates: prompt per part of speech and for ID labels, as `build_bank` takes them.
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
         progress: show progress bars while the corpus is embedded.
@@ -92,7 +93,7 @@ class Guard:
         self.backbone = backbone
         if corpus is not None and not isinstance(corpus, Corpus):
             corpus = Corpus.load(corpus)
-        self.bank = LabelBank.build(
+        self.bank = build_bank(
             backbone, labels, corpus=corpus, templates=templates, cache_dir=cache_dir, progress=progress
         )
         self.detector = self._detector(method)
@@ -420,7 +421,7 @@ class Guard:
     def add_labels(self, names: Sequence[str]) -> None:
         """Add ID labels, while the stream goes on.
 
-        As for all four edits: the bank becomes the one that `LabelBank.build` would make of the labels and the
+        As for all four edits: the bank becomes the one that `build_bank` would make of the labels and the
         corpus as they are then, but only texts that it lacks are encoded. (A model may round the last bits of a text
         otherwise when others are beside it; a guard saved in full is then refused, a compact one is not.)
         The detector keeps what it remembers of the stream, see `Detector.relabelled`. A calibrated threshold

@@ -20,8 +20,9 @@ from torch import Tensor
 from ..backbones import load_backbone
 from ..checks import some_of
 from ..io.atomic import PART, write_whole
-from ..labels.bank import full_templates
-from ..labels.corpus import SELECTIONS, Corpus
+from ..labels.corpus import Corpus
+from ..labels.prompts import full_templates
+from ..labels.wordnet import SELECTIONS
 
 if TYPE_CHECKING:
     from ..backbones import Backbone

@@ -5,31 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from os import PathLike
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from ..checks import Embeddings, unit_embeddings, whole_number
-from ..io.cache import cached_text_embeddings
-from .corpus import TEMPLATES, Corpus
-
-if TYPE_CHECKING:
-    from ..backbones import Backbone
+from ..checks import Embeddings, some_of, unit_embeddings, whole_number
 
 MINING_QUANTILE = 0.95
 # Rows that a bank took as bfloat16 are no nearer to unit norm, whatever they are kept as.
 KEPT_TOLERANCE = 1e-2
 _MINING_ROWS = 4096
-_ROUNDING = 1e-5  # distance of embeddings that differ by float32 rounding alone, at most
-_NEAR = 1 - 1e-5  # cosine of embeddings that may be so near, at least
-_COMPARED_ROWS = 1024
-_SURELY_READ = 30  # bytes
-_LAST_WORD = re.compile(r"\w+\W*$")
+_SHOWN = 5
 # Line breaks, tabs and the like, and halves of characters, which cannot be written to a file.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -63,7 +51,7 @@ class LabelBank:
         self._set_up(names, unit_embeddings(embeddings, "label embeddings", dtype=dtype), num_id, logit_scale)
 
     @classmethod
-    def _of_kept(
+    def of_kept(
         cls,
         names: Sequence[str],
         embeddings: Tensor,
@@ -80,7 +68,7 @@ class LabelBank:
         return bank
 
     @classmethod
-    def _of_checked(
+    def of_checked(
         cls, names: tuple[str, ...], embeddings: Tensor, *, num_id: int, logit_scale: float
     ) -> LabelBank:
         """A bank of names and rows that were all checked, as the arguments of a bank are."""
@@ -105,97 +93,6 @@ class LabelBank:
         self.embeddings = embeddings.contiguous()
         self.num_id = num_id
         self.logit_scale = float(logit_scale)
-
-    @classmethod
-    def build(
-        cls,
-        backbone: Backbone,
-        id_names: Sequence[str],
-        *,
-        corpus: Corpus | str | PathLike[str] | Iterable[str] | None = "wordnet",
-        templates: Mapping[str, str] | None = None,
-        cache_dir: str | PathLike[str] | None = None,
-        progress: bool = False,
-        dtype: torch.dtype = torch.float32,
-    ) -> LabelBank:
-        """Embed class names and a corpus of negative labels with a backbone.
-
-        Words of the corpus that are an ID label, or a WordNet synonym of one, are left out. The corpus is
-        embedded once for a backbone and a template and then read from the cache, whatever the ID labels.
-
-        Args:
-            backbone: what embeds the prompts; gives the logit scale too.
-            id_names: the classes, at least one, none twice.
-            corpus: a selection of WordNet by name, a text file, words, or None for no negatives.
-            templates: prompt per part of speech, such as ``{"noun": "The nice {}."}``, and for ID labels, such as
-                ``{"id": "a chest X-ray showing {}."}``; what is not named keeps its default, which for ID labels
-                is the noun's.
-            cache_dir: where embeddings are kept; None is the user's cache folder (``TANL_CACHE``).
-            progress: show progress bars.
-            dtype: what the embeddings are kept as, float32 or float16.
-
-        Raises:
-            TypeError, ValueError: labels or corpus are unusable, or the model gives two ID labels the same embedding,
-                or does not read one to its end; the message names the offending one.
-        """
-        id_names = checked_id_names(id_names)
-        id_prompts = label_prompts(id_names, None, templates)
-        if corpus is None:
-            id_embeddings = backbone.encode_texts(id_prompts)
-            check_id_labels(backbone, id_names, id_embeddings, templates)
-            return cls(
-                id_names,
-                id_embeddings,
-                num_id=len(id_names),
-                logit_scale=backbone.logit_scale,
-                dtype=dtype,
-            )
-        words = corpus if isinstance(corpus, Corpus) else Corpus.load(corpus)
-        kept = words.without(id_names)
-        id_embeddings = backbone.encode_texts(id_prompts)
-        check_id_labels(backbone, id_names, id_embeddings, templates)
-        embeddings = cached_text_embeddings(
-            backbone,
-            label_prompts((), words, templates),
-            cache_dir=cache_dir,
-            progress=progress,
-            title=f"corpus {words.name}",
-        )
-        row = {word: i for i, word in enumerate(words.words)}
-        rows = torch.tensor([row[word] for word in kept.words], device=embeddings.device)
-        return cls(
-            [*id_names, *kept.words],
-            torch.cat([id_embeddings, embeddings[rows]]),
-            num_id=len(id_names),
-            logit_scale=backbone.logit_scale,
-            dtype=dtype,
-        )
-
-    def save(
-        self,
-        path: str | PathLike[str],
-        *,
-        initial_ood: Embeddings | None = None,
-        backbone: Backbone | None = None,
-    ) -> None:
-        """Write the bank to one file (safetensors); `tanl.labels.files.save_bank` says what is in it."""
-        from .files import save_bank
-
-        save_bank(self, path, initial_ood=initial_ood, backbone=backbone)
-
-    @classmethod
-    def load(cls, path: str | PathLike[str], *, device: torch.device | str = "cpu") -> LabelBank:
-        """The bank in a file that `save` or ``tanl bank`` made, bit for bit.
-
-        `tanl.load_bank` also gives the outliers that TANL starts from, and which model embedded the labels.
-
-        Raises:
-            ValueError: not a bank's file, a damaged one, or one of a newer format than this version reads.
-            OSError: it cannot be read.
-        """
-        from .files import load_bank
-
-        return load_bank(path, device=device).bank
 
     @property
     def num_negatives(self) -> int:
@@ -261,7 +158,7 @@ class LabelBank:
         """
         dtype = _checked_dtype(self.dtype if dtype is None else dtype)
         embeddings = self.embeddings.to(self.device if device is None else device, dtype)
-        return self._of_checked(self.names, embeddings, num_id=self.num_id, logit_scale=self.logit_scale)
+        return self.of_checked(self.names, embeddings, num_id=self.num_id, logit_scale=self.logit_scale)
 
     def mined(self, count: int) -> LabelBank:
         """NegLabel's mining: keep the ``count`` negatives that are least similar to the ID labels.
@@ -282,7 +179,7 @@ class LabelBank:
         )
         order = similarity.sort(stable=True).indices[:count]
         names = self.negative_names
-        return self._of_checked(
+        return self.of_checked(
             (*self.id_names, *(names[i] for i in order.tolist())),
             torch.cat([self.embeddings[: self.num_id], negatives[order]]),
             num_id=self.num_id,
@@ -316,8 +213,7 @@ def checked_names(names: Sequence[str], what: str) -> tuple[str, ...]:
         raise ValueError(f"no {what}s; give at least one")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        listed = ", ".join(map(repr, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
-        raise ValueError(f"{what}s occur more than once: {listed}; give each of them once")
+        raise ValueError(f"{what}s occur more than once: {some_of(repeated, _SHOWN)}; give each of them once")
     return names
 
 
@@ -332,108 +228,3 @@ def checked_id_names(names: Sequence[str]) -> tuple[str, ...]:
                 f"ID label {name!r:.80} holds {found[0]!r}; give text without tabs, line breaks and control characters"
             )
     return names
-
-
-def label_prompts(
-    id_names: Iterable[str], negatives: Corpus | None, templates: Mapping[str, str] | None
-) -> list[str]:
-    """The prompt that each label is embedded with: the ID labels, then the negatives.
-
-    Args:
-        id_names: the ID labels.
-        negatives: words that are not ID labels, or None.
-        templates: as `LabelBank.build` takes them.
-
-    Raises:
-        ValueError: an unusable template.
-    """
-    merged = full_templates(templates)
-    prompts = [merged["id"].replace("{}", name) for name in id_names]
-    return prompts if negatives is None else prompts + negatives.prompts(merged)
-
-
-def full_templates(templates: Mapping[str, str] | None) -> dict[str, str]:
-    """The template of every part of speech, and "id": that of the ID labels.
-
-    Raises:
-        ValueError: one for something else, or one that does not hold ``{}`` once.
-    """
-    for part, template in (templates or {}).items():
-        if part not in TEMPLATES and part != "id":
-            raise ValueError(f"no part of speech {part!r}; templates are for {', '.join(TEMPLATES)} and id")
-        if not isinstance(template, str) or template.count("{}") != 1:
-            raise ValueError(
-                f"the template for {part!r} must hold {{}} once, for the label; it is {template!r}"
-            )
-    merged = {**TEMPLATES, **(templates or {})}
-    merged.setdefault("id", merged["noun"])
-    return merged
-
-
-def check_id_labels(
-    backbone: Backbone,
-    names: Sequence[str],
-    embeddings: Tensor,
-    templates: Mapping[str, str] | None,
-    *,
-    first_new: int = 0,
-) -> None:
-    """Refuse ID labels that the model cannot tell apart, or does not read to their ends.
-
-    Args:
-        backbone: what embedded them; prompts of over 30 bytes are embedded again, with and without the last word.
-        names: the ID labels.
-        embeddings: of their prompts, ``[C, D]``.
-        templates: as `LabelBank.build` takes them.
-        first_new: where the labels begin that were not checked before.
-
-    Raises:
-        ValueError: two labels with the same embedding; one whose last word makes no difference to the model.
-    """
-    rows = normalize(unit_embeddings(embeddings, "label embeddings", tolerance=KEPT_TOLERANCE), dim=1)
-    template = full_templates(templates)["id"]
-    # A prompt of few bytes has no more tokens, and fits into any context.
-    long = [
-        i
-        for i, prompt in enumerate(label_prompts(names, None, templates))
-        if i >= first_new and len(prompt.encode()) > _SURELY_READ
-    ]
-    if long:
-        # Whole and shortened in one call: in half precision, equal texts of two calls differ.
-        whole = label_prompts([names[i] for i in long], None, templates)
-        shorter = [template.replace("{}", _without_end(names[i])) for i in long]
-        both = backbone.encode_texts([*whole, *shorter])
-        for i, unread in zip(long, _same(both[: len(long)], both[len(long) :]).tolist(), strict=True):
-            if unread:
-                raise ValueError(
-                    f"the end of ID label {_shortened(names[i])!r} makes no difference to {backbone.name}: a model "
-                    "reads a limited number of tokens and cuts off the rest; give a shorter label"
-                )
-    for start in range(0, len(names), _COMPARED_ROWS):
-        later = max(start, first_new)
-        near = rows[start : start + _COMPARED_ROWS] @ rows[later:].T > _NEAR
-        found = near.triu(diagonal=1 + start - later).nonzero() + torch.tensor([start, later]).to(near.device)
-        for pairs in torch.split(found, _COMPARED_ROWS):
-            for i, j in pairs[_same(rows[pairs[:, 0]], rows[pairs[:, 1]])].tolist():
-                raise ValueError(
-                    f"{backbone.name} cannot tell the ID labels {_shortened(names[i])!r} and {_shortened(names[j])!r} "
-                    "apart: it reads them as the same text (case or spaces make no difference to it, or it knows "
-                    "neither word); keep one of them, or name them in other words"
-                )
-
-
-def _without_end(label: str) -> str:
-    """The label less its last word, or half of a label that is one word."""
-    shorter = _LAST_WORD.sub("", label)
-    return shorter if shorter.strip() else label[: len(label) // 2]
-
-
-def _same(first: Tensor, second: Tensor) -> Tensor:
-    """Which rows ``[n, D]`` of unit vectors are the same up to rounding, ``[n]``."""
-    # Not by their cosines, which float32 rounds to 1 for vectors that are a hundred times as far apart.
-    distance: Tensor = torch.linalg.vector_norm(first.float() - second.float(), dim=1)
-    return distance < _ROUNDING
-
-
-def _shortened(label: str) -> str:
-    return label if len(label) <= 60 else f"{label[:40]}...{label[-17:]}"

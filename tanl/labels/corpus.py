@@ -1,46 +1,22 @@
 """Words to look for besides the ID labels: WordNet's nouns and adjectives, NegLabel's choice, or any list.
 
-A corpus is words with their parts of speech; each part of speech has a prompt template. WordNet 3.0 ships
-with the package (``corpora/README.md`` says how it was made), is read on first use and kept in memory.
+A corpus is words with their parts of speech; each part of speech has a prompt template.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from importlib import resources
 from itertools import compress
 from os import PathLike, sep
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
 
-TEMPLATES: Mapping[str, str] = MappingProxyType({"noun": "The nice {}.", "adj": "This is a {} photo."})
+from .prompts import TEMPLATES
+from .wordnet import SELECTIONS, known_forms, normalise, selected_words, synonyms
 
-SELECTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "wordnet": "all nouns and adjectives of WordNet 3.0",
-        "wordnet-nouns": "all nouns of WordNet 3.0",
-        "neglabel": "NegLabel's: the first word of each synset, nouns for animals and food left out",
-        "csp": "CSP's: NegLabel's, less persons, quantities, groups, and adjectives that pertain to a noun",
-        "wordnet-medical": "WordNet's words for anatomy, diseases, medical instruments and substances",
-    }
-)
-
-_LEAVES_OUT = {
-    "neglabel": frozenset({"noun.animal", "noun.food"}),
-    "csp": frozenset({"noun.animal", "noun.food", "noun.person", "noun.quantity", "noun.group", "adj.pert"}),
-}
 _SHOWN = 5
-
-
-class _Synset(NamedTuple):
-    part_of_speech: str
-    lexicographer_file: str
-    lemmas: tuple[str, ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,9 +55,9 @@ class Corpus:
         """A corpus by the name of a selection, from a text file, or from words.
 
         Args:
-            source: a name in :data:`SELECTIONS`; the path of a UTF-8 text file with a word a line, optionally
-                followed by a tab and ``noun`` or ``adj`` (a noun when nothing is said); or words, taken as
-                nouns. A file that is named like a selection is reached as ``./wordnet``.
+            source: a name in ``tanl.labels.wordnet.SELECTIONS``; the path of a UTF-8 text file with a word a line,
+                optionally followed by a tab and ``noun`` or ``adj`` (a noun when nothing is said); or words, taken
+                as nouns. A file that is named like a selection is reached as ``./wordnet``.
 
         Raises:
             ValueError: an unknown selection, no words, an empty line, a repeated word, text that isn't UTF-8.
@@ -124,16 +100,15 @@ class Corpus:
         return self._subset(removed) if removed else self
 
     def _subset(self, removed: Set[str]) -> Corpus:
-        """These words less some of them, but not all."""
         kept = [word not in removed for word in self.words]
         words, parts = compress(self.words, kept), compress(self.parts_of_speech, kept)
         return _of_checked(tuple(words), tuple(parts), self.name)
 
-    def _less(self, removed: Set[str]) -> Corpus:
-        """`_subset`, at once ready for the next edit."""
+    def less(self, removed: Set[str]) -> Corpus:
+        """These words less some of them, as they are spelled here, but not all; at once ready for the next edit."""
         words_of = dict(self._words_of)
         for word in removed:
-            for form in _known_forms(normalise(word)):
+            for form in known_forms(normalise(word)):
                 left = tuple(other for other in words_of.pop(form) if other != word)
                 if left:
                     words_of[form] = left
@@ -141,7 +116,7 @@ class Corpus:
         less.__dict__["_words_of"] = words_of
         return less
 
-    def _more(self, other: Corpus) -> Corpus:
+    def more(self, other: Corpus) -> Corpus:
         """These words, then those of another corpus, none of which is here in any case; ready for the next edit."""
         words_of = dict(self._words_of)
         for word in other.words:
@@ -150,7 +125,7 @@ class Corpus:
         more.__dict__["_words_of"] = words_of
         return more
 
-    def _spelled(self, word: str) -> str | None:
+    def spelled(self, word: str) -> str | None:
         """The word as it is written here, whatever its case; None if it is not here."""
         alike = self._words_of.get(normalise(word), ())
         return next((own for own in alike if own.casefold() == word.casefold()), None)
@@ -159,7 +134,7 @@ class Corpus:
         """Each word in the template of its part of speech, in order.
 
         Args:
-            templates: text with ``{}`` where the word goes, by part of speech; default :data:`TEMPLATES`.
+            templates: text with ``{}`` where the word goes, by part of speech; default ``prompts.TEMPLATES``.
         """
         chosen = TEMPLATES if templates is None else templates
         for part in sorted(set(self.parts_of_speech)):
@@ -205,27 +180,8 @@ def _of_checked(words: tuple[str, ...], parts_of_speech: tuple[str, ...], name: 
 
 
 def _add_forms(words_of: dict[str, tuple[str, ...]], word: str) -> None:
-    for form in _known_forms(normalise(word)):
+    for form in known_forms(normalise(word)):
         words_of[form] = (*words_of.get(form, ()), word)
-
-
-def synonyms(labels: Iterable[str]) -> set[str]:
-    """The labels and every spelling that shares a noun synset of WordNet with one of them, normalised.
-
-    A label that WordNet doesn't know is also looked up in its plain singular (``giraffes``: ``giraffe``).
-    """
-    if isinstance(labels, (str, bytes)):
-        raise TypeError(f"labels must be a list of strings, not the one string {labels!r}")
-    index = _noun_index()
-    found: set[str] = set()
-    for label in labels:
-        if not isinstance(label, str):
-            raise TypeError(f"labels must be strings; got {label!r} ({type(label).__name__})")
-        for form in _known_forms(normalise(label)):
-            found.add(form)
-            for lemmas in index.get(form, ()):
-                found.update(lemmas)
-    return found
 
 
 def claimed(words: Iterable[str], labels: Sequence[str]) -> dict[str, str]:
@@ -236,96 +192,15 @@ def claimed(words: Iterable[str], labels: Sequence[str]) -> dict[str, str]:
             owner.setdefault(form, label)
     found = {}
     for word in words:
-        owners = [owner[form] for form in _known_forms(normalise(word)) if form in owner]
+        owners = [owner[form] for form in known_forms(normalise(word)) if form in owner]
         if owners:
             found[word] = owners[0]
     return found
 
 
-def normalise(word: str) -> str:
-    """Lower case, hyphens and underscores as spaces, single spaces: ``Flying_fox`` is ``flying fox``."""
-    return " ".join(word.casefold().replace("_", " ").replace("-", " ").split())
-
-
-def merge_spellings(words: Iterable[str]) -> dict[str, str]:
-    """One spelling for words that differ only by case, keyed by the case-folded word, in order of appearance.
-
-    The spelling with the fewest capitals is kept, so that ``china`` stands for ``China`` too.
-    """
-    merged: dict[str, str] = {}
-    for word in words:
-        kept = merged.setdefault(word.casefold(), word)
-        if kept != word and _capitals(word) < _capitals(kept):
-            merged[word.casefold()] = word
-    return merged
-
-
-def _capitals(word: str) -> int:
-    return sum(map(str.isupper, word))
-
-
-@lru_cache(maxsize=1)
-def _read_wordnet() -> tuple[_Synset, ...]:
-    return _read_synsets("wordnet.tsv.gz")
-
-
-def _read_synsets(file: str) -> tuple[_Synset, ...]:
-    packed = resources.files("tanl.corpora").joinpath(file).read_bytes()
-    synsets = []
-    for line in gzip.decompress(packed).decode("utf-8").splitlines():
-        part, lexicographer_file, *lemmas = line.split("\t")
-        synsets.append(_Synset(part, lexicographer_file, tuple(lemmas)))
-    return tuple(synsets)
-
-
-@lru_cache(maxsize=1)
-def _spellings() -> dict[str, str]:
-    """The one spelling of every lemma, whatever the selection, keyed by its case-folded form."""
-    return merge_spellings(lemma for synset in _read_wordnet() for lemma in synset.lemmas)
-
-
 @lru_cache(maxsize=len(SELECTIONS))
 def _selection(name: str) -> Corpus:
-    parts: dict[str, str] = {}
-    synsets = _read_synsets("wordnet_medical.tsv.gz") if name == "wordnet-medical" else _read_wordnet()
-    # Nouns come before adjectives in the files, so a word that is both stays a noun.
-    for synset in synsets:
-        lemmas = synset.lemmas
-        if name in _LEAVES_OUT:
-            lemmas = () if synset.lexicographer_file in _LEAVES_OUT[name] else lemmas[:1]
-        elif name == "wordnet-nouns" and synset.part_of_speech != "noun":
-            break
-        for lemma in lemmas:
-            parts.setdefault(lemma.casefold(), synset.part_of_speech)
-    spellings = _spellings()
-    return Corpus(tuple(spellings[key] for key in parts), tuple(parts.values()), name)
-
-
-@lru_cache(maxsize=1)
-def _noun_index() -> dict[str, list[tuple[str, ...]]]:
-    """Normalised noun -> the normalised lemmas of each of its synsets."""
-    index: dict[str, list[tuple[str, ...]]] = {}
-    for synset in _read_wordnet():
-        if synset.part_of_speech == "noun":
-            lemmas = tuple(normalise(lemma) for lemma in synset.lemmas)
-            for lemma in lemmas:
-                index.setdefault(lemma, []).append(lemmas)
-    return index
-
-
-def _known_forms(word: str) -> tuple[str, ...]:
-    """The normalised word, and its plain singular where WordNet knows only that."""
-    index = _noun_index()
-    if word in index or not word.endswith("s"):
-        return (word,)
-    stems = [word[:-1]]
-    if word.endswith("es"):
-        stems.append(word[:-2])
-    if word.endswith("ies"):
-        stems.append(word[:-3] + "y")
-    if word.endswith("ves"):
-        stems += [word[:-3] + "f", word[:-3] + "fe"]
-    return (word, *(stem for stem in stems if stem in index))
+    return Corpus(*selected_words(name), name)
 
 
 def _read_file(source: str | PathLike[str]) -> Corpus:
@@ -367,6 +242,7 @@ def _describe_duplicates(words: tuple[str, ...], name: str) -> str:
         if key in seen:
             repeated[word] = None
         seen.add(key)
-    shown = ", ".join(map(repr, list(repeated)[:_SHOWN]))
-    more = f" and {len(repeated) - _SHOWN} more" if len(repeated) > _SHOWN else ""
-    return f"the corpus {name!r} repeats {shown}{more} (case makes no difference); give each word once"
+    from ..checks import some_of  # with torch, which a corpus does without
+
+    told = some_of(list(repeated), _SHOWN)
+    return f"the corpus {name!r} repeats {told} (case makes no difference); give each word once"

@@ -1,8 +1,8 @@
-"""Label banks in files: one safetensors file, without pickled code, written whole or not at all.
+"""Label banks in files: one safetensors file with a checksum, without pickled code, written whole or not at all.
 
 Tensors: ``embeddings [C + M, D]`` (float32 or float16), ``names`` (a JSON list of strings, UTF-8, as bytes) and,
 if they are known, ``initial_ood [n, D]``. Metadata, all of it text: ``format``, ``version``, ``num_id``,
-``logit_scale`` and, if they are known, ``backbone`` and ``backbone_fingerprint``.
+``logit_scale``, ``sha256`` and, if they are known, ``backbone`` and ``backbone_fingerprint``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..checks import Embeddings, unit_embeddings
-from ..io.atomic import write_whole
+from ..io.tensors import read_tensors, write_tensors
 from .bank import LabelBank
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
 _FORMAT = "tanl-label-bank"
 _VERSION = 1
-_MAKE_ONE = "`tanl bank` and LabelBank.save make one"
+_MAKE_ONE = "`tanl bank` and tanl.save_bank make one"
 
 
 @dataclass(frozen=True)
@@ -67,25 +65,22 @@ def save_bank(
         TypeError, ValueError: ``initial_ood`` is unusable.
         OSError: the file cannot be written.
     """
-    path = Path(path)
     names = json.dumps(bank.names).encode()
     tensors = {
-        "embeddings": bank.embeddings.cpu().contiguous(),
+        "embeddings": bank.embeddings,
         "names": torch.frombuffer(bytearray(names), dtype=torch.uint8),
     }
     if initial_ood is not None:
-        outliers = unit_embeddings(initial_ood, "initial_ood", dim=bank.dim)
-        # The format has no place for rows that are some of the labels' own memory.
-        tensors["initial_ood"] = outliers.cpu().clone(memory_format=torch.contiguous_format)
-    metadata = {
+        tensors["initial_ood"] = unit_embeddings(initial_ood, "initial_ood", dim=bank.dim)
+    about = {
         "format": _FORMAT,
         "version": str(_VERSION),
         "num_id": str(bank.num_id),
         "logit_scale": repr(bank.logit_scale),
     }
     if backbone is not None:
-        metadata |= {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
-    write_whole(path, lambda part: save_file(tensors, part, metadata=metadata))
+        about |= {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
+    write_tensors(Path(path).expanduser(), tensors, about)
 
 
 def load_bank(path: str | PathLike[str], *, device: torch.device | str = "cpu") -> SavedBank:
@@ -99,37 +94,32 @@ def load_bank(path: str | PathLike[str], *, device: torch.device | str = "cpu") 
         ValueError: not a bank's file, a damaged one, or one of a newer format than this version reads.
         OSError: it cannot be read.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not a label bank's file; {_MAKE_ONE}")
     if not path.exists():
         raise FileNotFoundError(f"no label bank {path}; {_MAKE_ONE}")
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-            about = file.metadata() or {}
-            if about.get("format") != _FORMAT:
-                raise ValueError(f"{path} is a safetensors file, but not a label bank's; {_MAKE_ONE}")
-            if not about.get("version", "").isdigit() or int(about["version"]) > _VERSION:
-                raise ValueError(
-                    f"{path} is a label bank of format {about.get('version')!r}, and this version of tanl reads "
-                    f"up to {_VERSION}; upgrade tanl, or make the bank again"
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a label bank's file, or damaged: {error}; {_MAKE_ONE}") from error
+        tensors, about = read_tensors(path)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used as a label bank: {error}; {_MAKE_ONE}") from error
+    if about.get("format") != _FORMAT:
+        raise ValueError(f"{path} is a safetensors file, but not a label bank's; {_MAKE_ONE}")
+    if not about.get("version", "").isdigit() or int(about["version"]) > _VERSION:
+        raise ValueError(
+            f"{path} is a label bank of format {about.get('version')!r}, and this version of tanl reads "
+            f"up to {_VERSION}; upgrade tanl, or make the bank again"
+        )
     try:
-        bank = LabelBank._of_kept(
+        bank = LabelBank.of_kept(
             json.loads(tensors["names"].numpy().tobytes()),
             tensors["embeddings"].to(device),
             num_id=int(about["num_id"]),
             logit_scale=float(about["logit_scale"]),
         )
+        outliers = tensors.get("initial_ood")
+        if outliers is not None:
+            outliers = unit_embeddings(outliers, "initial_ood", dim=bank.dim).to(device)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a damaged label bank: {error}; make it again") from error
-    outliers = tensors.get("initial_ood")
-    return SavedBank(
-        bank,
-        None if outliers is None else outliers.to(device),
-        about.get("backbone"),
-        about.get("backbone_fingerprint"),
-    )
+    return SavedBank(bank, outliers, about.get("backbone"), about.get("backbone_fingerprint"))

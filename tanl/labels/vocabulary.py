@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..checks import some_of, unit_embeddings
-from .bank import (
-    KEPT_TOLERANCE,
-    LabelBank,
-    check_id_labels,
-    checked_id_names,
-    checked_names,
-    full_templates,
-    label_prompts,
-)
-from .corpus import TEMPLATES, Corpus, claimed
+from .bank import KEPT_TOLERANCE, LabelBank, checked_id_names, checked_names
+from .build import check_id_labels, label_prompts
+from .corpus import Corpus, claimed
+from .prompts import TEMPLATES, full_templates
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -34,7 +28,7 @@ class Vocabulary:
     Attributes:
         id_names: the ID labels.
         corpus: words for negatives, the ID labels and their WordNet synonyms among them; or None.
-        templates: prompts, as `LabelBank.build` takes them.
+        templates: prompts, as `build_bank` takes them.
     """
 
     id_names: tuple[str, ...]
@@ -98,11 +92,11 @@ class Vocabulary:
         if not isinstance(words, Corpus):
             words = Corpus.load(checked_names(tuple(_not_one(words)), "negative label"))
         self._refuse_claimed(words)
-        if present := [word for word in words if corpus._spelled(word) is not None]:
+        if present := [word for word in words if corpus.spelled(word) is not None]:
             raise ValueError(
                 f"{_listed(present)} already in the corpus {corpus.name!r}; leave out what is there"
             )
-        return self._checked(replace(self, corpus=corpus._more(words)))
+        return self._checked(replace(self, corpus=corpus.more(words)))
 
     def without_negatives(self, words: Iterable[str]) -> Vocabulary:
         """Fewer words in the corpus; case makes no difference.
@@ -115,16 +109,16 @@ class Vocabulary:
         assert negatives is not None, "a corpus has negatives"
         words = checked_names(tuple(_not_one(words)), "negative label")
         self._refuse_claimed(words)
-        spelled = {word: corpus._spelled(word) for word in words}
+        spelled = {word: corpus.spelled(word) for word in words}
         if unknown := [word for word, own in spelled.items() if own is None]:
             raise ValueError(f"{_listed(unknown)} not among the {len(negatives)} negatives")
         removed = {own for own in spelled.values() if own is not None}
         if len(removed) == len(negatives):
             raise ValueError(f"these are all {len(negatives)} negatives; keep at least one")
-        return self._checked(replace(self, corpus=corpus._less(removed)))
+        return self._checked(replace(self, corpus=corpus.less(removed)))
 
     def embedded(self, backbone: Backbone, earlier: Vocabulary, bank: LabelBank) -> LabelBank:
-        """The bank that `LabelBank.build` would make of this vocabulary, out of one that is there.
+        """The bank that `build_bank` would make of this vocabulary, out of one that is there.
 
         Rows are found by their prompts; only prompts that the earlier bank lacks are encoded, and no cache is read.
 
@@ -150,7 +144,7 @@ class Vocabulary:
             check_id_labels(
                 backbone, self.id_names, embeddings[:num_id], self.templates, first_new=num_id - added
             )
-        return LabelBank._of_checked(self.names, embeddings, num_id=num_id, logit_scale=bank.logit_scale)
+        return LabelBank.of_checked(self.names, embeddings, num_id=num_id, logit_scale=bank.logit_scale)
 
     def _rows(self, earlier: Vocabulary) -> tuple[list[int], dict[int, str]]:
         """Where each label's row is in the earlier bank, and the prompts of those that have none there.

@@ -170,7 +170,8 @@ def report() -> str:
     """How many words each selection has, and how NegLabel's compares with the published number."""
     from open_clip import IMAGENET_CLASSNAMES
 
-    from tanl.labels.corpus import SELECTIONS, Corpus
+    from tanl.labels.corpus import Corpus
+    from tanl.labels.wordnet import SELECTIONS
 
     lines = ["selection        nouns  adjectives    total"]
     for name in SELECTIONS:
