@@ -8,6 +8,7 @@ import pytest
 import torch
 from colour_backbone import ColourBackbone
 from PIL import Image
+from states import assert_same_state, state_of
 
 import tanl
 from tanl.detectors.thresholds import threshold_from_stream
@@ -109,9 +110,9 @@ def test_methods_by_name_score_first_and_decide_once_calibrated(tiny_backbone, t
 
 
 def test_calibrate_leaves_the_stream_alone(guard):
-    before = str(guard.detector.state.state_dict())
+    before = state_of(guard.detector.state)
     guard.calibrate(pictures(25), tpr=0.9)
-    assert str(guard.detector.state.state_dict()) == before
+    assert_same_state(guard.detector.state.state_dict(), before)
 
 
 def test_uncalibrate_returns_to_the_streams_own_threshold(guard):
@@ -191,7 +192,7 @@ def test_refused_batches_leave_the_state_alone(guard, tmp_path):
     broken.write_bytes(b"\x89PNG and then nothing")
     empty.write_bytes(b"")
     good = pictures(1)[0]
-    before = str(guard.detector.state_dict())
+    before = state_of(guard.detector)
     for images, kind, message in (
         ([good, broken], tanl.UnreadableImage, r"broken\.png"),
         ([good, str(empty)], tanl.UnreadableImage, r"empty\.png.*empty"),
@@ -205,7 +206,7 @@ def test_refused_batches_leave_the_state_alone(guard, tmp_path):
     ):
         with pytest.raises(kind, match=message):
             guard(images)
-    assert str(guard.detector.state_dict()) == before
+    assert_same_state(guard.detector.state_dict(), before)
 
 
 @pytest.mark.parametrize(

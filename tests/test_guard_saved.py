@@ -12,6 +12,7 @@ import pytest
 import torch
 from colour_backbone import ColourBackbone
 from safetensors.torch import load_file, save_file
+from states import assert_same_state, same_state, state_of
 from test_guard_threads import in_threads
 
 import tanl
@@ -79,14 +80,6 @@ def load(tmp_path):
     return loaded
 
 
-def same(first, second):
-    if isinstance(first, torch.Tensor):
-        return first.dtype == second.dtype and torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
-    return type(first) is type(second) and first == second
-
-
 def close(first, second):
     for one, other in zip(first, second, strict=True):
         assert one._replace(ood_score=0, id_probability=0, evidence=()) == other._replace(
@@ -109,7 +102,7 @@ def test_every_method_goes_on_where_it_was(make, load, tmp_path, name, compact):
     assert again.bank.names == guard.bank.names
     assert again.detector.threshold == guard.detector.threshold
     if not compact:
-        assert same(again.detector.state_dict(), guard.detector.state_dict())
+        assert_same_state(again.detector.state_dict(), guard.detector.state_dict())
     for seed in range(5, 8):
         first, second = guard(pixels(9, seed)), again(pixels(9, seed))
         if compact:
@@ -127,7 +120,7 @@ def test_a_stream_without_a_calibrated_threshold_goes_on(make, load, tmp_path):
     assert list(again(pixels(9, 1))) == list(guard(pixels(9, 1)))
     guard.reset()
     again.reset()
-    assert same(again.detector.state_dict(), guard.detector.state_dict())
+    assert_same_state(again.detector.state_dict(), guard.detector.state_dict())
 
 
 def test_the_folder_holds_text_and_tensors_and_no_label_embeddings(make, tmp_path):
@@ -242,7 +235,7 @@ def test_a_backbone_that_loads_by_name_needs_not_be_given(tiny_backbone, tiny_cl
     guard.save(tmp_path / "saved")
     again = load(backbone=None)
     assert again.backbone.name == f"local-dir:{tiny_clip}"
-    assert same(again.detector.state_dict(), guard.detector.state_dict())
+    assert_same_state(again.detector.state_dict(), guard.detector.state_dict())
 
 
 def test_load_says_what_it_needs(make, load, tmp_path):
@@ -311,10 +304,10 @@ def test_restore_names_what_differs_and_changes_nothing(make, tmp_path, options,
     guard.save(tmp_path / "saved", compact=compact)
     other = make(**options)
     other(pixels(10, 1))
-    before = other.detector.state_dict()
+    before = state_of(other.detector)
     with pytest.raises(ValueError, match=message):
         other.restore(tmp_path / "saved")
-    assert same(other.detector.state_dict(), before)
+    assert_same_state(other.detector.state_dict(), before)
 
 
 def with_outliers(rows):
@@ -338,10 +331,10 @@ def test_a_tanl_that_starts_from_other_outliers_is_refused(make, load, tmp_path,
     with pytest.raises(ValueError, match=message):
         load(method=with_outliers(other))
     mine = make(with_outliers(other))
-    before = mine.detector.state_dict()
+    before = state_of(mine.detector)
     with pytest.raises(ValueError, match=message):
         mine.restore(tmp_path / "saved")
-    assert same(mine.detector.state_dict(), before)
+    assert_same_state(mine.detector.state_dict(), before)
     make(small_tanl).save(tmp_path / "saved", compact=compact)
     with pytest.raises(ValueError, match=r"another initial_ood \(none\) than this detector's \(9 rows\)"):
         load(method=with_outliers(unit(9, 7, seed=3)))
@@ -358,7 +351,7 @@ def test_outliers_that_another_machine_rounds_otherwise_become_the_saved_ones(ma
     assert torch.equal(again.detector.initial_ood, rows)
     guard.reset()
     again.reset()
-    assert same(again.detector.state_dict(), guard.detector.state_dict())
+    assert_same_state(again.detector.state_dict(), guard.detector.state_dict())
 
 
 def test_restore_goes_on_where_the_saved_one_was(make, tmp_path):
@@ -369,7 +362,7 @@ def test_restore_goes_on_where_the_saved_one_was(make, tmp_path):
     other(pixels(11, 2))
     other.restore(tmp_path / "saved")
     assert other.evidence == 0
-    assert same(other.detector.state_dict(), guard.detector.state_dict())
+    assert_same_state(other.detector.state_dict(), guard.detector.state_dict())
 
 
 def test_embeddings_that_differ_in_their_last_bits_are_not_the_same_bit_for_bit(make, load, tmp_path):
@@ -390,7 +383,7 @@ def test_embeddings_that_differ_in_their_last_bits_are_not_the_same_bit_for_bit(
             ):
                 load(**options)
             close(list(load(**options, exact=False)(pixels(9, 1))), list(load()(pixels(9, 1))))
-            assert same(load(exact=False).detector.state_dict(), guard.detector.state_dict())
+            assert_same_state(load(exact=False).detector.state_dict(), guard.detector.state_dict())
             other = make(**options)
             with pytest.raises(ValueError, match="embeddings differ"):
                 other.restore(tmp_path / "saved")
@@ -468,7 +461,7 @@ def test_a_crash_at_any_step_leaves_a_guard_that_loads(make, load, tmp_path):
                 guard.save(tmp_path / "saved")
             whole = untouched()
         state = load().detector.state_dict()
-        found = [same(state, each.detector.state_dict()) for each in (old, guard)]
+        found = [same_state(state, each.detector.state_dict()) for each in (old, guard)]
         assert sum(found) == 1
         outcomes.add(found.index(True))
         if whole:
@@ -483,7 +476,8 @@ KILLED = """
 import os, random, signal, sys, time
 sys.path.insert(0, sys.argv[3])
 import tanl, torch
-from test_guard_saved import BACKBONE, CORPUS, LABELS, pixels, same
+from test_guard_saved import BACKBONE, CORPUS, LABELS, pixels
+from states import same_state
 torch.set_num_threads(1)
 saved, cache = sys.argv[1:3]
 
@@ -507,7 +501,7 @@ for kill in range(12):
     while replayed.detector.state.images < images:
         replayed(pixels(5, replayed.detector.state.images // 5))
         expected[replayed.detector.state.images] = replayed.detector.state_dict()
-    assert images == 0 or same(state, expected[images]), images
+    assert images == 0 or same_state(state, expected[images]), images
     most = max(most, images)
 assert most > 0
 new().save(saved)
@@ -550,7 +544,7 @@ def test_threads_save_while_others_judge(make, load, tmp_path):
         other(pixels(5, seed))
         expected[other.detector.state.images] = other.detector.state_dict()
     for each in states:
-        assert same(each.detector.state_dict(), expected[each.detector.state.images])
+        assert_same_state(each.detector.state_dict(), expected[each.detector.state.images])
     assert len(states) > 2
 
 
@@ -613,7 +607,8 @@ def test_split_and_joined_are_inverse(tmp_path):
     tree, tensors = _split(state)
     save_file(tensors, tmp_path / "t.safetensors")
     again = _joined(json.loads(json.dumps(tree)), load_file(tmp_path / "t.safetensors"))
-    assert same(again["a"], state["a"]) and same(again["b"], state["b"])
+    assert_same_state(again["a"], state["a"])
+    assert_same_state(again["b"], state["b"])
     assert torch.equal(again["g"][3][1].pop(), state["g"][3][1].pop())
     assert {key: again[key] for key in "ghij"} == {key: state[key] for key in "ghij"}
     with pytest.raises(TypeError, match="the state's a/b is a set"):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from colour_backbone import ColourBackbone
 from PIL import Image
+from states import assert_same_state, state_of
 
 import tanl
 from tanl.streams.batches import Batches
@@ -72,9 +73,9 @@ ways = pytest.mark.parametrize("options", WAYS.values(), ids=WAYS.keys())
 def test_stream_gives_what_calls_on_its_batches_give(guard, options, count, size, read_ahead):
     images = pictures(count)
     found = list(guard.stream(images, batch_size=size, read_ahead=read_ahead, **options))
-    state = str(guard.detector.state_dict())
+    state = state_of(guard.detector)
     assert found == by_calls(guard, images, size)
-    assert str(guard.detector.state_dict()) == state
+    assert_same_state(guard.detector.state_dict(), state)
 
 
 @ways
@@ -156,9 +157,9 @@ def test_an_unreadable_image_ends_the_stream_after_what_came_before(guard, tmp_p
         for verdict in guard.stream(damaged(tmp_path, images, {where}), batch_size=5, **options):
             found.append(verdict)
     assert caught.value.path.name == "broken.png"
-    state = str(guard.detector.state_dict())
+    state = state_of(guard.detector)
     assert found == by_calls(guard, images[:where], 5)
-    assert str(guard.detector.state_dict()) == state
+    assert_same_state(guard.detector.state_dict(), state)
 
 
 @ways

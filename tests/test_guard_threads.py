@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 from colour_backbone import ColourBackbone
+from states import assert_same_state, state_of
 
 import tanl
 
@@ -80,15 +81,6 @@ def in_threads(*jobs):
         raise errors[0]
 
 
-def same(first, second):
-    """Equal, bit for bit, all the way down."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
-    return first == second
-
-
 @pytest.mark.parametrize("method", [Recorded, recorded_adaneg], ids=["tanl", "adaneg"])
 def test_batches_of_eight_threads_are_applied_in_some_order(tmp_path, method):
     guard = guard_of(tmp_path, method)
@@ -105,7 +97,7 @@ def test_batches_of_eight_threads_are_applied_in_some_order(tmp_path, method):
     in_threads(*map(job, range(THREADS)))
     other = guard_of(tmp_path, method)
     replayed = [other.detect_embeddings(z) for z in guard.detector.seen]
-    assert same(guard.detector.state_dict(), other.detector.state_dict())
+    assert_same_state(guard.detector.state_dict(), other.detector.state_dict())
     # Each thread's batches came in its own order, and each call was given its own verdicts.
     place = {tuple(z.flatten().tolist()): i for i, z in enumerate(guard.detector.seen)}
     assert len(place) == THREADS * 6
@@ -190,11 +182,11 @@ def test_a_guard_can_be_copied_and_pickled_and_its_copy_is_one_of_its_own(tmp_pa
     first, second = batches(2, 0)
     guard(first)
     other = how(guard)
-    assert same(other.detector.state_dict(), guard.detector.state_dict())
+    assert_same_state(other.detector.state_dict(), guard.detector.state_dict())
     assert list(other(second)) == list(guard(second))
-    before = guard.detector.state_dict()
+    before = state_of(guard.detector)
     in_threads(*[lambda: other(first)] * 3)
-    assert same(guard.detector.state_dict(), before)
+    assert_same_state(guard.detector.state_dict(), before)
     assert other.detector.state.images == guard.detector.state.images + 3 * len(first)
     other.add_labels(["white"])  # its detector is over its bank
     assert guard.bank.id_names == ("red", "green")

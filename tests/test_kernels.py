@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from states import assert_same_state, state_of
 
 import tanl
 from conftest import golden, golden_bank, unit
@@ -251,12 +252,12 @@ def test_bad_embeddings_are_refused_before_any_state_changes(monkeypatch, name, 
     detector = tanl.TANL(bank, num_selected=9, initial_ood=unit(3, 16), capacity=8)
     z = unit(12, 16, seed=4)
     detector(z)
-    before = str(detector.state_dict())
+    before = state_of(detector)
     spoil, error, message = BAD[case]
     for judge in (detector, detector.score, detector.predict, detector.explain):
         with pytest.raises(error, match=message):
             judge(spoil(z))
-        assert str(detector.state_dict()) == before
+        assert_same_state(detector.state_dict(), before)
 
 
 def test_the_native_kernels_give_the_same_on_threads_of_their_own(monkeypatch):

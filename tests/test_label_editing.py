@@ -8,6 +8,7 @@ import torch
 from colour_backbone import ColourBackbone
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from states import assert_same_state, state_of
 
 import tanl
 from conftest import unit
@@ -126,7 +127,7 @@ def test_any_edits_give_the_bank_of_a_build_from_scratch(edits, tmp_path_factory
         if verb == "stream":
             guard.detect_embeddings(unit(9, bank.dim, seed=i))
             continue
-        state = str(detector.state_dict())
+        state = state_of(detector)
         try:
             getattr(guard, verb)(words)
         except ValueError:
@@ -138,7 +139,7 @@ def test_any_edits_give_the_bank_of_a_build_from_scratch(edits, tmp_path_factory
             check(guard)
             new = [prompt for prompt in prompts(guard) if prompt not in texts]
             assert guard.backbone.encoded == new
-        assert str(detector.state_dict()) == state
+        assert_same_state(detector.state_dict(), state)
 
 
 # --- one edit at a time -------------------------------------------------------------------------------------
@@ -388,14 +389,14 @@ def test_refused_edits_change_nothing(guard, case):
     fed(guard)
     verb, words, kind, message = REFUSED[case]
     bank, detector, corpus = guard.bank, guard.detector, guard.corpus
-    state = str(detector.state_dict())
+    state = state_of(detector)
     guard.backbone.encoded.clear()
     with pytest.raises(kind, match=message):
         getattr(guard, verb)(words)
     assert guard.bank is bank
     assert guard.detector is detector
     assert guard.corpus is corpus
-    assert str(detector.state_dict()) == state
+    assert_same_state(detector.state_dict(), state)
     assert guard.backbone.encoded == []
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 transformers = pytest.importorskip("transformers", reason='needs transformers: pip install "tanl[hf]"')
 
+from states import assert_same_state, same_state, state_of  # noqa: E402
 from tiny_hugging_face import KINDS, tiny_image_processor, tiny_model, tiny_tokenizer  # noqa: E402
 
 import tanl  # noqa: E402
@@ -64,13 +65,13 @@ def test_results_are_the_pipelines_with_the_guards_verdict(tmp_path, kind, size)
     plain = pipe(images, candidate_labels=LABELS)
     guard = guarded.guard_for(LABELS)
     expected = guard.detector.score(guard.encode(images))
-    before = str(guard.detector.state.state_dict())
+    before = state_of(guard.detector.state)
     results = guarded(images, candidate_labels=LABELS)
     assert without_verdict(results) == plain
     scores, is_ood = zip(*verdicts(results), strict=True)
     torch.testing.assert_close(torch.tensor(scores), expected, atol=1e-5, rtol=1e-4)
     assert all(isinstance(value, bool) for value in is_ood)
-    assert str(guard.detector.state.state_dict()) != before
+    assert not same_state(guard.detector.state.state_dict(), before)
     # The caller's own pipeline is as it was.
     assert pipe(images, candidate_labels=LABELS) == plain
 
@@ -139,11 +140,11 @@ def test_each_label_set_has_a_stream_of_its_own(guarded):
     first, other = guarded.guard_for(LABELS), guarded.guard_for(["house", "tree"])
     assert first is not other
     assert guarded.guard_for(LABELS[::-1]) is first
-    before = str(other.detector.state.state_dict())
-    own = str(first.detector.state.state_dict())
+    before = state_of(other.detector.state)
+    own = state_of(first.detector.state)
     guarded(pictures(6), candidate_labels=LABELS[::-1])
-    assert str(other.detector.state.state_dict()) == before
-    assert str(first.detector.state.state_dict()) != own
+    assert_same_state(other.detector.state.state_dict(), before)
+    assert not same_state(first.detector.state.state_dict(), own)
 
 
 def test_the_label_set_used_longest_ago_is_forgotten(pipe, tmp_path):
@@ -283,18 +284,18 @@ def test_a_guard_that_cannot_be_made_is_made_by_the_next_call(pipe, tmp_path):
     ],
 )
 def test_what_cannot_be_judged_leaves_the_stream_alone(guarded, given, labels, kind, message):
-    before = str(guarded.guard_for(LABELS).detector.state.state_dict())
+    before = state_of(guarded.guard_for(LABELS).detector.state)
     image = pictures(1)[0] if given == "image" else given
     with pytest.raises(kind, match=message):
         guarded(image, candidate_labels=labels)
-    assert str(guarded.guard_for(LABELS).detector.state.state_dict()) == before
+    assert_same_state(guarded.guard_for(LABELS).detector.state.state_dict(), before)
 
 
 def test_an_unreadable_image_in_a_list_leaves_the_stream_alone(guarded):
-    before = str(guarded.guard_for(LABELS).detector.state.state_dict())
+    before = state_of(guarded.guard_for(LABELS).detector.state)
     with pytest.raises(ValueError, match=r"missing\.png"):
         guarded([*pictures(4), "missing.png"], candidate_labels=LABELS)
-    assert str(guarded.guard_for(LABELS).detector.state.state_dict()) == before
+    assert_same_state(guarded.guard_for(LABELS).detector.state.state_dict(), before)
 
 
 def test_an_empty_list_gives_what_the_pipeline_gives(pipe, guarded):

@@ -8,6 +8,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from states import assert_same_state, state_of
 from torch import nn
 from torch.nn.functional import normalize
 
@@ -115,7 +116,7 @@ def test_call_with_images_and_texts_is_the_models(guarded):
     model = OpenAIClip().eval()
     pixels = torch.stack([to_pixels(image) for image in pictures(5)])
     tokens = tokenize(["a dog", "a cat", "seven"])
-    before = str(guarded.detector.state_dict())
+    before = state_of(guarded.detector)
     for given, expected in (
         (guarded(pixels, tokens), model(pixels, tokens)),
         (guarded(pixels, text=tokens), model(pixels, tokens)),
@@ -123,7 +124,7 @@ def test_call_with_images_and_texts_is_the_models(guarded):
     ):
         assert torch.equal(given[0], expected[0])
         assert torch.equal(given[1], expected[1])
-    assert str(guarded.detector.state_dict()) == before
+    assert_same_state(guarded.detector.state_dict(), before)
     assert isinstance(guarded(pixels), tanl.Detection)
     assert isinstance(guarded([pictures(1)[0]]), tanl.Detection)
 
@@ -191,18 +192,18 @@ def test_methods_that_give_the_model_give_the_guarded_one(guarded):
 
 def test_model_in_training_mode_is_refused_before_any_change(guarded):
     images = pictures(3)
-    before = str(guarded.detector.state_dict())
+    before = state_of(guarded.detector)
     assert guarded.train() is guarded
     with pytest.raises(ValueError, match=r"training mode, which gives other embeddings; call its eval\(\)"):
         guarded(images)
     with pytest.raises(ValueError, match="training mode"):
         guarded.backbone.encode_texts(["a"])
-    assert str(guarded.detector.state_dict()) == before
+    assert_same_state(guarded.detector.state_dict(), before)
     assert len(guarded.eval()(images)) == 3
 
 
 def test_model_moved_to_another_device_is_refused_before_any_change(guarded):
-    before = str(guarded.detector.state_dict())
+    before = state_of(guarded.detector)
     guarded.to("meta")
     with pytest.raises(
         ValueError, match="model is on meta, but its labels were embedded on cpu: move it back"
@@ -210,7 +211,7 @@ def test_model_moved_to_another_device_is_refused_before_any_change(guarded):
         guarded(pictures(2))
     with pytest.raises(ValueError, match="model is on meta"):
         guarded(torch.rand(2, 3, 16, 16, device="meta"))
-    assert str(guarded.detector.state_dict()) == before
+    assert_same_state(guarded.detector.state_dict(), before)
 
 
 @pytest.mark.parametrize(("cast", "tolerance"), [("half", 5e-3), ("bfloat16", 3e-2)])
