@@ -319,7 +319,7 @@ MISTAKES = {
     "no bank": (["judge", "z.npy", "--bank", "z.npy"], "z.npy cannot be used as a label bank"),
     "another D": (["judge", "narrow.npy", *BASE[2:]], "narrow.npy has D = 15, but the label bank has D = 16"),
     "known of another D": ([*BASE, "--calibrate", "narrow.npy"], "narrow.npy has D = 15"),
-    "known are images": ([*BASE, "--calibrate", "photos"], "'photos' ends in none of them"),
+    "known are images": ([*BASE, "--calibrate", "photos"], "photos is a folder without numbered parts"),
     "known are too few": ([*BASE, "--calibrate", "three.npy"], "3 ID scores are too few"),
     "no negatives": (["judge", "z.npy", "--bank", "plain.safetensors"], "needs negative labels"),
     "several columns": (["judge", "two.npz", *BASE[2:]], "'a', 'b'; choose one with --column"),
