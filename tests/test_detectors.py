@@ -238,7 +238,7 @@ def test_tanl_refuses_a_state_of_another_bank_method_or_setting(bank, stream):
         (tanl_detector(bank, gap=0.3).state_dict(), "another settings"),
         (
             tanl.MaxLogit(bank).state_dict(),
-            "lacks initial_ood, running_threshold, stream: it is not one of TANL's",
+            "lacks calibration, initial_ood, running_threshold, stream: it is not one of TANL's",
         ),
         ({}, "lacks bank, initial_ood, method"),
         ({**detector.state_dict(), "stream": {}}, "state lacks 'positive'"),

@@ -62,8 +62,9 @@ def _tanl_methods() -> Iterable[Method]:
     for name in PRESETS:
         settings = TANL.preset(name)
         if settings not in [known for known, _ in variants.values()]:
-            changed = ", ".join(f"{key} {value}" for key, value in settings.items() if value != paper[key])
-            variants[name] = (settings, f"preset {name!r} of its published scripts: {changed}")
+            changed = ", ".join(f"{key} {value}" for key, value in settings.items() if value != paper.get(key))
+            whose = "this library's own" if name == "practice" else "of its published scripts"
+            variants[name] = (settings, f"preset {name!r}, {whose}: {changed}")
     for name, (settings, source) in variants.items():
         yield Method(f"TANL ({name})", partial(_tanl, settings), "user", True, False, _TANL_MEMORY, source)
 

@@ -19,6 +19,7 @@ _HOME = {
     "MCM": "mcm",
     "NegLabel": "neglabel",
     "TANL": "tanl",
+    "GuardedMemory": "guarded",
 }
 __all__ = [
     "CSP",
@@ -29,6 +30,7 @@ __all__ = [
     "Detector",
     "Energy",
     "Evidence",
+    "GuardedMemory",
     "MaxLogit",
     "NegLabel",
     "conjugated_words",
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from .csp import CSP, conjugated_words
     from .energy import Energy
     from .gl_mcm import GLMCM
+    from .guarded import GuardedMemory
     from .max_logit import MaxLogit
     from .mcm import MCM
     from .neglabel import NegLabel

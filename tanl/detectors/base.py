@@ -104,6 +104,13 @@ class Detector:
         self._calibrated = threshold_at_tpr(id_scores, tpr)
         return self._calibrated
 
+    def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95) -> float:
+        """Set the threshold from ID images themselves, ``[n, D]``; see `calibrate`. The stream stays as it is.
+
+        A method whose scores move with its stream may keep the images, so that the threshold follows (`TANL`).
+        """
+        return self.calibrate(self.score(z), tpr)
+
     def calibrate_unlabelled(self, scores: Tensor) -> float:
         """Set the threshold from scores of which nobody knows whether they are ID or OOD, by Otsu's method.
 

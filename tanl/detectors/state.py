@@ -222,6 +222,8 @@ class ActivationState:
         negative: confident OOD embeddings, after the known outliers that they start from.
         history: first-pass ID confidences of the last 20 000 images, ``[n]``.
         images: how many images of the stream it has seen.
+        admitted_id: how many of them entered the positive ring, those that left it again among them.
+        admitted_ood: the same of the negative ring.
     """
 
     bank: LabelBank
@@ -230,6 +232,8 @@ class ActivationState:
     negative: ActivationRing
     history: Tensor
     images: int = 0
+    admitted_id: int = 0
+    admitted_ood: int = 0
 
     @classmethod
     def initial(
@@ -256,6 +260,7 @@ class ActivationState:
             known = known[order.to(bank.device)]
         state = cls(bank, activations, positive, negative, torch.zeros(0, device=bank.device))
         state.commit(*state.prepare(known[-capacity:], known[:0] if initial_ood is None else initial_ood))
+        state.admitted_id = state.admitted_ood = 0  # these are not of the stream
         return state
 
     @classmethod
@@ -277,6 +282,8 @@ class ActivationState:
                 ActivationRing.from_state_dict(bank, capacity, state["negative"]),
                 state["history"].to(bank.device, copy=True),
                 int(state["images"]),
+                int(state["admitted_id"]),
+                int(state["admitted_ood"]),
             )
         except KeyError as error:
             raise ValueError(f"the stream's state lacks {error}") from error
@@ -302,6 +309,8 @@ class ActivationState:
             ActivationRing.of_rows(bank, self.negative.capacity, self.negative.embeddings),
             self.history.clone(),
             self.images,
+            self.admitted_id,
+            self.admitted_ood,
         )
         other._make_sums()
         return other
@@ -330,8 +339,10 @@ class ActivationState:
         """Take over what `prepare` computed."""
         if positive is not None:
             self.positive.commit(positive)
+            self.admitted_id += len(positive.rows)
         if negative is not None:
             self.negative.commit(negative)
+            self.admitted_ood += len(negative.rows)
 
     def extended_history(self, confidences: Tensor) -> Tensor:
         """The history with ``confidences [B]`` at its end, cut to its last 20 000."""
@@ -351,6 +362,8 @@ class ActivationState:
             "negative": self.negative.state_dict(compact=compact),
             "history": self.history.clone(),
             "images": self.images,
+            "admitted_id": self.admitted_id,
+            "admitted_ood": self.admitted_ood,
         }
 
     def _make_sums(self) -> None:

@@ -15,7 +15,9 @@ from ..checks import Embeddings, fraction, unit_embeddings, whole_number
 from ..functional import activation_sums, otsu_threshold
 from ..labels.bank import LabelBank
 from .base import Detector
-from .state import Activations, ActivationState, RingUpdate
+from .guarded import GuardedMemory, Start, anchored_threshold, memory_settings, shrunk, without_duplicates
+from .state import ActivationRing, Activations, ActivationState, RingUpdate
+from .thresholds import threshold_at_tpr
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"num_selected": 1000, "step": 1, "gap": 0.2, "alpha": 0.95, "capacity": 300},
     "official-script": {"num_selected": 1000, "step": 1, "gap": 0.5, "alpha": 0.0, "capacity": 300},
-    "cifar": {"num_selected": 1000, "step": 1, "gap": 0.2, "alpha": 0.95, "capacity": 300},
     "medical": {"num_selected": 1000, "step": 1, "gap": 0.0, "alpha": 0.95, "capacity": 300},
+    # For streams as people have them, with few outliers; see docs/method.md, "The guarded memory".
+    "practice": {"alpha": 1.0, "memory": "guarded", "candidates": 30_000},
 }
 
 # How far apart two machines' embeddings of one image may lie, also in half precision (0.012 for the noise images of
@@ -41,6 +44,7 @@ class _Advance:
     scores: Tensor
     history: Tensor
     threshold: float
+    calibrated: float | None
     positive: RingUpdate | None
     negative: RingUpdate | None
 
@@ -67,6 +71,12 @@ class TANL(Detector):
             retrieves the nearest labels and estimates the rest (`tanl.ApproximateActivation`, for millions of
             labels; needs faiss). Or what gives the sums yourself: an `ApproximateActivation` of this bank with
             settings of your own, or any function of rows ``[n, D]`` and segments to ``[G, M]``.
+        memory: "published", as the paper has it; "guarded", which does not run away where outliers are rare; or the
+            latter with settings of your own, a `GuardedMemory`. Not the paper's.
+        candidates: of the bank's negatives only this many, those farthest from the ID labels (`LabelBank.mined`), may
+            be selected; None lets all of them. Words near the ID labels are what ID images activate: without them
+            ID images are safer and a step is cheaper, and outliers that are relatives of the ID classes are
+            told less well. Not the paper's.
 
     Raises:
         TypeError, ValueError: an unusable setting; a bank without negatives.
@@ -84,6 +94,8 @@ class TANL(Detector):
         seed: int | None = 0,
         initial_ood: Embeddings | None = None,
         activation: str | Activations = "exact",
+        memory: str | GuardedMemory = "published",
+        candidates: int | None = None,
     ) -> None:
         super().__init__(bank)
         self._require_negatives()
@@ -96,16 +108,24 @@ class TANL(Detector):
         if initial_ood is not None:
             initial_ood = unit_embeddings(initial_ood, "initial_ood", dim=bank.dim, device=bank.device)
         self.initial_ood = initial_ood
+        self.memory = memory
+        self._guarded = memory_settings(memory)
+        self.candidates = None if candidates is None else whole_number(candidates, "candidates", at_least=1)
+        self._labels = self._candidates(bank)
         self.activation = activation
         self.activations = self._activations(activation)
+        self._known: Tensor | None = None
+        self._tpr = 0.0
+        self._start: Start | None
         self.reset()
 
     @staticmethod
     def preset(name: str) -> dict[str, Any]:
-        """Published settings by name, as keyword arguments: ``TANL(bank, **TANL.preset("paper"))``.
+        """Settings by name, as keyword arguments: ``TANL(bank, **TANL.preset("paper"))``.
 
         Args:
-            name: "paper", or one of the published shell scripts: "official-script", "cifar", "medical".
+            name: "paper"; one of the published shell scripts: "official-script", "medical"; or "practice", this
+                library's own for streams in which outliers are rare.
         """
         if name not in PRESETS:
             raise ValueError(f"no preset {name!r}; there are {', '.join(map(repr, PRESETS))}")
@@ -115,16 +135,21 @@ class TANL(Detector):
     def reset(self) -> None:
         """Forget the stream: start again from the ID labels and ``initial_ood``."""
         state = ActivationState.initial(
-            self.bank, self.activations, self.capacity, self.seed, self.initial_ood
+            self._labels, self.activations, self.capacity, self.seed, self.initial_ood
         )
         known = self.bank.id_embeddings
         if self.initial_ood is not None:
             known = torch.cat([known, self.initial_ood])
-        logits = self._logits(known, self._selected(state.relevance))
-        first = 1 - kernels.prefix_share(self._id_lse(known), logits, self.step)
+        selected = self._selected(state.relevance)
+        first = 1 - self._share(known, selected)
         state.history = state.extended_history(first)
+        num_id, means = self.bank.num_id, (state.positive.mean, state.negative.mean)
+        start = Start(*means, selected, first[:num_id], first[num_id:])
+        self._start = None if self._guarded is None else start
         self.state = state
-        self._running = otsu_threshold(state.history)
+        self._running = self._otsu(state.history)
+        if self._known is not None:
+            self._calibrated = self._calibrated_for(selected)
 
     @torch.no_grad()
     def __call__(self, z: Embeddings) -> Tensor:
@@ -134,6 +159,8 @@ class TANL(Detector):
         self.state.history = ahead.history
         self.state.images += len(z)
         self._running = ahead.threshold
+        if ahead.calibrated is not None:
+            self._calibrated = ahead.calibrated
         return ahead.scores
 
     forward = __call__
@@ -150,13 +177,54 @@ class TANL(Detector):
     def predict(self, z: Embeddings) -> Tensor:
         """Decide, True = OOD; without a calibrated threshold by Otsu's, this batch included."""
         ahead = self._advance(self._checked(z))
-        threshold = 1 - ahead.threshold if self._calibrated is None else self._calibrated
-        return ahead.scores > threshold
+        threshold = self._calibrated if ahead.calibrated is None else ahead.calibrated
+        return ahead.scores > (1 - ahead.threshold if threshold is None else threshold)
+
+    @torch.no_grad()
+    def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95) -> float:
+        """Set the threshold from ID images, and keep it where they are while the stream goes on.
+
+        The images are kept, and with every batch the threshold becomes the conformal quantile of *their* scores under
+        the labels that the batch is scored with: n (C + K) products. So it follows the state, whatever the stream
+        did to it. With ``alpha`` 1 these labels depend on earlier batches alone, and new ID images that are like the
+        calibration images are kept with probability at least ``tpr``, in every batch; with a smaller alpha nearly.
+
+        Args:
+            z: embeddings of ID images, ``[n, D]``; at least ``tpr / (1 - tpr)`` of them (19 for 0.95).
+            tpr: wanted share of ID images that are kept.
+
+        Returns:
+            The threshold of now.
+
+        Raises:
+            TypeError, ValueError: z is unusable, tpr is not strictly between 0 and 1, or z is too few for it.
+        """
+        z = self._checked(z)
+        threshold = threshold_at_tpr(self._share(z, self._selected(self._relevance())), tpr)
+        self._known, self._tpr, self._calibrated = z.clone(), tpr, threshold
+        return threshold
+
+    def calibrate(self, id_scores: Tensor, tpr: float = 0.95) -> float:
+        """Set a fixed threshold from scores, see `Detector.calibrate`; it does not follow the stream."""
+        threshold = super().calibrate(id_scores, tpr)
+        self._known = None
+        return threshold
+
+    def calibrate_unlabelled(self, scores: Tensor) -> float:
+        """Set a fixed threshold from unlabelled scores, see `Detector.calibrate_unlabelled`."""
+        threshold = super().calibrate_unlabelled(scores)
+        self._known = None
+        return threshold
+
+    def uncalibrate(self) -> None:
+        """Forget the calibration, and its images; TANL goes back to its own threshold."""
+        super().uncalibrate()
+        self._known = None
 
     def _negatives(self) -> tuple[Sequence[str], Tensor]:
-        chosen = self._selected(self.state.relevance)
-        names = self.bank.negative_names
-        return [names[i] for i in chosen.tolist()], self.bank.negative_embeddings[chosen]
+        chosen = self._selected(self._relevance())
+        names = self._labels.negative_names
+        return [names[i] for i in chosen.tolist()], self._labels.negative_embeddings[chosen]
 
     @property
     def selected(self) -> list[str]:
@@ -174,7 +242,8 @@ class TANL(Detector):
         ID label that is added later is not put into the positive ring, and rows of the negative ring that
         resemble it stay: what the label takes from their softmax, they activate negatives less.
 
-        The calibrated threshold is carried over, but scores with other labels are other scores: calibrate again.
+        A calibration on images follows to the new labels. A fixed threshold is carried over, but scores with other
+        labels are other scores: calibrate again.
 
         Raises:
             TypeError, ValueError: as `Detector.relabelled`; an ``activation`` that is a function, which cannot
@@ -189,11 +258,14 @@ class TANL(Detector):
         other = copy.copy(self)
         other.bank = bank
         other._require_negatives()
+        other._labels = other._candidates(bank)
         other.activations = other._activations(self.activation)
+        other.reset()
         if self.state.images:
-            other.state = self.state.relabelled(bank, other.activations)
-        else:
-            other.reset()
+            other.state = self.state.relabelled(other._labels, other.activations)
+            other._running = self._running
+            if self._known is not None:
+                other._calibrated = other._calibrated_for(other._selected(other._relevance()))
         return other
 
     def state_dict(self, *, compact: bool = False) -> dict[str, Any]:
@@ -208,6 +280,7 @@ class TANL(Detector):
             "stream": self.state.state_dict(compact=compact),
             "running_threshold": self._running,
             "initial_ood": None if self.initial_ood is None else self.initial_ood.clone(),
+            "calibration": None if self._known is None else {"z": self._known.clone(), "tpr": self._tpr},
         }
 
     @torch.no_grad()
@@ -221,12 +294,20 @@ class TANL(Detector):
         """
         self._check_identity(state)
         initial_ood = self._same_outliers(state["initial_ood"])
+        known, tpr = self._calibration(state["calibration"])
         self.state = ActivationState.from_state_dict(
-            self.bank, self.activations, self.capacity, state["stream"]
+            self._labels, self.activations, self.capacity, state["stream"]
         )
+        self._known, self._tpr = known, tpr
         self._running = state["running_threshold"]
         self._calibrated = state["threshold"]
         self.initial_ood = initial_ood
+
+    def _calibration(self, saved: dict[str, Any] | None) -> tuple[Tensor | None, float]:
+        if saved is None:
+            return None, 0.0
+        z = unit_embeddings(saved["z"], "the calibration's images", dim=self.bank.dim).to(self.bank.device)
+        return z, float(saved["tpr"])
 
     def _same_outliers(self, saved: Tensor | None) -> Tensor | None:
         """The outliers that were saved, on the bank's device, if they are this detector's up to rounding."""
@@ -251,6 +332,8 @@ class TANL(Detector):
             "capacity": self.capacity,
             "seed": self.seed,
             "activation": self.activation if isinstance(self.activation, str) else repr(self.activation),
+            "memory": self.memory if isinstance(self.memory, str) else repr(self.memory),
+            "candidates": self.candidates,
         }
 
     def _activations(self, activation: str | Activations) -> Activations:
@@ -261,12 +344,71 @@ class TANL(Detector):
         if activation == "approximate":
             from .approximate import ApproximateActivation
 
-            return ApproximateActivation(self.bank)
+            return ApproximateActivation(self._labels)
         raise ValueError(f'activation must be "exact", "approximate" or a function, not {activation!r}')
 
     def _exact_activations(self, rows: Tensor, segments: kernels.Segments) -> Tensor:
-        bank = self.bank
+        bank = self._labels
         return activation_sums(rows, bank.embeddings, bank.num_id, bank.logit_scale, segments)
+
+    def _candidates(self, bank: LabelBank) -> LabelBank:
+        """The labels that the stream's activations are over: the ID labels, and the negatives that may be selected."""
+        few = self.candidates is not None and self.candidates < bank.num_negatives
+        return bank.mined(self.candidates) if few else bank  # type: ignore[arg-type]
+
+    def _means(self) -> tuple[Tensor, Tensor]:
+        """The mean activation of either side that labels are ranked by, ``[M]`` each."""
+        state, start = self.state, self._start
+        if self._guarded is None or start is None:
+            return state.positive.mean, state.negative.mean
+        prior = self._guarded.prior
+        return (
+            shrunk(state.positive.mean, start.positive, min(state.admitted_id, self.capacity), prior),
+            shrunk(state.negative.mean, start.negative, min(state.admitted_ood, self.capacity), prior),
+        )
+
+    def _relevance(self) -> Tensor:
+        positive, negative = self._means()
+        return negative - positive
+
+    def _otsu(self, history: Tensor) -> float:
+        if self._guarded is None or self._start is None:
+            return otsu_threshold(history)
+        return anchored_threshold(history, self._start, self._guarded.anchor)
+
+    def _share(self, z: Tensor, selected: Tensor) -> Tensor:
+        """The score of rows with these negatives, ``[B]``."""
+        return kernels.prefix_share(self._id_lse(z), self._logits(z, selected), self.step)
+
+    def _calibrated_for(self, selected: Tensor) -> float | None:
+        """The threshold of the calibration images' scores with these negatives; None without such images."""
+        return (
+            None if self._known is None else threshold_at_tpr(self._share(self._known, selected), self._tpr)
+        )
+
+    def _confident(self, confidence: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+        """Which rows are confident ID, and which confident OOD, ``[B]`` bool each."""
+        return (
+            confidence > threshold + self.gap * (1 - threshold),
+            confidence < threshold - self.gap * threshold,
+        )
+
+    def _admitted(
+        self, z: Tensor, id_lse: Tensor, confidence: Tensor, threshold: float
+    ) -> tuple[Tensor, Tensor]:
+        """The rows that enter the positive and the negative ring."""
+        confident = self._confident(confidence, threshold)
+        if self._guarded is None or self._start is None:
+            return z[confident[0]], z[confident[1]]
+        limit = self._guarded.duplicate
+        frozen = 1 - kernels.prefix_share(id_lse, self._logits(z, self._start.selected), self.step)
+        passed = self._confident(frozen, self._guarded.gate)
+
+        def new(side: int, ring: ActivationRing) -> Tensor:
+            rows = z[confident[side] & passed[side]]
+            return rows[without_duplicates(rows, ring.embeddings, limit)]
+
+        return new(0, self.state.positive), new(1, self.state.negative)
 
     def _selected(self, relevance: Tensor) -> Tensor:
         return kernels.stable_topk(relevance, self.num_selected)
@@ -276,11 +418,11 @@ class TANL(Detector):
 
     def _logits(self, z: Tensor, selected: Tensor) -> Tensor:
         """Logits of the selected negatives, ``[B, K]``."""
-        return (z * self.bank.logit_scale) @ self.bank.negative_embeddings[selected].float().T
+        return (z * self.bank.logit_scale) @ self._labels.negative_embeddings[selected].float().T
 
     def _chosen_again(self, z: Tensor, logits: Tensor, first: Tensor, final: Tensor) -> Tensor:
         """Logits of the final choice: those of the first one in another order, and the few that are new."""
-        place = torch.full((self.bank.num_negatives,), -1, device=first.device)
+        place = torch.full((self._labels.num_negatives,), -1, device=first.device)
         place[first] = torch.arange(len(first), device=first.device)
         columns = place[final]
         result = logits.index_select(1, columns.clamp(min=0))
@@ -290,17 +432,15 @@ class TANL(Detector):
     def _advance(self, z: Tensor) -> _Advance:
         """One step of the method on ``z [B, D]``, the state untouched."""
         state = self.state
-        positive_mean, negative_mean = state.positive.mean, state.negative.mean
+        positive_mean, negative_mean = self._means()
         first_choice = self._selected(negative_mean - positive_mean)
         id_lse = self._id_lse(z)
         logits = self._logits(z, first_choice)
         scores = kernels.prefix_share(id_lse, logits, self.step)
         confidence = 1 - scores
         history = state.extended_history(confidence)
-        threshold = otsu_threshold(history)
-        confident_id = confidence > threshold + self.gap * (1 - threshold)
-        confident_ood = confidence < threshold - self.gap * threshold
-        positive, negative = state.prepare(z[confident_id], z[confident_ood])
+        threshold = self._otsu(history)
+        positive, negative = state.prepare(*self._admitted(z, id_lse, confidence, threshold))
         if positive is not None:
             positive_mean = self.alpha * positive_mean + (1 - self.alpha) * positive.mean
         if negative is not None:
@@ -309,7 +449,7 @@ class TANL(Detector):
         if not torch.equal(final_choice, first_choice):
             logits = self._chosen_again(z, logits, first_choice, final_choice)
             scores = kernels.prefix_share(id_lse, logits, self.step)
-        return _Advance(scores, history, threshold, positive, negative)
+        return _Advance(scores, history, threshold, self._calibrated_for(final_choice), positive, negative)
 
 
 def _rows(outliers: Tensor | None) -> str:

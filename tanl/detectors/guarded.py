@@ -1,0 +1,112 @@
+"""The guarded memory: what may enter TANL's rings, how much they count, and where its threshold is anchored.
+
+In a stream with few outliers the published memory feeds itself: ID images that score low enter the negative ring, the
+labels that they activate are selected, and more ID images score low. The rules here break that circle at its entrance.
+They are this project's own, not the paper's; docs/method.md has them as formulas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..checks import fraction, whole_number
+from ..functional import otsu_threshold
+
+MEMORIES = ("published", "guarded")
+
+
+@dataclass(frozen=True)
+class GuardedMemory:
+    """Settings of TANL's guarded memory: ``TANL(bank, memory=GuardedMemory(prior=100))``.
+
+    Args:
+        gate: in [0, 1]. An image enters a ring only if the labels that were selected at the start, which no image of
+            the stream can change, also call it confident, with this confidence as their threshold.
+        anchor: in [0, 1): the share of the history's weight, when Otsu's threshold is taken, that the ID labels and the
+            known outliers have together, half each.
+        prior: how many images the start's mean activation counts for beside those that a ring admitted.
+        duplicate: in [0, 1]: an image whose cosine with one in the ring, or with an earlier one of its batch, is above
+            this enters no ring; 1 admits all.
+
+    Raises:
+        TypeError, ValueError: an unusable setting.
+    """
+
+    gate: float = 0.5
+    anchor: float = 0.5
+    prior: int = 50
+    duplicate: float = 0.9
+
+    def __post_init__(self) -> None:
+        fraction(self.gate, "gate")
+        fraction(self.duplicate, "duplicate")
+        if fraction(self.anchor, "anchor") == 1:
+            raise ValueError("anchor must be below 1, or the stream would have no weight at all")
+        whole_number(self.prior, "prior", at_least=0)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the guarded memory holds on to from before the stream.
+
+    Attributes:
+        positive: mean activation of the ID labels that start the positive ring, ``[M]`` float64.
+        negative: the same of the known outliers, ``[M]`` float64.
+        selected: the negatives selected by these two, ``[K]``.
+        labels: first-pass confidences of the ID labels, ``[C]``.
+        outliers: first-pass confidences of the known outliers, ``[n]``.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    selected: Tensor
+    labels: Tensor
+    outliers: Tensor
+
+
+def memory_settings(memory: str | GuardedMemory) -> GuardedMemory | None:
+    """The settings that ``memory`` stands for; None for the published memory.
+
+    Raises:
+        TypeError, ValueError: it is neither a name nor settings.
+    """
+    if isinstance(memory, GuardedMemory):
+        return memory
+    if not isinstance(memory, str):
+        raise TypeError(f"memory must be a name or a GuardedMemory, not {memory!r}")
+    if memory not in MEMORIES:
+        raise ValueError(
+            f"no memory {memory!r}; there are {', '.join(map(repr, MEMORIES))}, or a GuardedMemory"
+        )
+    return GuardedMemory() if memory == "guarded" else None
+
+
+def shrunk(mean: Tensor, start: Tensor, admitted: int, prior: int) -> Tensor:
+    """A ring's mean ``[M]`` drawn to the start's: ``(n mean + prior start) / (n + prior)``, n images admitted."""
+    weight = admitted + prior
+    return mean if weight == 0 else (admitted * mean + prior * start) / weight
+
+
+def anchored_threshold(history: Tensor, start: Start, anchor: float) -> float:
+    """Otsu's threshold of the history ``[n]`` with the start's confidences weighing ``anchor`` of the whole."""
+    if anchor == 0:
+        return otsu_threshold(history)
+    copies = len(history) * anchor / (1 - anchor) / 2
+    parts = [history]
+    for known in (start.labels, start.outliers):
+        if len(known):
+            parts.append(known.repeat(max(1, round(copies / len(known)))))
+    return otsu_threshold(torch.cat(parts))
+
+
+def without_duplicates(rows: Tensor, remembered: Tensor, limit: float) -> Tensor:
+    """Which of the rows ``[n, D]`` are like none of the remembered ``[m, D]`` and no earlier row, ``[n]`` bool."""
+    if limit == 1 or not len(rows):
+        return torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    near = (rows @ rows.T).tril(-1).amax(dim=1) > limit
+    if len(remembered):
+        near |= (rows @ remembered.T).amax(dim=1) > limit
+    return ~near
