@@ -240,7 +240,7 @@ def test_tanl_refuses_a_state_of_another_bank_method_or_setting(bank, stream):
             tanl.MaxLogit(bank).state_dict(),
             "lacks calibration, initial_ood, running_threshold, stream: it is not one of TANL's",
         ),
-        ({}, "lacks bank, initial_ood, method"),
+        ({}, "lacks bank, calibration, initial_ood, method"),
         ({**detector.state_dict(), "stream": {}}, "state lacks 'positive'"),
         ({**detector.state_dict(), "stream": cut}, r"ring's rows must be \[\d+, 16\], not \[\d+, 9\]"),
     ):
@@ -353,7 +353,7 @@ def test_tanl_does_not_depend_on_the_number_of_threads():
 
 
 def test_presets_are_settings_that_tanl_takes(bank):
-    for name in ("paper", "official-script", "cifar", "medical"):
+    for name in ("paper", "official-script", "medical", "practice"):
         tanl.TANL(bank, **tanl.TANL.preset(name))
     defaults = tanl.TANL(bank)
     assert all(getattr(defaults, key) == value for key, value in tanl.TANL.preset("paper").items())

@@ -572,6 +572,7 @@ def test_methods_are_found_by_name_and_described():
         TANL_NAME,
         "TANL (official-script)",
         "TANL (medical)",
+        "TANL (practice)",
     ]
 
 

@@ -62,7 +62,9 @@ def _tanl_methods() -> Iterable[Method]:
     for name in PRESETS:
         settings = TANL.preset(name)
         if settings not in [known for known, _ in variants.values()]:
-            changed = ", ".join(f"{key} {value}" for key, value in settings.items() if value != paper.get(key))
+            changed = ", ".join(
+                f"{key} {value}" for key, value in settings.items() if value != paper.get(key)
+            )
             whose = "this library's own" if name == "practice" else "of its published scripts"
             variants[name] = (settings, f"preset {name!r}, {whose}: {changed}")
     for name, (settings, source) in variants.items():
