@@ -44,6 +44,8 @@ _HOME = {
     "save_bank": "labels.files",
     "load_bank": "labels.files",
     "SavedBank": "labels.files",
+    "understood_labels": "labels.understood",
+    "UnderstoodLabel": "labels.understood",
     "guard_pipeline": "integrations.transformers",
     "GuardedPipeline": "integrations.transformers",
     "GuardedModel": "guard.wrapped",
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
     from .labels.corpus import Corpus
     from .labels.files import SavedBank, load_bank, save_bank
     from .labels.index import LabelIndex, near_duplicates
+    from .labels.understood import UnderstoodLabel, understood_labels
     from .metrics import OODMetrics
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tanl.labels.corpus import Corpus
-from tanl.labels.wordnet import SELECTIONS, merge_spellings, normalise, synonyms
+from tanl.labels.names import normalise
+from tanl.labels.terms import synonyms
+from tanl.labels.wordnet import SELECTIONS, merge_spellings
 from tools.corpora import wordnet as build_wordnet
 from tools.corpora.medical_branches import BRANCHES as MEDICAL
 from tools.corpora.medical_branches import Branch

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import tanl
-from tanl.labels.bank import checked_id_names
 from tanl.labels.corpus import Corpus
+from tanl.labels.names import checked_id_names
 
 WORDS = ["cat", "domestic dog", "Dogs", "fire engine", "fire-truck", "violin", "granite"]
 

@@ -17,8 +17,8 @@ from torch.nn.functional import normalize
 from ..backbones.hugging_face import HuggingFaceBackbone
 from ..checks import whole_number
 from ..guard.guard import METHODS, Guard, Method
-from ..labels.bank import checked_names
 from ..labels.corpus import Corpus
+from ..labels.names import checked_names
 
 _TASK = "zero-shot-image-classification"
 _EMBEDDING = "image_embeds"

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ..checks import Embeddings, some_of, unit_embeddings, whole_number
+from ..checks import Embeddings, unit_embeddings, whole_number
+from .names import checked_names
 
 MINING_QUANTILE = 0.95
 # Rows that a bank took as bfloat16 are no nearer to unit norm, whatever they are kept as.
 KEPT_TOLERANCE = 1e-2
 _MINING_ROWS = 4096
-_SHOWN = 5
-# Line breaks, tabs and the like, and halves of characters, which cannot be written to a file.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class LabelBank:
@@ -197,34 +193,3 @@ def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
     if dtype not in (torch.float32, torch.float16):
         raise ValueError(f"dtype must be torch.float32 or torch.float16, not {dtype!r}")
     return dtype
-
-
-def checked_names(names: Sequence[str], what: str) -> tuple[str, ...]:
-    """The names, or an error that tells which is empty, repeated or no string."""
-    if isinstance(names, str):
-        raise TypeError(f"{what}s must be a list of strings, not the one string {names!r}")
-    names = tuple(names)
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"every {what} must be a string, not {name!r}")
-        if not name.strip():
-            raise ValueError(f"there is an empty {what}: {name!r}; leave it out")
-    if not names:
-        raise ValueError(f"no {what}s; give at least one")
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise ValueError(f"{what}s occur more than once: {some_of(repeated, _SHOWN)}; give each of them once")
-    return names
-
-
-def checked_id_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The ID labels, or an error that tells which is no plain text: such as a line that was read with its end."""
-    names = checked_names(names, "ID label")
-    for name in names:
-        if name != name.strip():
-            raise ValueError(f"ID label {name!r:.80} has spaces around it; give {name.strip()!r:.80}")
-        if not name.isprintable() and (found := _CONTROL.search(name)):
-            raise ValueError(
-                f"ID label {name!r:.80} holds {found[0]!r}; give text without tabs, line breaks and control characters"
-            )
-    return names

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -13,12 +15,16 @@ from torch.nn.functional import normalize
 
 from ..checks import unit_embeddings
 from ..io.cache import cached_embeddings
-from .bank import KEPT_TOLERANCE, LabelBank, checked_id_names
+from .bank import KEPT_TOLERANCE, LabelBank
 from .corpus import Corpus
+from .names import checked_id_names
 from .prompts import full_templates
+from .understood import told, understood_labels
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
+
+_LOG = logging.getLogger(__name__)
 
 _ROUNDING = 1e-5  # distance of embeddings that differ by float32 rounding alone, at most
 _NEAR = 1 - 1e-5  # cosine of embeddings that may be so near, at least
@@ -71,6 +77,7 @@ def build_bank(
         )
     words = corpus if isinstance(corpus, Corpus) else Corpus.load(corpus)
     kept = words.without(id_names)
+    log_understood(id_names, words)
     id_embeddings = backbone.encode_texts(id_prompts)
     check_id_labels(backbone, id_names, id_embeddings, templates)
     embeddings = cached_text_embeddings(
@@ -91,6 +98,12 @@ def build_bank(
     )
 
 
+def log_understood(id_names: Sequence[str], corpus: Corpus) -> None:
+    """Log, at the level INFO, what was understood of ID labels."""
+    if _LOG.isEnabledFor(logging.INFO):
+        _LOG.info("%s", told(understood_labels(id_names, corpus), corpus))
+
+
 def label_prompts(
     id_names: Iterable[str], negatives: Corpus | None, templates: Mapping[str, str] | None
 ) -> list[str]:
@@ -105,7 +118,8 @@ def label_prompts(
         ValueError: an unusable template.
     """
     merged = full_templates(templates)
-    prompts = [merged["id"].replace("{}", name) for name in id_names]
+    # Composed accents: a tokenizer reads the same text otherwise when it is decomposed.
+    prompts = [merged["id"].replace("{}", unicodedata.normalize("NFC", name)) for name in id_names]
     return prompts if negatives is None else prompts + negatives.prompts(merged)
 
 

@@ -13,8 +13,10 @@ from itertools import compress
 from os import PathLike, sep
 from pathlib import Path
 
+from .names import normalise
 from .prompts import TEMPLATES
-from .wordnet import SELECTIONS, known_forms, normalise, selected_words, synonyms
+from .terms import synonyms
+from .wordnet import SELECTIONS, known_forms, selected_words
 
 _SHOWN = 5
 
@@ -88,16 +90,25 @@ class Corpus:
             _add_forms(found, word)
         return found
 
-    def without(self, labels: Iterable[str]) -> Corpus:
-        """This corpus less ``labels`` and their WordNet synonyms (see :func:`synonyms`).
+    def words_for(self, labels: Iterable[str]) -> tuple[str, ...]:
+        """The words here that are one of ``labels`` or a WordNet synonym of one, in order: what `without` takes out."""
+        found = self._claimed(labels)
+        return tuple(word for word in self.words if word in found) if found else ()
 
-        Case, hyphens, underscores and plain plurals make no difference, and a word goes whatever its part of
-        speech. Raises ``ValueError`` when no word would be left.
+    def without(self, labels: Iterable[str]) -> Corpus:
+        """This corpus less ``labels`` and their WordNet synonyms (see ``tanl.labels.terms``).
+
+        Case, hyphens, underscores, accents, articles, prompts, counts, marks and plurals make no difference, a list
+        stands for each of its parts, and a word goes whatever its part of speech. Raises ``ValueError`` when no word
+        would be left.
         """
-        removed = {word for form in synonyms(labels) for word in self._words_of.get(form, ())}
+        removed = self._claimed(labels)
         if len(removed) == len(self.words):
             raise ValueError(f"every word of the corpus {self.name!r} is a label or a synonym of one")
         return self._subset(removed) if removed else self
+
+    def _claimed(self, labels: Iterable[str]) -> set[str]:
+        return {word for form in synonyms(labels) for word in self._words_of.get(form, ())}
 
     def _subset(self, removed: Set[str]) -> Corpus:
         kept = [word not in removed for word in self.words]

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..checks import Embeddings, as_tensor, fraction, unit_embeddings, whole_number
 from ..io.tensors import read_tensors, write_tensors
-from .bank import LabelBank, checked_names
+from .bank import LabelBank
+from .names import checked_names
 from .nearest import QUERIES, Neighbours, nearest, products
 
 Kind = Literal["auto", "flat", "ivf"]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..checks import some_of, unit_embeddings
-from .bank import KEPT_TOLERANCE, LabelBank, checked_id_names, checked_names
-from .build import check_id_labels, label_prompts
+from .bank import KEPT_TOLERANCE, LabelBank
+from .build import check_id_labels, label_prompts, log_understood
 from .corpus import Corpus, claimed
+from .names import checked_id_names, checked_names, cleaned
 from .prompts import TEMPLATES, full_templates
 
 if TYPE_CHECKING:
@@ -59,7 +60,10 @@ class Vocabulary:
         known = set(self.id_names)
         if present := [name for name in names if name in known]:
             raise ValueError(f"{_listed(present)} already among the ID labels; leave out what is there")
-        return self._checked(replace(self, id_names=self.id_names + names))
+        edited = self._checked(replace(self, id_names=checked_id_names(self.id_names + names)))
+        if self.corpus is not None:
+            log_understood(names, self.corpus)
+        return edited
 
     def without_labels(self, names: Sequence[str]) -> Vocabulary:
         """Fewer ID labels; what they kept out of the negatives comes back.
@@ -67,7 +71,7 @@ class Vocabulary:
         Raises:
             TypeError, ValueError: no names, one that is not there; no ID label would be left.
         """
-        names = checked_names(names, "ID label")
+        names = tuple(map(cleaned, checked_names(names, "ID label")))
         known, removed = set(self.id_names), set(names)
         if unknown := [name for name in names if name not in known]:
             raise ValueError(f"{_listed(unknown)} not among the ID labels: {some_of(self.id_names, _SHOWN)}")

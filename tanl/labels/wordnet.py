@@ -6,11 +6,14 @@ It ships with the package (``corpora/README.md`` says how it was made), is read 
 from __future__ import annotations
 
 import gzip
+import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import resources
 from types import MappingProxyType
 from typing import NamedTuple
+
+from .names import normalise
 
 SELECTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -32,30 +35,6 @@ class _Synset(NamedTuple):
     part_of_speech: str
     lexicographer_file: str
     lemmas: tuple[str, ...]
-
-
-def synonyms(labels: Iterable[str]) -> set[str]:
-    """The labels and every spelling that shares a noun synset of WordNet with one of them, normalised.
-
-    A label that WordNet doesn't know is also looked up in its plain singular (``giraffes``: ``giraffe``).
-    """
-    if isinstance(labels, (str, bytes)):
-        raise TypeError(f"labels must be a list of strings, not the one string {labels!r}")
-    index = _noun_index()
-    found: set[str] = set()
-    for label in labels:
-        if not isinstance(label, str):
-            raise TypeError(f"labels must be strings; got {label!r} ({type(label).__name__})")
-        for form in known_forms(normalise(label)):
-            found.add(form)
-            for lemmas in index.get(form, ()):
-                found.update(lemmas)
-    return found
-
-
-def normalise(word: str) -> str:
-    """Lower case, hyphens and underscores as spaces, single spaces: ``Flying_fox`` is ``flying fox``."""
-    return " ".join(word.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def merge_spellings(words: Iterable[str]) -> dict[str, str]:
@@ -124,16 +103,66 @@ def _noun_index() -> dict[str, list[tuple[str, ...]]]:
     return index
 
 
+_IRREGULAR = MappingProxyType(
+    {
+        "children": "child",
+        "dice": "die",
+        "feet": "foot",
+        "geese": "goose",
+        "lice": "louse",
+        "mice": "mouse",
+        "oxen": "ox",
+        "people": "person",
+        "teeth": "tooth",
+    }
+)
+# Endings of plurals and what they are in the singular, as WordNet's own morphology has them, and Latin's.
+_PLURALS = (
+    ("s", ""),
+    ("es", ""),
+    ("ies", "y"),
+    ("ves", "f"),
+    ("ves", "fe"),
+    ("men", "man"),
+    ("i", "us"),
+    ("a", "um"),
+    ("ae", "a"),
+    ("ices", "ex"),
+    ("ices", "ix"),
+)
+
+
 def known_forms(word: str) -> tuple[str, ...]:
-    """The normalised word, and its plain singular where WordNet knows only that."""
+    """A normalised word, and what WordNet knows it as if it does not know it so: in the singular, without accents."""
     index = _noun_index()
-    if word in index or not word.endswith("s"):
+    if word in index:
         return (word,)
-    stems = [word[:-1]]
-    if word.endswith("es"):
-        stems.append(word[:-2])
-    if word.endswith("ies"):
-        stems.append(word[:-3] + "y")
-    if word.endswith("ves"):
-        stems += [word[:-3] + "f", word[:-3] + "fe"]
-    return (word, *(stem for stem in stems if stem in index))
+    plain = word
+    if not word.isascii():
+        plain = "".join(
+            each for each in unicodedata.normalize("NFKD", word) if not unicodedata.combining(each)
+        )
+        if plain in index:
+            return (word, plain)
+    head, _, last = plain.rpartition(" ")
+    stems = [_IRREGULAR[last]] if last in _IRREGULAR else []
+    stems += [last[: len(last) - len(plural)] + one for plural, one in _PLURALS if last.endswith(plural)]
+    singular = (f"{head} {stem}" if head else stem for stem in stems)
+    return (word, *(form for form in singular if form in index))
+
+
+def is_known(word: str) -> bool:
+    """Whether WordNet has a normalised word among its nouns, in the singular or plural."""
+    index = _noun_index()
+    return any(form in index for form in known_forms(word))
+
+
+def related(word: str) -> set[str]:
+    """A normalised word, its known forms, and every spelling that shares a noun synset with one of them, normalised."""
+    index = _noun_index()
+    found: set[str] = set()
+    for form in known_forms(word):
+        found.add(form)
+        for lemmas in index.get(form, ()):
+            found.update(lemmas)
+    return found
