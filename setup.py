@@ -1,38 +1,10 @@
-"""Metadata, dependencies and the map from folders to packages: the one place for each of them."""
+"""What has to be computed: the map from folders to packages, and the C++ library. All else is in pyproject.toml."""
 
-from pathlib import Path
+import sys
 
 from setuptools import Extension, find_packages, setup
-
-EXTRAS = {
-    "bench": ["gdown>=5", "matplotlib>=3.7", "pytorch-ood>=0.4"],
-    "faiss": ["faiss-cpu>=1.8"],
-    "hf": ["transformers>=4.44"],
-    "parquet": ["pyarrow>=14"],
-    "pytorch-ood": ["pytorch-ood>=0.4"],
-    "test": [
-        "faiss-cpu>=1.8",
-        "hypothesis>=6.90",
-        "matplotlib>=3.7",
-        "mypy>=1.11",
-        "pyarrow>=14",
-        "pytest>=8",
-        "pytorch-ood>=0.4",
-        "ruff>=0.6",
-        "scikit-learn>=1.4",
-        "transformers>=4.44",
-        "triton>=3; platform_system == 'Linux'",  # its kernels are tested without a GPU
-        "types-tqdm",
-    ],
-    # What remaking the shipped artefacts needs: the embedded model and the pictogram images.
-    "train": [
-        "resvg-py>=0.1.8",
-        "scikit-image>=0.22",
-        "scikit-learn>=1.4",
-        "timm>=1.0.9",
-        "transformers>=4.44",
-    ],
-}
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 
 packages = find_packages(include=["tanl", "tanl.*"])
 packages += ["tanl.corpora", "tanl.benchmarks"]
@@ -60,38 +32,25 @@ fused = Extension(
     optional=True,
 )
 
+
+class PlainLibrary(build_ext):
+    """Names the library without a version of Python, since it works with all of them."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return fullname.replace(".", "/") + (".pyd" if sys.platform == "win32" else ".so")
+
+
+class AnyPython(bdist_wheel):
+    """One wheel for a platform serves every Python 3."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
 setup(
-    name="tanl",
-    version="0.1.0",
-    description="Training-free out-of-distribution detection for any vision-language model",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    python_requires=">=3.10",
     packages=packages,
     package_dir={"tanl.corpora": "corpora", "tanl.benchmarks": "benchmarks"},
     include_package_data=True,
     ext_modules=[fused],
-    install_requires=[
-        "numpy>=1.24",
-        "open_clip_torch>=3.0",
-        "Pillow>=10.1",
-        "safetensors>=0.4.3",
-        "scipy>=1.10",
-        "torch>=2.2",
-        "tqdm>=4.66",
-    ],
-    extras_require=EXTRAS,
-    entry_points={"console_scripts": ["tanl = tanl.cli.main:main"]},
-    classifiers=[
-        "Development Status :: 4 - Beta",
-        "Intended Audience :: Science/Research",
-        "Programming Language :: Python :: 3",
-        "Programming Language :: Python :: 3.10",
-        "Programming Language :: Python :: 3.11",
-        "Programming Language :: Python :: 3.12",
-        "Programming Language :: Python :: 3.13",
-        "Topic :: Scientific/Engineering :: Artificial Intelligence",
-        "Typing :: Typed",
-    ],
+    cmdclass={"build_ext": PlainLibrary, "bdist_wheel": AnyPython},
 )

@@ -7,7 +7,6 @@ import sys
 import warnings
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 from colour_backbone import ColourBackbone, paint
@@ -152,7 +151,7 @@ def test_score_writes_every_format_alike(images, loaded, capsys, ending):
         if ending == "jsonl":
             rows = [json.loads(line) for line in out.read_text().splitlines()]
         else:
-            rows = pq.read_table(out).to_pylist()
+            rows = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
         for row in rows:
             assert all(item["is_negative"] and 0 < item["probability"] <= 1 for item in row["evidence"])
             row["evidence"] = [item["label"] for item in row["evidence"]]
@@ -321,8 +320,10 @@ def test_score_interrupted_keeps_what_was_scored(images, loaded, stops, capsys, 
     captured = capsys.readouterr()
     assert captured.err == f"tanl: interrupted; 40 rows are kept in r.{ending}\n"
     assert captured.out.startswith("40 images: ")
-    rows = pq.read_table(out).num_rows if ending == "parquet" else len(out.read_text().splitlines())
-    assert rows == 40 + (ending == "csv")
+    if ending == "parquet":
+        assert pytest.importorskip("pyarrow.parquet").read_table(out).num_rows == 40
+    else:
+        assert len(out.read_text().splitlines()) == 40 + (ending == "csv")
 
 
 def test_score_a_bug_keeps_what_was_scored_and_its_traceback(images, loaded, stops):

@@ -4,8 +4,6 @@ import json
 import zipfile
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,6 +11,9 @@ from safetensors.torch import save_file
 import tanl
 from conftest import unit
 from tanl.io.embeddings import is_embedding_file, open_embeddings
+
+pa = pytest.importorskip("pyarrow", reason='needs pyarrow: pip install "tanl[parquet]"')
+pq = pytest.importorskip("pyarrow.parquet")
 
 D = 12
 ROWS = unit(23, D, seed=3)

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -20,6 +18,9 @@ from conftest import unit
 from tanl.cli.main import main
 from tanl.io.embeddings import open_embeddings
 from tanl.streams.embeddings import embedding_batches, judge_embeddings
+
+pa = pytest.importorskip("pyarrow", reason='needs pyarrow: pip install "tanl[parquet]"')
+pq = pytest.importorskip("pyarrow.parquet")
 
 D = 16
 NAMES = [f"class {i}" for i in range(7)] + [f"word {i}" for i in range(103)]

@@ -1,10 +1,21 @@
 """What a user meets first: a cheap import, the public names, typing."""
 
+import re
 import subprocess
 import sys
 from importlib import metadata, resources
+from pathlib import Path
+
+import pytest
 
 import tanl
+from tools.check_package import SOURCES, WANTED, faults_of_archive, faults_of_wheel
+
+ROOT = Path(__file__).parents[1]
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
 def test_import_loads_nothing_heavy():
@@ -26,6 +37,65 @@ def test_every_public_name_is_there_and_documented():
 
 def test_version_is_the_installed_one():
     assert tanl.__version__ == metadata.version("tanl")
+
+
+def test_version_is_written_once_and_cited():
+    (version,) = re.findall(r'^version = "(.+)"$', text("pyproject.toml"), flags=re.MULTILINE)
+    assert re.findall(r"^version: (.+)$", text("CITATION.cff"), flags=re.MULTILINE) == [version]
+    assert f"## {version} " in text("CHANGELOG.md")
+    assert metadata.version("tanl") == version
+
+
+def test_the_paper_is_cited():
+    assert "2603.25250" in text("CITATION.cff")
+
+
+def test_every_pinned_tool_is_within_the_range_of_its_extra():
+    """The constraints hold what the metadata asks for: pip would find no solution otherwise."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    asked = [Requirement(line) for line in metadata.requires("tanl")]
+    lines = [line for line in text("tools/constraints.txt").splitlines() if not line.startswith("#")]
+    pinned = [Requirement(line) for line in lines]
+    assert {canonicalize_name(each.name) for each in pinned} >= {
+        "mypy",
+        "ruff",
+        "numpy",
+        "torch",
+        "types-tqdm",
+    }
+    for pin in pinned:
+        (only,) = pin.specifier
+        assert only.operator == "==", str(pin)
+        for each in asked:
+            if canonicalize_name(each.name) == canonicalize_name(pin.name):
+                assert each.specifier.contains(only.version), f"{pin} against {each}"
+
+
+@pytest.mark.parametrize("tool", ["ruff", "mypy"])
+def test_commit_hooks_run_the_environments_own_tools(tool):
+    assert f"entry: .venv/bin/{tool}" in text(".pre-commit-config.yaml")
+    assert re.search(rf'"{tool}==[\d.]+"', text("pyproject.toml"))
+
+
+def test_a_wheel_holds_what_runs_and_nothing_else():
+    whole = [*WANTED, "tanl-0.1.0.dist-info/METADATA", "tanl-0.1.0.dist-info/licenses/LICENSE"]
+    assert faults_of_wheel(whole) == []
+    for name in WANTED:
+        assert faults_of_wheel([other for other in whole if other != name]) == [f"it lacks {name}"]
+    for name in (
+        *("tools/fuzz.py", "tests/test_cli.py", "tanl/tests/test_cli.py", "benchmarks/run.py", "setup.py"),
+        *("tanl/conftest.py", "tanl/__pycache__/cli.pyc", "docs/method.md", "tanl/tools/mini/train.py"),
+    ):
+        assert faults_of_wheel([*whole, name]) == [f"it has {name}"]
+
+
+def test_a_source_archive_holds_what_a_wheel_is_made_from():
+    assert faults_of_archive(SOURCES) == []
+    assert faults_of_archive(SOURCES[1:]) == [f"it lacks {SOURCES[0]}"]
+    for name in SOURCES:
+        assert (ROOT / name).is_file()
 
 
 def test_package_is_typed_and_carries_its_data():

@@ -4,12 +4,13 @@ import csv
 import json
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from tanl import Evidence
 from tanl.streams import results as results_module
 from tanl.streams.results import Result, open_results, shown_path, shown_percentage
+
+pq = pytest.importorskip("pyarrow.parquet", reason='needs pyarrow: pip install "tanl[parquet]"')
 
 ROWS = [
     Result(Path("a.png"), "cat", 0.75, 0.125, False),

@@ -71,4 +71,5 @@ def _spread(
 ) -> Counts:
     at_place = np.zeros((len(counts), size), dtype=np.int64)
     at_place[:, place] = counts
-    return np.add.reduceat(at_place, first_of_ties, axis=1)
+    spread: Counts = np.add.reduceat(at_place, first_of_ties, axis=1)
+    return spread

@@ -141,7 +141,7 @@ def _grey_to_8_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ValueError("the image holds values that are not finite")
-    low, high = float(values.min()), float(values.max())
+    low, high = float(np.min(values)), float(np.max(values))
     if image.mode == "I" and low >= 0 and high <= 255:
         grey = values
     # Some versions of Pillow open 16-bit files in the 32-bit mode "I".

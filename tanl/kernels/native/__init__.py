@@ -189,7 +189,7 @@ def _library() -> ctypes.CDLL | None:
     """The extension that setup.py compiled beside this file; None where there was no compiler."""
     if sys.byteorder != "little":
         return None
-    for suffix in EXTENSION_SUFFIXES:
+    for suffix in reversed(EXTENSION_SUFFIXES):  # the plain one is setup.py's
         path = Path(__file__).with_name(f"_fused{suffix}")
         if path.exists():
             library = ctypes.CDLL(str(path))
