@@ -195,7 +195,7 @@ class Detector:
             ValueError: its D, logit scale or device is another, or the method cannot use it.
         """
         self._check_same_backbone(bank)
-        other = type(self)(bank, **self._settings())
+        other = type(self)(bank, **self.settings)
         other._calibrated = self._calibrated
         return other
 
@@ -220,7 +220,7 @@ class Detector:
 
     def _identity(self, compact: bool) -> dict[str, Any]:
         bank = {"labels": self.bank.names_fingerprint} if compact else {"bank": self.bank.fingerprint}
-        return {"method": type(self).__name__, **bank, "settings": self._settings()}
+        return {"method": type(self).__name__, **bank, "settings": self.settings}
 
     def _check_identity(self, state: dict[str, Any]) -> None:
         compact = "labels" in state
@@ -235,8 +235,12 @@ class Detector:
                     f"the state was saved with another {key}: {state[key]!r}, while this detector has {own!r}"
                 )
 
-    def _settings(self) -> dict[str, Any]:
+    @property
+    def settings(self) -> dict[str, Any]:
         """The keyword arguments that make another detector like this one."""
+        return self._settings()
+
+    def _settings(self) -> dict[str, Any]:
         return {}
 
     def _check_same_backbone(self, bank: LabelBank) -> None:
@@ -260,5 +264,5 @@ class Detector:
             )
 
     def __repr__(self) -> str:
-        settings = "".join(f", {name}={value!r}" for name, value in self._settings().items())
+        settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
         return f"{type(self).__name__}({self.bank!r}{settings})"

@@ -222,7 +222,7 @@ def _take_over(guard: Guard, about: dict[str, Any], forms: dict[str, Any], exact
             raise ValueError(
                 f"templates: saved for {part!r} is {about['templates'][part]!r}, this guard's is {template!r}"
             )
-    settings = detector._settings()
+    settings = detector.settings
     for name in sorted(state["settings"].keys() | settings.keys()):
         if state["settings"].get(name) != settings.get(name):
             raise ValueError(
