@@ -49,6 +49,7 @@ _HOME = {
     "guard_pipeline": "integrations.transformers",
     "GuardedPipeline": "integrations.transformers",
     "GuardedModel": "guard.wrapped",
+    "wrap": "guard.wrapped",
     "as_pytorch_ood": "integrations.pytorch_ood",
     "OODMetrics": "metrics",
     "UnreadableImage": "io.images",
@@ -81,7 +82,7 @@ if TYPE_CHECKING:
     from .detectors.state import ActivationState
     from .detectors.verdict import Detection, Verdict, detect_embeddings
     from .guard.guard import Guard
-    from .guard.wrapped import GuardedModel
+    from .guard.wrapped import GuardedModel, wrap
     from .integrations.pytorch_ood import as_pytorch_ood
     from .integrations.transformers import GuardedPipeline, guard_pipeline
     from .io.embeddings import read_embeddings

@@ -51,6 +51,13 @@ def norm_tolerance(dtype: torch.dtype) -> float:
     return _NORM_TOLERANCE.get(dtype, 1e-3)
 
 
+def off_norm(z: Tensor, tolerance: float | None = None) -> tuple[Tensor, Tensor]:
+    """The norms ``[n]`` of rows ``[n, D]``, and which are not 1; ``tolerance`` as in `unit_embeddings`."""
+    norms = torch.linalg.vector_norm(z, dim=1, dtype=torch.promote_types(z.dtype, torch.float32))
+    off = (norms - 1).abs() > (norm_tolerance(z.dtype) if tolerance is None else tolerance)
+    return norms, off | ~norms.isfinite()
+
+
 def unit_embeddings(
     z: Embeddings,
     what: str,
@@ -89,9 +96,7 @@ def unit_embeddings(
         raise ValueError(
             f"{what} is on {z.device}, but the label bank is on {device}; move one with .to(...)"
         )
-    norms = torch.linalg.vector_norm(z, dim=1, dtype=torch.promote_types(z.dtype, torch.float32))
-    off = (norms - 1).abs() > (norm_tolerance(z.dtype) if tolerance is None else tolerance)
-    off |= ~norms.isfinite()
+    norms, off = off_norm(z, tolerance)
     if bool(off.any()):
         row = int(off.nonzero()[0])
         if not bool(z[row].isfinite().all()):

@@ -9,7 +9,7 @@ import pytest
 from colour_backbone import COLOURS, ColourBackbone, paint
 from PIL import Image
 
-from tanl import Evidence
+from tanl import Evidence, Verdict
 from tanl.cli import demo
 from tanl.cli.contact_sheet import Tile, contact_sheet
 from tanl.cli.main import main
@@ -50,7 +50,7 @@ def judged(is_id, is_ood, score=0.5, label="cat", truth="cat"):
     evidence = (Evidence("spoon", 0.25, True),) if is_ood else ()
     return demo.Judged(
         demo.Pictogram(Path("x.png"), truth, is_id),
-        Result(Path("x.png"), label, 0.75, score, is_ood, evidence),
+        Result(Path("x.png"), Verdict(score, is_ood, label, 0.75, evidence)),
     )
 
 

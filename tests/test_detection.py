@@ -17,16 +17,16 @@ def test_verdicts_explain_themselves_in_words():
         torch.tensor([0.11, 0.372]),
         [evidence, ()],
     )
-    assert detection.explain() == [
+    assert detection.describe() == [
         "OOD (0.914): basketball player 30%, basketball 0.42%",
         "ID (0.036): dragon 37%",
     ]
-    assert detection[0].explain() == detection.explain()[0]
+    assert detection[0].describe() == detection.describe()[0]
 
 
 def test_verdicts_without_threshold_or_evidence_claim_nothing_more():
-    assert tanl.Verdict(0.5, None, "cat", 0.8, ()).explain() == "no verdict (0.500): cat 80%"
-    assert tanl.Verdict(0.97, True, "cat", 0.8, ()).explain() == "OOD (0.970)"  # not that it is like a cat
+    assert tanl.Verdict(0.5, None, "cat", 0.8, ()).describe() == "no verdict (0.500): cat 80%"
+    assert tanl.Verdict(0.97, True, "cat", 0.8, ()).describe() == "OOD (0.970)"  # not that it is like a cat
 
 
 def detection(count, *, decided=True):
@@ -57,7 +57,7 @@ def test_a_slice_is_the_detection_of_those_images(rows, decided):
     assert (part.is_ood is None) is not decided
     if decided:
         assert part.is_ood.dtype == torch.bool
-    assert part.explain() == whole.explain()[rows]
+    assert part.describe() == whole.describe()[rows]
 
 
 def test_a_verdict_is_counted_from_the_end_too():

@@ -150,7 +150,7 @@ def test_repr_says_what_it_is_of_and_is_short(guard, tiny_backbone, tmp_path):
 @pytest.mark.parametrize("backbone", ["mini", torch.nn.Linear(1, 1), None], ids=["name", "model", "None"])
 def test_what_is_no_backbone_is_refused(backbone):
     with pytest.raises(
-        TypeError, match=r"not a (str|Linear|NoneType); tanl\.load_backbone .* Guard\.wrap takes"
+        TypeError, match=r"not a (str|Linear|NoneType); tanl\.load_backbone .* tanl\.wrap takes"
     ):
         tanl.Guard(backbone, LABELS, corpus=CORPUS)
 
@@ -174,7 +174,7 @@ def test_tanl_starts_from_noise_images(guard, tiny_backbone):
 def test_wrap_takes_a_loaded_model(tiny_clip, tmp_path, guard):
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tiny_clip}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
-    wrapped = tanl.Guard.wrap(model, preprocess, tokenizer, LABELS, corpus=CORPUS, cache_dir=tmp_path)
+    wrapped = tanl.wrap(model, preprocess, tokenizer, LABELS, corpus=CORPUS, cache_dir=tmp_path)
     images = pictures(6)
     torch.testing.assert_close(wrapped(images).ood_score, guard(images).ood_score, atol=1e-5, rtol=1e-4)
 

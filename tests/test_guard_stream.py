@@ -14,7 +14,8 @@ from PIL import Image
 from states import assert_same_state, state_of
 
 import tanl
-from tanl.streams.batches import Batches
+from tanl.streams.batches import Ready
+from tanl.streams.pump import Pump
 
 CORPUS = ["blue", "yellow", *(f"word {i}" for i in range(40))]
 
@@ -354,7 +355,7 @@ def test_images_are_encoded_on_the_backbones_device(guard, tmp_path, monkeypatch
 
 
 def test_batches_may_be_closed_before_they_begin_and_twice():
-    batches = Batches([1, 2, 3], lambda number, image: image, batch_size=2)
+    batches = Pump([1, 2, 3], lambda number, image: Ready("x", torch.ones(1)), torch.stack, batch_size=2)
     batches.close()
     assert list(batches) == []
     batches.close()

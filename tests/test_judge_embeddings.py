@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,29 +100,33 @@ def test_rows_that_cannot_be_used_take_no_place_in_a_batch(tmp_path):
     outcomes = []
     for name in ("gaps.npy", "whole.npy"):
         detector = tanl.TANL(saved.bank, initial_ood=saved.initial_ood)
-        batches = list(judge_embeddings(detector, [open_embeddings(name)], batch_size=10))
+        judge = partial(tanl.detect_embeddings, detector)
+        batches = list(judge_embeddings([open_embeddings(name)], saved.bank, judge, batch_size=10))
         assert [sum(r.error is None for r in batch) for batch in batches] == [10, 10, 10]
         outcomes.append([result for batch in batches for result in batch])
     assert [result.path for result in outcomes[0]] == [str(row) for row in range(34)]
     assert [row for row, result in enumerate(outcomes[0]) if result.error] == gaps
-    assert [r.ood_score for r in outcomes[0] if not r.error] == [r.ood_score for r in outcomes[1]]
+    assert [r.verdict for r in outcomes[0] if not r.error] == [r.verdict for r in outcomes[1]]
 
 
 def test_batches_go_on_over_several_files():
     np.save("a.npy", images(7).numpy())
     np.save("b.npy", images(8).numpy())
-    detector = tanl.MCM(tanl.load_bank("bank.safetensors").bank)
     files = [open_embeddings("a.npy"), open_embeddings("b.npy")]
-    batches = list(embedding_batches(files, detector, batch_size=10))
-    assert [len(z) for _, z in batches] == [10, 5]
-    assert [result.path for result in batches[0][0]][5:9] == ["a.npy:5", "a.npy:6", "b.npy:0", "b.npy:1"]
+    batches = list(embedding_batches(files, tanl.load_bank("bank.safetensors").bank, batch_size=10))
+    assert [len(batch.z) for batch in batches] == [10, 5]
+    assert batches[0].images[5:9] == ["a.npy:5", "a.npy:6", "b.npy:0", "b.npy:1"]
 
 
 def test_another_dimension_is_refused_before_anything_is_judged():
     np.save("narrow.npy", unit(3, D - 1).numpy())
     detector = tanl.MCM(tanl.load_bank("bank.safetensors").bank)
     with pytest.raises(ValueError, match=r"narrow\.npy has D = 15, but the label bank has D = 16"):
-        judge_embeddings(detector, [open_embeddings("z.npy"), open_embeddings("narrow.npy")])
+        judge_embeddings(
+            [open_embeddings("z.npy"), open_embeddings("narrow.npy")],
+            detector.bank,
+            partial(tanl.detect_embeddings, detector),
+        )
 
 
 BLOCKED = ("PIL", "torchvision", "open_clip", "timm", "transformers", "cv2", "skimage")

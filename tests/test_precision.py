@@ -165,7 +165,7 @@ def test_guarded_compiled_model_answers_through_its_graph(exact, tmp_path):
         return lambda *inputs: calls.append(1) or graph(*inputs)
 
     model = torch.compile(tiny_model("clip"), backend=backend)
-    guarded = tanl.Guard.wrap(
+    guarded = tanl.wrap(
         model,
         exact["clip"].preprocess,
         exact["clip"].tokenizer,

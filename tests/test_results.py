@@ -6,24 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from tanl import Evidence
+from tanl import Evidence, Verdict
+from tanl.io.text import shown_percentage
 from tanl.streams import results as results_module
-from tanl.streams.results import Result, open_results, shown_path, shown_percentage
+from tanl.streams.results import Result, open_results, shown_path
 
 pq = pytest.importorskip("pyarrow.parquet", reason='needs pyarrow: pip install "tanl[parquet]"')
 
 ROWS = [
-    Result(Path("a.png"), "cat", 0.75, 0.125, False),
+    Result(Path("a.png"), Verdict(0.125, False, "cat", 0.75, ())),
     Result(
         Path('b, "c".png'),
-        "dog",
-        0.5,
-        0.875,
-        True,
-        (Evidence("spoon", 0.25, True), Evidence("fork", 0.125, True)),
+        Verdict(0.875, True, "dog", 0.5, (Evidence("spoon", 0.25, True), Evidence("fork", 0.125, True))),
     ),
     Result(Path("d.png"), error="the file is empty"),
-    Result(Path("é.png"), "naïve label", 0.5, 0.5, None),
+    Result(Path("é.png"), Verdict(0.5, None, "naïve label", 0.5, ())),
 ]
 RECORDS = [
     {"path": "a.png", "label": "cat", "id_probability": 0.75, "ood_score": 0.125, "is_ood": False},
@@ -152,7 +149,7 @@ def test_shown_path_of_a_name_that_is_not_text():
     assert shown_path(Path("a\udcff.png")) == "a\\xff.png"
 
 
-def test_verdict_and_evidence_as_text():
-    assert [row.verdict for row in ROWS] == ["ID", "OOD", "unreadable", "-"]
+def test_outcome_and_evidence_as_text():
+    assert [row.outcome for row in ROWS] == ["ID", "OOD", "unreadable", "-"]
     assert ROWS[1].shown_evidence() == "spoon 25%, fork 12%"
     assert ROWS[1].shown_evidence(1) == "spoon 25%"

@@ -1,4 +1,4 @@
-"""Guard.wrap: models and pairs of functions that people already hold, guarded in their place."""
+"""tanl.wrap: models and pairs of functions that people already hold, guarded in their place."""
 
 import copy
 import pickle
@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 import tanl
+from tanl.guard.wrapped import backbone_around
 
 LABELS = ["red thing", "green thing", "blue thing"]
 CORPUS = [f"word{i}" for i in range(30)]
@@ -87,7 +88,7 @@ class OpenAIClip(nn.Module):
 
 def guarded_clip(tmp_path, **options):
     settings = {"corpus": CORPUS, "cache_dir": tmp_path, **options}
-    return tanl.Guard.wrap(OpenAIClip(), to_pixels, tokenize, LABELS, **settings)
+    return tanl.wrap(OpenAIClip(), to_pixels, tokenize, LABELS, **settings)
 
 
 @pytest.fixture
@@ -124,16 +125,19 @@ def test_call_with_images_and_texts_is_the_models(guarded):
     ):
         assert torch.equal(given[0], expected[0])
         assert torch.equal(given[1], expected[1])
+    with pytest.raises(TypeError, match="text"):  # OpenAI's model takes no images alone
+        guarded(pixels)
     assert_same_state(guarded.detector.state_dict(), before)
-    assert isinstance(guarded(pixels), tanl.Detection)
+    assert isinstance(guarded.judge(pixels), tanl.Detection)
     assert isinstance(guarded([pictures(1)[0]]), tanl.Detection)
+    assert guarded.detector.state.images == 6
 
 
 def test_keywords_and_outputs_of_open_clip(tiny_clip, tmp_path):
     name = f"local-dir:{tiny_clip}"
     model, _, preprocess = open_clip.create_model_and_transforms(name)
     tokenizer = open_clip.get_tokenizer(name)
-    guarded = tanl.Guard.wrap(
+    guarded = tanl.wrap(
         model, preprocess=preprocess, tokenizer=tokenizer, labels=LABELS, corpus=CORPUS, cache_dir=tmp_path
     )
     pixels = torch.stack([preprocess(image) for image in pictures(3)])
@@ -143,10 +147,13 @@ def test_keywords_and_outputs_of_open_clip(tiny_clip, tmp_path):
         assert torch.equal(images, model.encode_image(pixels, normalize=True))
         assert torch.equal(texts, guarded.encode_text(tokens, normalize=True))
         only_images, nothing, _ = guarded(image=pixels)
+        by_position, _, _ = guarded(pixels)
     assert torch.equal(only_images, images)
+    assert torch.equal(by_position, images)
     assert nothing is None
     assert float(scale) == pytest.approx(guarded.bank.logit_scale)
-    assert isinstance(guarded(pixels), tanl.Detection)
+    assert guarded.detector.state.images == 0  # the model's calls teach the guard nothing
+    assert isinstance(guarded.judge(pixels), tanl.Detection)
 
 
 def test_attributes_are_the_models(guarded):
@@ -210,7 +217,9 @@ def test_model_moved_to_another_device_is_refused_before_any_change(guarded):
     ):
         guarded(pictures(2))
     with pytest.raises(ValueError, match="model is on meta"):
-        guarded(torch.rand(2, 3, 16, 16, device="meta"))
+        guarded.judge(torch.rand(2, 3, 16, 16, device="meta"))
+    with pytest.raises(ValueError, match="model is on meta"):
+        list(guarded.stream(pictures(2)))
     assert_same_state(guarded.detector.state_dict(), before)
 
 
@@ -230,7 +239,7 @@ def test_half_precision_after_wrapping_goes_on(guarded, cast, tolerance):
 
 def test_pixels_elsewhere_are_refused_not_moved(guarded):
     with pytest.raises(ValueError, match=r"pixels are on meta, but wrapped is on cpu; move one with \.to"):
-        guarded(torch.rand(1, 3, 16, 16, device="meta"))
+        guarded.judge(torch.rand(1, 3, 16, 16, device="meta"))
 
 
 def test_copies_and_pickles_are_guarded_and_apart(guarded):
@@ -282,7 +291,7 @@ def test_fingerprint_is_the_same_in_every_process_and_follows_preprocessing_and_
 
 def test_other_tokenizer_does_not_meet_the_embeddings_of_the_first(tmp_path):
     first = guarded_clip(tmp_path)
-    second = tanl.Guard.wrap(
+    second = tanl.wrap(
         OpenAIClip(), to_pixels, lambda texts: tokenize([t[::-1] for t in texts]), LABELS,
         corpus=CORPUS, cache_dir=tmp_path,
     )  # fmt: skip
@@ -296,7 +305,7 @@ def pair():
 
 def test_pair_of_functions_without_a_tokenizer(tmp_path):
     _, encode_image, encode_text = pair()
-    guarded = tanl.Guard.wrap(
+    guarded = tanl.wrap(
         (encode_image, encode_text), to_pixels, None, LABELS, corpus=CORPUS, cache_dir=tmp_path
     )
     assert isinstance(guarded, tanl.GuardedModel)
@@ -310,8 +319,11 @@ def test_pair_of_functions_without_a_tokenizer(tmp_path):
     torch.testing.assert_close(guarded.bank.embeddings, reference.bank.embeddings, atol=1e-6, rtol=0)
     assert guarded.bank.logit_scale == 100.0
     assert len(guarded(images)) == 9
-    with pytest.raises(TypeError, match="no model to call with images and texts; their logits are"):
-        guarded(torch.rand(1, 3, 16, 16), ["a dog"])
+    for inputs in ((torch.rand(1, 3, 16, 16), ["a dog"]), (torch.rand(1, 3, 16, 16),)):
+        with pytest.raises(
+            TypeError, match=r"no model to call: guard\.judge\(pixels\) judges .* their logits are"
+        ):
+            guarded(*inputs)
 
 
 def test_callables_of_numpy_with_a_tokenizer_and_a_scale(tmp_path):
@@ -498,20 +510,18 @@ def test_callables_refuse_unusable_texts(texts, kind):
 )
 def test_wrap_refuses_what_it_cannot_hold(tmp_path, model, tokenizer, message):
     with pytest.raises(TypeError, match=message):
-        tanl.Guard.wrap(model, to_pixels, tokenizer, LABELS, corpus=CORPUS, cache_dir=tmp_path)
+        tanl.wrap(model, to_pixels, tokenizer, LABELS, corpus=CORPUS, cache_dir=tmp_path)
 
 
-def test_guards_of_ones_own_wrap_only_if_they_stand_for_models(tmp_path):
-    class Own(tanl.Guard):
-        pass
-
+def test_guarded_models_of_ones_own_are_made_around_the_same_backbone(tmp_path):
     class OwnModel(tanl.GuardedModel):
         pass
 
-    with pytest.raises(TypeError, match="Own cannot stand for a model; derive it from GuardedModel"):
-        Own.wrap(OpenAIClip(), to_pixels, tokenize, LABELS)
-    guarded = OwnModel.wrap(OpenAIClip(), to_pixels, tokenize, LABELS, corpus=CORPUS, cache_dir=tmp_path)
-    assert type(guarded) is OwnModel
+    backbone = backbone_around(OpenAIClip(), to_pixels, tokenize)
+    guarded = OwnModel(backbone, LABELS, corpus=CORPUS, cache_dir=tmp_path)
+    images = pictures(3)
+    assert guarded.eval() is guarded
+    assert list(guarded(images)) == list(guarded_clip(tmp_path)(images))
 
 
 def test_dual_encoder_of_transformers(tmp_path):
@@ -519,7 +529,7 @@ def test_dual_encoder_of_transformers(tmp_path):
     from tiny_hugging_face import tiny_image_processor, tiny_model, tiny_tokenizer
 
     model, processor, tokenizer = tiny_model("clip"), tiny_image_processor("clip"), tiny_tokenizer(40)
-    guarded = tanl.Guard.wrap(model, processor, tokenizer, ["cat", "dog"], corpus=CORPUS, cache_dir=tmp_path)
+    guarded = tanl.wrap(model, processor, tokenizer, ["cat", "dog"], corpus=CORPUS, cache_dir=tmp_path)
     images = pictures(3)
     assert len(guarded(images)) == 3
     inputs = {

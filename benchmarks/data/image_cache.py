@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from os import PathLike
 
 import torch
@@ -12,6 +12,9 @@ from tqdm import tqdm
 
 from tanl.backbones import Backbone
 from tanl.io.cache import cached_embeddings
+from tanl.streams.batches import Ready
+from tanl.streams.images import ImageEncoder, unreadable
+from tanl.streams.pump import Pump
 
 _ENCODING_BATCH = 64
 
@@ -39,11 +42,22 @@ def cached_image_embeddings(
     """
 
     def encode() -> Tensor:
-        bar = tqdm(images(), total=count, desc=title, disable=not progress)
-        batches = [
-            backbone.encode_images(torch.stack(pixels).to(backbone.device))
-            for pixels in _batches(backbone.preprocess(image) for image in bar)
-        ]
+        pump = Pump(
+            images(),
+            lambda number, image: Ready(f"number {number} of {title}", backbone.preprocess(image)),
+            ImageEncoder(backbone).encode,
+            batch_size=_ENCODING_BATCH,
+            refuse=unreadable,
+        )
+        batches: list[Tensor] = []
+        try:
+            with tqdm(total=count, desc=title, disable=not progress) as bar:
+                for batch in pump:
+                    assert batch.z is not None, "what cannot be used is raised"
+                    batches.append(batch.z)
+                    bar.update(len(batch.z))
+        finally:
+            pump.close()
         embeddings = torch.cat(batches)
         if len(embeddings) != count:
             raise ValueError(f"{count} images were announced, but there are {len(embeddings)}")
@@ -57,14 +71,3 @@ def cached_image_embeddings(
         about={"backbone": backbone.name, "title": title},
         cache_dir=cache_dir,
     ).to(backbone.device)
-
-
-def _batches(pixels: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    batch: list[Tensor] = []
-    for image in pixels:
-        batch.append(image)
-        if len(batch) == _ENCODING_BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

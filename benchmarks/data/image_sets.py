@@ -7,9 +7,7 @@ import hashlib
 import io
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
@@ -24,6 +22,9 @@ from tqdm import tqdm
 from tanl.backbones import Backbone
 from tanl.io.cache import cached_embeddings
 from tanl.io.images import UnreadableImage, find_images, read_image
+from tanl.streams.batches import Read, Reader, Ready, Unusable, default_threads
+from tanl.streams.images import ImageEncoder, unreadable
+from tanl.streams.pump import Pump
 
 from .imglist import OOD_LABEL, Entry, inside, read_imglist
 from .splits import Source, wanted
@@ -32,7 +33,6 @@ _ENCODING_BATCH = 64
 _NAMED = 5  # how many files a message names
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 _truncated_lock = threading.Lock()
 
@@ -94,14 +94,36 @@ class ImageSet:
         A file that cannot be read gives its `UnreadableImage` in place of the image.
         """
 
-        def read(index: int) -> T | UnreadableImage:
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}")
+        threads = workers or default_threads()
+        prepare = self.prepared_by(transform)
+        indices = range(len(self))
+        reader = Reader(indices, prepare, threads=threads, at_once=4 * threads + 1, in_background=False)
+        reader.allow(len(self))
+        try:
+            for index in indices:
+                found = reader.peek(None)
+                assert isinstance(found, Read), "a range comes to its end without an error"
+                image = found.content.result()
+                reader.take()
+                yield index, unreadable(image) if isinstance(image, Unusable) else image.content
+        finally:
+            reader.close()
+
+    def prepared_by(
+        self, transform: Callable[[Image.Image], object]
+    ) -> Callable[[int, int], Ready | Unusable]:
+        """What a `Pump` or `Reader` over the images' numbers prepares them with."""
+
+        def prepare(_: int, index: int) -> Ready | Unusable:
             try:
                 image = self.open(index)
             except UnreadableImage as error:
-                return error
-            return transform(image)
+                return Unusable(error.path, error.reason, error)
+            return Ready(self.files[index], transform(image))
 
-        return enumerate(_read_ahead(read, range(len(self)), workers))
+        return prepare
 
     def subset(self, indices: Iterable[int]) -> ImageSet:
         """These images alone, in this order; their number is no longer held against the published one."""
@@ -183,40 +205,32 @@ def encode_image_set(
     """
 
     def encode() -> Tensor:
-        # A row of NaN stands for an image that cannot be read, so that the cache remembers which ones they are.
+        # A row of NaN stands for an image that cannot be used, so that the cache remembers which ones they are.
         rows: list[Tensor] = []
-        waiting: list[tuple[int, Tensor]] = []
-        missing: list[int] = []
-        bar = tqdm(
-            images.images(backbone.preprocess, workers=workers),
-            total=len(images),
-            desc=images.name,
-            disable=not progress,
+        usable: list[bool] = []
+        pump = Pump(
+            range(len(images)),
+            images.prepared_by(backbone.preprocess),
+            ImageEncoder(backbone).encode,
+            batch_size=_ENCODING_BATCH,
+            threads=workers,
         )
-        places: list[int] = []
-
-        def flush() -> None:
-            if waiting:
-                batch = torch.stack([pixels for _, pixels in waiting]).to(backbone.device)
-                rows.append(backbone.encode_images(batch).float().cpu())
-                places.extend(index for index, _ in waiting)
-                waiting.clear()
-
-        for index, pixels in bar:
-            if isinstance(pixels, UnreadableImage):
-                missing.append(index)
-                continue
-            waiting.append((index, pixels))
-            if len(waiting) == _ENCODING_BATCH:
-                flush()
-        flush()
+        try:
+            with tqdm(total=len(images), desc=images.name, disable=not progress) as bar:
+                for batch in pump:
+                    if batch.z is not None:
+                        rows.append(batch.z.float().cpu())
+                    usable += [not isinstance(image, Unusable) for image in batch.images]
+                    bar.update(len(batch.images))
+        finally:
+            pump.close()
         if not rows:
             raise ValueError(
                 f"{images.name}: none of its {len(images)} images can be read, the first being {images.path(0)}"
             )
         known = torch.cat(rows)
         embeddings = torch.full((len(images), known.shape[1]), torch.nan)
-        embeddings[torch.tensor(places)] = known
+        embeddings[torch.tensor(usable)] = known
         return embeddings
 
     embeddings = cached_embeddings(
@@ -484,21 +498,3 @@ def _digest(lines: Iterable[str]) -> str:
     for line in lines:
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()
-
-
-def _read_ahead(read: Callable[[int], R], indices: Iterable[int], workers: int | None) -> Iterator[R]:
-    """What ``read`` gives for each index, in order; at most four a thread are read ahead of the consumer."""
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    workers = workers or min(16, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="tanl-images")
-    ahead: deque[Future[R]] = deque()
-    try:
-        for index in indices:
-            ahead.append(pool.submit(read, index))
-            if len(ahead) > 4 * workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)

@@ -12,11 +12,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..streams.results import Result, shown_percentage
+from ..io.text import shown_percentage
+from ..streams.results import Result
 from .main import positive_number
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
+    from ..detectors.verdict import Verdict
     from ..guard.guard import Guard
 
 _TRACK = "animals"
@@ -42,20 +44,22 @@ class Judged:
     result: Result
 
     @property
-    def is_right(self) -> bool:
-        return self.result.is_ood is not self.truth.is_id
+    def verdict(self) -> Verdict:
+        verdict = self.result.verdict
+        assert verdict is not None, f"{self.truth.path} ships with tanl: {self.result.error}"
+        return verdict
 
     @property
-    def score(self) -> float:
-        assert self.result.ood_score is not None, f"{self.truth.path} ships with tanl: {self.result.error}"
-        return self.result.ood_score
+    def is_right(self) -> bool:
+        return self.verdict.is_ood is not self.truth.is_id
 
     @property
     def why(self) -> list[tuple[str, str]]:
         """The negative labels that an outlier activated, or the best ID label of an image judged ID."""
-        if self.result.is_ood:
-            return [(item.label, shown_percentage(item.probability)) for item in self.result.evidence]
-        return [(self.result.label or "", shown_percentage(self.result.id_probability or 0.0))]
+        verdict = self.verdict
+        if verdict.is_ood:
+            return [(item.label, shown_percentage(item.probability)) for item in verdict.evidence]
+        return [(verdict.label, shown_percentage(verdict.id_probability))]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +103,8 @@ def main(arguments: argparse.Namespace) -> int:
     _say("tanl demo: is it an animal? A vision-language model judges pictures, without training.\n")
 
     from ..backbones import load_backbone
-    from ..streams.images import Timings, judge_files
+    from ..streams.images import ImageEncoder, judge_images
+    from ..streams.pump import Timings
 
     backbone = load_backbone("mini")
     loading = time.perf_counter() - started
@@ -113,7 +118,9 @@ def main(arguments: argparse.Namespace) -> int:
 
     timings = Timings()
     paths = [pictogram.path for pictogram in stream]
-    batches = judge_files(guard, paths, batch_size=_BATCH_SIZE, timings=timings)
+    batches = judge_images(
+        ImageEncoder(backbone), paths, guard.detect_embeddings, batch_size=_BATCH_SIZE, timings=timings
+    )
     judged = [Judged(*pair) for pair in zip(stream, chain.from_iterable(batches), strict=True)]
 
     inside, outside = choose_examples(judged, _PICTURED // 2, random.Random(arguments.seed))
@@ -196,10 +203,12 @@ def counts(judged: Sequence[Judged]) -> str:
     from ..metrics import OODMetrics
 
     metrics = OODMetrics()
-    metrics.update([item.score for item in judged], [0 if item.truth.is_id else -1 for item in judged])
+    metrics.update(
+        [item.verdict.ood_score for item in judged], [0 if item.truth.is_id else -1 for item in judged]
+    )
     values = metrics.compute()
     right = [sum(item.is_right for item in judged if item.truth.is_id is is_id) for is_id in (True, False)]
-    named = sum(item.result.label == item.truth.label for item in judged if item.truth.is_id)
+    named = sum(item.verdict.label == item.truth.label for item in judged if item.truth.is_id)
     return (
         f"{right[0]} of {values['num_id']} animals judged ID ({named} by their right name), "
         f"{right[1]} of {values['num_ood']} others judged OOD; "
@@ -215,8 +224,8 @@ def draw_picture(inside: Sequence[Judged], outside: Sequence[Judged], line: str,
         Tile(
             item.truth.path,
             item.truth.label,
-            is_ood=bool(item.result.is_ood),
-            ood_score=item.score,
+            is_ood=bool(item.verdict.is_ood),
+            ood_score=item.verdict.ood_score,
             why=item.why,
             is_wrong=not item.is_right,
         )
@@ -235,9 +244,9 @@ def _list(judged: Sequence[Judged]) -> None:
     rows = [("file", "really", "verdict", "score", "looks like, or activates the negative labels")]
     for item in judged:
         name = "/".join(item.truth.path.parts[-2:])
-        verdict = item.result.verdict + ("" if item.is_right else " wrong")
+        verdict = item.result.outcome + ("" if item.is_right else " wrong")
         why = ", ".join(" ".join(pair) for pair in item.why[:3])
-        rows.append((name, item.truth.label, verdict, f"{item.score:.4f}", why))
+        rows.append((name, item.truth.label, verdict, f"{item.verdict.ood_score:.4f}", why))
     name_width, label_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     for name, label, verdict, score, why in rows:
         _say(f"{name:<{name_width}}  {label:<{label_width}}  {verdict:<9}  {score:>6}  {why}")

@@ -9,23 +9,23 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..detectors.registry import METHODS, WITH_NEGATIVES, make_detector
+from ..io.text import shown_percentage
 from ..labels.corpus import Corpus
 from ..labels.wordnet import SELECTIONS
-from ..streams.results import Result, ResultWriter, open_results, shown_path, shown_percentage
+from ..streams.results import Result, ResultWriter, open_results, shown_path
 from .main import positive_number
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..detectors import Detector
     from ..guard.guard import Guard
     from ..io.embeddings import EmbeddingFile
     from ..labels.bank import LabelBank
-    from ..streams.judging import Timings
+    from ..streams.pump import Batch, Timings
 
 _ID_WIDTH = 36  # a UUID's; ids are not known before they are read
 
@@ -186,14 +186,17 @@ def _score_images(arguments: argparse.Namespace) -> int:
         random.Random(arguments.seed).shuffle(paths)
 
     with nullcontext() if arguments.out is None else open_results(arguments.out) as writer:
-        from ..streams.images import embed_files, judge_files
-        from ..streams.judging import Timings
+        from ..streams.images import ImageEncoder, embed_images, judge_images
+        from ..streams.pump import Timings
 
         guard = _guard(arguments, labels, corpus)
-        unreadable = _calibrate(guard.detector, embed_files(guard, known), arguments) if known else 0
+        encoder = ImageEncoder(guard.backbone)
+        unreadable = _calibrate(guard.detector, embed_images(encoder, known), arguments) if known else 0
         timings = Timings()
         code = _report(
-            judge_files(guard, paths, batch_size=arguments.batch_size, timings=timings),
+            judge_images(
+                encoder, paths, guard.detect_embeddings, batch_size=arguments.batch_size, timings=timings
+            ),
             timings,
             writer or _Table("file", max(len(shown_path(path)) for path in paths), guard.bank.id_names),
             what="images",
@@ -244,22 +247,23 @@ def _score_embeddings(arguments: argparse.Namespace) -> int:
     )
 
     with nullcontext() if arguments.out is None else open_results(arguments.out, key="id") as writer:
+        from ..detectors.verdict import detect_embeddings
         from ..streams.embeddings import embedding_batches, judge_embeddings
-        from ..streams.judging import Timings
+        from ..streams.pump import Timings
 
         detector = _embeddings_detector(arguments, labels, corpus)
         timings = Timings()
         results = judge_embeddings(
-            detector,
             files,
+            detector.bank,
+            partial(detect_embeddings, detector, evidence=arguments.evidence),
             batch_size=arguments.batch_size,
             normalize=arguments.normalize,
-            evidence=arguments.evidence,
             timings=timings,
         )
         unreadable = 0
         if known is not None:
-            batches = embedding_batches([known], detector, normalize=arguments.normalize)
+            batches = embedding_batches([known], detector.bank, normalize=arguments.normalize)
             unreadable = _calibrate(detector, batches, arguments)
         counts = [file.rows for file in files]
         count = None if None in counts else sum(rows or 0 for rows in counts)
@@ -399,20 +403,22 @@ def _embeddings_detector(
 
 def _calibrate(
     detector: Detector,
-    batches: Iterable[tuple[list[Result], Tensor | None]],
+    batches: Iterable[Batch],
     arguments: argparse.Namespace,
 ) -> int:
     """Set the threshold from what is known to be ID and return how many of them could not be read."""
     import torch
 
+    from ..streams.batches import Unusable
+
     embeddings, unreadable = [], 0
-    for results, z in batches:
-        for result in results:
-            if result.error is not None:
+    for batch in batches:
+        for image in batch.images:
+            if isinstance(image, Unusable):
                 unreadable += 1
-                _warn_of(result)
-        if z is not None:
-            embeddings.append(z)
+                _warn_of(Result(image.name, error=image.reason))
+        if batch.z is not None:
+            embeddings.append(batch.z)
     if not embeddings:
         raise ValueError(
             "nothing of what --calibrate names can be read; give something else, or leave --calibrate out"
@@ -444,7 +450,7 @@ def _report(
                 if isinstance(output, ResultWriter):
                     output.write(results)
                 for result in results:
-                    counts[result.verdict] += 1
+                    counts[result.outcome] += 1
                     if isinstance(output, _Table):
                         tqdm.write(output.row(result), file=sys.stdout)
                     if result.error is not None:
@@ -500,13 +506,14 @@ class _Table:
         path = shown_path(result.path)
         if self._line_width is not None and len(path) > self._path_width:
             path = "..." + path[3 - self._path_width :]
-        if result.error is not None:
-            return self._line(path, result.verdict, "", result.error, "")
-        label = result.label or ""
+        verdict = result.verdict
+        if verdict is None:
+            return self._line(path, result.outcome, "", result.error or "", "")
+        label = verdict.label
         # The share is among the ID labels, whatever the image shows: of an outlier it would mislead.
-        if not result.is_ood:
-            label += f" {shown_percentage(result.id_probability or 0.0)}"
-        return self._line(path, result.verdict, f"{result.ood_score:.4f}", label, result.shown_evidence())
+        if not verdict.is_ood:
+            label += f" {shown_percentage(verdict.id_probability)}"
+        return self._line(path, result.outcome, f"{verdict.ood_score:.4f}", label, result.shown_evidence())
 
     def _line(self, path: str, verdict: str, score: str, label: str, evidence: str) -> str:
         columns = (

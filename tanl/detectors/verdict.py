@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from ..checks import Embeddings, as_tensor, whole_number
-from ..streams.results import shown_percentage
+from ..io.text import shown_percentage
 from . import Detector, Evidence
 
 
@@ -23,7 +23,7 @@ class Verdict(NamedTuple):
     id_probability: float
     evidence: tuple[Evidence, ...]
 
-    def explain(self) -> str:
+    def describe(self) -> str:
         """The verdict and its reasons in a line: ``OOD (0.914): basketball player 30%, basketball 20%``.
 
         Of an image judged OOD its evidence with probabilities, of any other the best ID label with its own.
@@ -35,8 +35,12 @@ class Verdict(NamedTuple):
         shown = ", ".join(f"{label} {shown_percentage(probability)}" for label, probability in reasons)
         return f"{verdict} ({self.ood_score:.3f})" + (f": {shown}" if shown else "")
 
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict as JSON can hold it, each piece of evidence a dict of its own."""
+        return {**self._asdict(), "evidence": [item._asdict() for item in self.evidence]}
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Detection:
     """What is said of B images, in columns; ``detection[i]`` and iteration give a `Verdict` each, a slice the
     `Detection` of those images.
@@ -84,11 +88,29 @@ class Detection:
         )
 
     def __iter__(self) -> Iterator[Verdict]:
-        return (self[i] for i in range(len(self)))
+        return map(Verdict, *self._columns())
 
-    def explain(self) -> list[str]:
-        """Each image's verdict and its reasons in a line, see `Verdict.explain`."""
-        return [verdict.explain() for verdict in self]
+    def __repr__(self) -> str:
+        decided = "no verdicts" if self.is_ood is None else f"{int(self.is_ood.sum())} OOD"
+        return f"Detection({len(self)} images, {decided})"
+
+    def describe(self) -> list[str]:
+        """Each image's verdict and its reasons in a line, see `Verdict.describe`."""
+        return [verdict.describe() for verdict in self]
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """The columns as JSON can hold them, and as ``pandas.DataFrame`` takes them: a list a field, B entries long.
+
+        ``is_ood`` is a list of None while there is no threshold; each piece of evidence is a dict.
+        """
+        columns: dict[str, list[Any]] = dict(zip(Verdict._fields, map(list, self._columns()), strict=True))
+        columns["evidence"] = [[item._asdict() for item in evidence] for evidence in self.evidence]
+        return columns
+
+    def _columns(self) -> tuple[list[float], list[Any], list[str], list[float], list[tuple[Evidence, ...]]]:
+        """What the verdicts are made of; each tensor is read back once, not once an image."""
+        is_ood = [None] * len(self) if self.is_ood is None else self.is_ood.tolist()
+        return self.ood_score.tolist(), is_ood, self.label, self.id_probability.tolist(), self.evidence
 
 
 @torch.no_grad()

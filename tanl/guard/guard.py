@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -17,21 +16,32 @@ from torch import Tensor
 from ..backbones import Backbone
 from ..backbones.noise import noise_embeddings
 from ..checks import Embeddings, whole_number
-from ..detectors import Detector
+from ..detectors import Detector, Evidence
 from ..detectors.registry import METHODS, WITH_NEGATIVES, make_detector
 from ..detectors.verdict import Detection, Verdict, detect_embeddings
-from ..io.images import UnreadableImage, read_image, to_rgb
+from ..io.images import UnreadableImage
 from ..labels.bank import LabelBank
 from ..labels.build import build_bank
 from ..labels.corpus import Corpus
+from ..labels.prompts import full_templates
 from ..labels.vocabulary import Vocabulary
+from ..streams.images import ImageEncoder, OneImage, unreadable
+from ..streams.pump import Pump
+from ..streams.verdicts import astream, stream
+from .saving import (
+    GuardRecord,
+    folder_lock,
+    loaded_backbone,
+    read_record,
+    refuse_other_backbone,
+    write_record,
+)
 
 if TYPE_CHECKING:
-    from .wrapped import GuardedModel
+    from typing_extensions import Self
 
 __all__ = ["METHODS", "Detection", "Guard", "Method", "Verdict"]
 
-OneImage = Image.Image | str | PathLike[str] | Tensor
 Images = Sequence[Image.Image | str | PathLike[str]] | Tensor
 Method = str | Callable[[LabelBank], Detector]
 
@@ -82,7 +92,7 @@ class Guard:
         if not hasattr(backbone, "encode_texts"):  # not isinstance, which would ask for the fingerprint
             raise TypeError(
                 f"backbone must be a Backbone, not a {type(backbone).__name__}; tanl.load_backbone loads one by its "
-                "name, and Guard.wrap takes a model that is loaded"
+                "name, and tanl.wrap takes a model that is loaded"
             )
         self.evidence = whole_number(evidence, "evidence", at_least=0)
         if isinstance(method, str) and method not in WITH_NEGATIVES:
@@ -100,63 +110,51 @@ class Guard:
         own = None if templates is None else dict(templates)
         self._vocabulary = Vocabulary(self.bank.id_names, corpus, own)
 
-    @classmethod
-    def wrap(
-        cls,
-        model: torch.nn.Module | tuple[Callable[[Tensor], Any], Callable[[Any], Any]],
-        preprocess: Callable[..., Any],
-        tokenizer: Callable[..., Any] | None,
-        labels: Sequence[str],
-        *,
-        corpus: Corpus | str | PathLike[str] | Iterable[str] | None = "wordnet",
-        method: Method = "tanl",
-        templates: Mapping[str, str] | None = None,
-        cache_dir: str | PathLike[str] | None = None,
-        evidence: int = 5,
-        progress: bool = False,
-    ) -> GuardedModel:
-        """A guard around a model that is already loaded, which can replace it; see `GuardedModel`.
-
-        ``model`` is a CLIP-like model as `ClipBackbone` takes it (open_clip's, OpenAI's ``clip``), which is put into
-        evaluation mode; a dual encoder of transformers as `HuggingFaceBackbone` takes it; or a pair of functions
-        ``(encode_image, encode_text)`` as `CallableBackbone` takes them. That has settings of its own:
-        ``GuardedModel(CallableBackbone(...), labels)``.
-
-        ``preprocess`` turns an RGB PIL image into pixels ``[3, H, W]`` (of transformers: the image processor),
-        ``tokenizer`` a list of strings into what the model takes; None for a pair that takes the strings.
-        ``labels`` and all the rest are as `Guard` takes them.
-
-        Raises:
-            TypeError: a model of another kind, or something that cannot be called; as `Guard` otherwise.
-            ValueError: as `Guard`.
-        """
-        from .wrapped import GuardedModel, backbone_around
-
-        if cls is not Guard and not issubclass(cls, GuardedModel):
-            raise TypeError(f"{cls.__name__} cannot stand for a model; derive it from GuardedModel")
-        kind = cls if issubclass(cls, GuardedModel) else GuardedModel
-        return kind(
-            backbone_around(model, preprocess, tokenizer),
-            labels,
-            corpus=corpus,
-            method=method,
-            templates=templates,
-            cache_dir=cache_dir,
-            evidence=evidence,
-            progress=progress,
-        )
-
     def __call__(self, images: Images) -> Detection:
+        """Judge one batch of the stream, and learn from it: `judge`."""
+        return self.judge(images)
+
+    def judge(self, images: Images) -> Detection:
         """Judge one batch of the stream, and learn from it.
 
         Args:
             images: PIL images and paths, or pixels ``[B, 3, H, W]`` as ``backbone.preprocess`` makes them.
 
         Raises:
-            UnreadableImage: a path holds no readable image.
+            UnreadableImage: a path holds no readable image, or the model gives no usable embedding for an image.
             TypeError, ValueError: no images, or something that is none.
         """
         return self.detect_embeddings(self.encode(images))
+
+    def score(self, images: Images) -> Tensor:
+        """The OOD scores ``[B]`` that `judge` would give, higher = more OOD, without learning from the images.
+
+        Raises:
+            UnreadableImage, TypeError, ValueError: as `judge`.
+        """
+        z = self.encode(images)
+        with self._lock:
+            return self.detector.score(z)
+
+    def predict(self, images: Images) -> Tensor:
+        """Decide, True = OOD, ``[B]``, without learning from the images.
+
+        Raises:
+            UnreadableImage, TypeError, ValueError: as `judge`; there is no threshold yet, see `calibrate`.
+        """
+        z = self.encode(images)
+        with self._lock:
+            return self.detector.predict(z)
+
+    def explain(self, images: Images, k: int = 5) -> list[tuple[Evidence, ...]]:
+        """The ``k`` negative labels that count most against each image, ID or OOD; see `Detector.explain`.
+
+        Raises:
+            UnreadableImage, TypeError, ValueError: as `judge`.
+        """
+        z = self.encode(images)
+        with self._lock:
+            return self.detector.explain(z, k)
 
     def encode(self, images: Images) -> Tensor:
         """Embed images, ``[B, D]`` unit rows, without judging them.
@@ -165,21 +163,28 @@ class Guard:
         encoded 256 at a time, on that device.
 
         Raises:
-            UnreadableImage, TypeError, ValueError: as the call.
+            UnreadableImage, TypeError, ValueError: as `judge`.
         """
+        encoder = self._encoder("the list")
         if isinstance(images, Tensor):
-            return self.backbone.encode_images(images)
+            return encoder.encode_pixels(images)
         if isinstance(images, str | PathLike | Image.Image):
             raise TypeError(f"give a list of images, not the one image {images!r}")
         images = list(images)
         if not images:
             raise ValueError("no images; leave empty batches out")
-        embedded = []
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            for start in range(0, len(images), _AT_ONCE):
-                pixels = torch.stack(list(pool.map(self._pixels, images[start : start + _AT_ONCE])))
-                embedded.append(self.backbone.encode_images(pixels.to(self.backbone.device)))
-        return torch.cat(embedded)
+        if any(isinstance(image, Tensor) for image in images):
+            raise TypeError(
+                "pixels are judged together as torch.stack([...]), or one by one, beside files and PIL images too, "
+                "by guard.stream([...])"
+            )
+        pump = Pump(
+            images, encoder.prepare, encoder.encode, batch_size=_AT_ONCE, read_ahead=0, refuse=unreadable
+        )
+        try:
+            return torch.cat([batch.z for batch in pump if batch.z is not None])
+        finally:
+            pump.close()
 
     def detect_embeddings(self, z: Embeddings) -> Detection:
         """Judge one batch of embeddings ``[B, D]``, a tensor or a NumPy array, and learn from it."""
@@ -223,23 +228,25 @@ class Guard:
                 ...
 
         Images are prepared in threads and judged in batches, each a batch of the guard's stream. The source is read no
-        further ahead than ``batch_size + read_ahead`` usable images beyond the verdicts that were taken, and not
+        further ahead than ``batch_size + read_ahead`` images, usable or not, beyond what was given for them, and not
         at all before the first is asked for. Ending the loop, an error, or ``close()`` ends the threads; what was read
         ahead and not judged is dropped then.
 
         Args:
             images: PIL images, paths, or pixels ``[3, H, W]`` as ``backbone.preprocess`` makes them; any iterable,
                 also an endless one.
-            batch_size: usable images a batch; the last may be smaller.
+            batch_size: usable images a batch. The last may be smaller, and one in which more than ``read_ahead``
+                images cannot be used.
             max_wait: seconds after which a batch is judged although it is not full, counted from its oldest image: for
                 slow sources, such as a camera or a queue. Such a source is read in a thread of its own. If it blocks
                 when the stream is closed, that is waited for a second; the thread then ends with the source's next
                 image, which is dropped. None waits for full batches and reads the source where verdicts are asked for.
-            read_ahead: images that are prepared beyond the batch; None is four a thread, of which there are as many as
-                cores, at most 16.
-            errors: what to do about an image that cannot be used. "raise" judges what came before it, gives those
-                verdicts, and raises. "yield" gives the `UnreadableImage` in the verdict's place and goes on; the
-                others are judged as if it were not there.
+            read_ahead: how many images may be read beyond a batch; None is 64, of which four a thread are prepared at
+                once. There are as many threads as cores, at most 16.
+            errors: what to do about an image that cannot be used: one that cannot be read, or for which the model
+                gives an embedding with NaN, infinite values, zeros or another norm than 1. "raise" judges what came
+                before it, gives those verdicts, and raises. "yield" gives the `UnreadableImage` in the verdict's
+                place and goes on; the others are judged as if it were not there.
 
         Raises:
             UnreadableImage: an image that cannot be used, see ``errors``. One that has no path is told by its
@@ -247,10 +254,14 @@ class Guard:
             TypeError, ValueError: an unusable setting, at once; something that is no image, after the verdicts on what
                 came before it. Errors of the source are passed on after those too.
         """
-        from .stream import stream
-
         return stream(
-            self, images, batch_size=batch_size, max_wait=max_wait, read_ahead=read_ahead, errors=errors
+            self._encoder(),
+            images,
+            self.detect_embeddings,
+            batch_size=batch_size,
+            max_wait=max_wait,
+            read_ahead=read_ahead,
+            errors=errors,
         )
 
     @overload
@@ -294,10 +305,14 @@ class Guard:
         batch that is being judged, and ends the threads. A single batch needs no stream:
         ``await asyncio.to_thread(guard, images)``.
         """
-        from .stream import astream
-
         return astream(
-            self, images, batch_size=batch_size, max_wait=max_wait, read_ahead=read_ahead, errors=errors
+            self._encoder(),
+            images,
+            self.detect_embeddings,
+            batch_size=batch_size,
+            max_wait=max_wait,
+            read_ahead=read_ahead,
+            errors=errors,
         )
 
     def calibrate(self, images: Images, tpr: float = 0.95) -> float:
@@ -339,8 +354,8 @@ class Guard:
 
         As safetensors and JSON. Embeddings of labels are not kept: `load` takes them from the cache, or makes them
         again. Files are written beside their places and moved there: after a crash, or an error, the folder holds
-        the guard that was saved last. Other threads may use the guard meanwhile; the folder is for one process at a
-        time.
+        the guard that was saved last. Other threads may use the guard meanwhile. Several processes may save into one
+        folder: they take turns, by a file ``.guard.lock`` in it, and the last one's guard stays.
 
         Args:
             folder: made if need be; a guard that it holds is replaced.
@@ -349,11 +364,10 @@ class Guard:
                 bit, where the label embeddings are the same bit for bit (see ``exact`` of `load`).
 
         Raises:
-            OSError: the folder cannot be written.
+            OSError: the folder cannot be written, or others have been saving into it for a minute.
         """
-        from .saving import save
-
-        save(self, folder, compact=compact)
+        with folder_lock(folder):  # before the state is copied: the save that comes last has the latest state
+            write_record(self._record(compact=compact), folder)
 
     @classmethod
     def load(
@@ -366,7 +380,7 @@ class Guard:
         device: torch.device | str = "cpu",
         exact: bool = True,
         progress: bool = False,
-    ) -> Guard:
+    ) -> Self:
         """The guard that `save` kept; its stream goes on where it was.
 
         Args:
@@ -385,18 +399,29 @@ class Guard:
                 The message names the difference.
             BackboneError: the backbone cannot be fetched or read.
         """
-        from .saving import load
-
-        return load(
-            cls,
-            folder,
-            backbone=backbone,
+        saved = read_record(folder)
+        if backbone is None:
+            backbone = loaded_backbone(saved, device)
+        refuse_other_backbone(saved, backbone.name, backbone.fingerprint)
+        if method is None:
+            method = saved.method
+            if method is None:
+                raise ValueError(
+                    f"the guard was saved with a detector that a function made, a {saved.detector}: "
+                    "give that function as method"
+                )
+        guard = cls(
+            backbone,
+            saved.labels,
+            corpus=saved.corpus,
             method=method,
+            templates=saved.templates,
             cache_dir=cache_dir,
-            device=device,
-            exact=exact,
+            evidence=saved.evidence,
             progress=progress,
         )
+        guard._go_on(saved, exact)
+        return guard
 
     def restore(self, folder: str | PathLike[str], *, exact: bool = True) -> None:
         """Go on with the stream and the threshold that `save` kept, in this guard, which must be the same otherwise.
@@ -410,9 +435,7 @@ class Guard:
             ValueError: a damaged file; another backbone, corpus or method, other labels, templates or settings. The
                 message names the difference, and nothing changes.
         """
-        from .saving import restore
-
-        restore(self, folder, exact=exact)
+        self._go_on(read_record(folder), exact)
 
     @property
     def corpus(self) -> Corpus | None:
@@ -480,6 +503,35 @@ class Guard:
             f"{bank.num_negatives} negatives, backbone {self.backbone.name!r})"
         )
 
+    def _encoder(self, what: str = "the stream") -> ImageEncoder:
+        """What embeds the images of a call; ``what`` they come in, for messages."""
+        return ImageEncoder(self.backbone, what=what)
+
+    def _record(self, *, compact: bool) -> GuardRecord:
+        name, fingerprint = self.backbone.name, self.backbone.fingerprint
+        with self._lock:  # only while the state is copied, so that a stream goes on while it is written
+            detector, bank, vocabulary = self.detector, self.bank, self._vocabulary
+            return GuardRecord(
+                tanl=version("tanl"),
+                backbone=name,
+                backbone_fingerprint=fingerprint,
+                labels=bank.id_names,
+                corpus=vocabulary.corpus,
+                templates=full_templates(vocabulary.templates),
+                names_fingerprint=bank.names_fingerprint,
+                method=self._method,
+                evidence=self.evidence,
+                # A full state fits its labels' very bits alone; the small one beside it fits these labels anywhere.
+                compact=detector.state_dict(compact=True),
+                full=None if compact else detector.state_dict(),
+            )
+
+    def _go_on(self, saved: GuardRecord, exact: bool) -> None:
+        """Take a saved stream over, after all in which the two may differ."""
+        with self._lock:
+            saved.refuse_other(self._record(compact=True))
+            self.detector.load_state_dict(saved.state_for(self.detector.bank.fingerprint, exact))
+
     def _detector(self, method: Method) -> Detector:
         if not isinstance(method, str):
             return method(self.bank)
@@ -495,8 +547,11 @@ class Guard:
             bank = edited.embedded(self.backbone, earlier, before)
             with self._lock:
                 self._editable_bank()  # a detector may have been set meanwhile
-                detector = self.detector.relabelled(bank)
-                self._vocabulary, self.bank, self.detector = edited, bank, detector
+                before_it, detector = self.detector, self.detector.relabelled(bank)
+                # One step: an interrupt comes before all three or after. What goes is held, so that nothing runs
+                # in between because it ends.
+                self.__dict__.update(_vocabulary=edited, bank=bank, detector=detector)
+                del before_it
 
     def _editable_bank(self) -> LabelBank:
         if self.detector.bank is not self.bank:
@@ -520,13 +575,3 @@ class Guard:
         self.__dict__.update(state)
         self._lock = threading.RLock()
         self._editing = threading.Lock()
-
-    def _pixels(self, image: Image.Image | str | PathLike[str]) -> Tensor:
-        if isinstance(image, str | PathLike):
-            return self.backbone.preprocess(read_image(image))
-        if isinstance(image, Tensor):
-            raise TypeError(
-                "pixels are judged together as torch.stack([...]), or one by one, beside files and PIL images too, "
-                "by guard.stream([...])"
-            )
-        return self.backbone.preprocess(to_rgb(image))

@@ -1,17 +1,18 @@
-"""A guard in a folder: ``guard.json``, and beside it the tensors of its stream as safetensors."""
+"""What is saved of a guard, in a folder: ``guard.json``, and beside it the tensors of its stream as safetensors."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as bytes_of_tensors
@@ -21,108 +22,219 @@ from ..backbones import load_backbone
 from ..checks import some_of
 from ..io.atomic import PART, write_whole
 from ..labels.corpus import Corpus
-from ..labels.prompts import full_templates
 from ..labels.wordnet import SELECTIONS
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
-    from ..labels.bank import LabelBank
-    from ..labels.vocabulary import Vocabulary
-    from .guard import Guard, Method
-
-    G = TypeVar("G", bound=Guard)
 
 FORMAT = 1
 _JSON = "guard.json"
 _OTHERS = ("state-*.safetensors", f"state-*.safetensors*{PART}", f"{_JSON}*{PART}")
+_LOCK = ".guard.lock"
+_PATIENCE = 60.0  # seconds that a save waits for others that save into its folder
 _SHOWN = 3
-# Two threads that save into one folder would take each other's state file for an older one.
-_writing = threading.Lock()
 
 
-def save(guard: Guard, folder: str | PathLike[str], *, compact: bool) -> None:
-    """See `tanl.Guard.save`."""
+@dataclass(frozen=True)
+class GuardRecord:
+    """What is saved of a guard.
+
+    Attributes:
+        tanl: the version that saved it.
+        backbone: its name, by which it may load.
+        backbone_fingerprint: tells it from any other.
+        labels: the ID labels.
+        corpus: what the negatives are taken from, with all edits.
+        templates: the prompt for every part of speech and for ID labels.
+        names_fingerprint: tells the bank's labels, by name.
+        method: the name of its method; None if a function made the detector.
+        evidence: how many negative labels an OOD verdict comes with.
+        compact: the detector's compact state.
+        full: its full state; None if the guard was saved without.
+    """
+
+    tanl: str
+    backbone: str
+    backbone_fingerprint: str
+    labels: tuple[str, ...]
+    corpus: Corpus | None
+    templates: Mapping[str, str]
+    names_fingerprint: str
+    method: str | None
+    evidence: int
+    compact: dict[str, Any]
+    full: dict[str, Any] | None
+
+    @property
+    def detector(self) -> str:
+        """The detector's class."""
+        return str(self.compact["method"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The detector's settings."""
+        return dict(self.compact["settings"])
+
+    def refuse_other(self, own: GuardRecord) -> None:
+        """Refuse a guard that cannot go on with this one's stream.
+
+        Raises:
+            ValueError: another backbone, method, corpus or setting, other labels or templates; it names the difference.
+        """
+        refuse_other_backbone(self, own.backbone, own.backbone_fingerprint)
+        if self.detector != own.detector:  # before the corpus, which some methods have none of
+            raise ValueError(f"the guard was saved with the method {self.detector}, not {own.detector}")
+        _refuse_other_names("labels", self.labels, own.labels)
+        if self.corpus != own.corpus:
+            words = [() if each is None else each.words for each in (self.corpus, own.corpus)]
+            _refuse_other_names("corpus", *words)
+            if _fingerprint(self.corpus) != _fingerprint(own.corpus):
+                raise ValueError("corpus: the saved words have other parts of speech than this one's")
+        for part, template in own.templates.items():
+            if self.templates[part] != template:
+                raise ValueError(
+                    f"templates: saved for {part!r} is {self.templates[part]!r}, this guard's is {template!r}"
+                )
+        for name in sorted(self.settings.keys() | own.settings.keys()):
+            if self.settings.get(name) != own.settings.get(name):
+                raise ValueError(
+                    f"the guard was saved with {name}={self.settings.get(name)!r}, "
+                    f"this one has {own.settings.get(name)!r}"
+                )
+        if self.names_fingerprint != own.names_fingerprint:
+            raise ValueError(
+                "labels and corpus are those that were saved, but make another list of negatives with this tanl: "
+                f"load it with the tanl that saved it, {self.tanl}"
+            )
+
+    def state_for(self, bank_fingerprint: str, exact: bool) -> dict[str, Any]:
+        """The detector's state in the form that fits a bank with the same names.
+
+        Raises:
+            ValueError: it was saved over other bits of the labels' embeddings, and ``exact`` asks for the same.
+        """
+        if self.full is None:
+            return self.compact
+        if self.full["bank"] == bank_fingerprint:
+            return self.full
+        if exact:
+            raise ValueError(
+                "the labels' embeddings differ from the saved ones although the names agree: they were computed on "
+                "another machine, with another torch, or a few at a time as labels were edited. A stream goes on bit "
+                "for bit with the same embeddings alone; exact=False goes on up to rounding, as a compact save does"
+            )
+        return self.compact
+
+
+@contextmanager
+def folder_lock(folder: str | PathLike[str]) -> Iterator[None]:
+    """Hold a folder against other threads and processes that save into it; it is made if need be.
+
+    Raises:
+        OSError: the folder cannot be made or written, or others have been saving into it for a minute.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _writing:
-        with guard._lock:  # only while the state is copied, so that a stream goes on while it is written
-            # A full state fits its labels' very bits alone; the small one beside it fits these labels anywhere.
-            state = {"compact": guard.detector.state_dict(compact=True)}
-            if not compact:
-                state["full"] = guard.detector.state_dict()
-            tree, tensors = _split(state)
-            vocabulary, bank = guard._vocabulary, guard.bank
-        packed = bytes_of_tensors(tensors)
-        digest = hashlib.sha256(packed).hexdigest()
-        file = f"state-{digest[:16]}.safetensors"
-        about = _described(guard, vocabulary, bank)
-        about |= {"state": tree, "state_file": file, "state_sha256": digest}
-        content = json.dumps({**about, "sha256": _checksum(about)}, ensure_ascii=False, indent=1).encode()
-        # guard.json tells which state file counts: before it is replaced the old one does, afterwards the new one.
-        write_whole(folder / file, packed)
-        write_whole(folder / _JSON, content)
-        for leftover in [path for pattern in _OTHERS for path in folder.glob(pattern)]:
-            if leftover.name != file:
-                leftover.unlink(missing_ok=True)
+    lock = FileLock(folder / _LOCK, timeout=_PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise TimeoutError(
+            f"another process has been saving into {folder} for {_PATIENCE:.0f} seconds; save elsewhere, or end it"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def load(
-    cls: type[G],
-    folder: str | PathLike[str],
-    *,
-    backbone: Backbone | None,
-    method: Method | None,
-    cache_dir: str | PathLike[str] | None,
-    device: torch.device | str,
-    exact: bool,
-    progress: bool,
-) -> G:
-    """See `tanl.Guard.load`."""
-    about, state = _read(Path(folder))
-    if backbone is None:
-        backbone = _loaded_backbone(about["backbone"]["name"], device)
-    _refuse_other_backbone(about, backbone)
-    if method is None:
-        method = about["method"]
-        if method is None:
-            raise ValueError(
-                f"the guard was saved with a detector that a function made, a {state['compact']['method']}: "
-                "give that function as method"
-            )
-    guard = cls(
-        backbone,
-        about["labels"],
-        corpus=_rebuilt_corpus(about["corpus"]),
-        method=method,
-        templates=about["templates"],
-        cache_dir=cache_dir,
-        evidence=about["evidence"],
-        progress=progress,
-    )
-    _take_over(guard, about, state, exact)
-    return guard
+def write_record(record: GuardRecord, folder: str | PathLike[str]) -> None:
+    """Put a guard into a folder, in the place of one that it holds. Its `folder_lock` must be held.
 
-
-def restore(guard: Guard, folder: str | PathLike[str], *, exact: bool) -> None:
-    """See `tanl.Guard.restore`."""
-    about, state = _read(Path(folder))
-    with guard._lock:
-        _take_over(guard, about, state, exact)
-
-
-def _described(guard: Guard, vocabulary: Vocabulary, bank: LabelBank) -> dict[str, Any]:
-    backbone = guard.backbone
-    return {
+    Raises:
+        OSError: it cannot be written; the folder then holds what it held before.
+    """
+    folder = Path(folder)
+    states = {"compact": record.compact} | ({} if record.full is None else {"full": record.full})
+    tree, tensors = _split(states)
+    packed = bytes_of_tensors(tensors)
+    digest = hashlib.sha256(packed).hexdigest()
+    file = f"state-{digest[:16]}.safetensors"
+    about: dict[str, Any] = {
         "format": FORMAT,
-        "tanl": version("tanl"),
-        "backbone": {"name": backbone.name, "fingerprint": backbone.fingerprint},
-        "labels": list(bank.id_names),
-        "corpus": _described_corpus(vocabulary.corpus),
-        "templates": full_templates(vocabulary.templates),
-        "names_fingerprint": bank.names_fingerprint,
-        "method": guard._method,
-        "evidence": guard.evidence,
+        "tanl": record.tanl,
+        "backbone": {"name": record.backbone, "fingerprint": record.backbone_fingerprint},
+        "labels": list(record.labels),
+        "corpus": _described_corpus(record.corpus),
+        "templates": dict(record.templates),
+        "names_fingerprint": record.names_fingerprint,
+        "method": record.method,
+        "evidence": record.evidence,
+        "state": tree,
+        "state_file": file,
+        "state_sha256": digest,
     }
+    content = json.dumps({**about, "sha256": _checksum(about)}, ensure_ascii=False, indent=1).encode()
+    # guard.json tells which state file counts: before it is replaced the old one does, afterwards the new one.
+    write_whole(folder / file, packed)
+    try:
+        write_whole(folder / _JSON, content)
+    except BaseException:
+        if _state_file(folder) != file:  # what no guard.json names would fill a full disk for nothing
+            with suppress(OSError):
+                (folder / file).unlink()
+        raise
+    for leftover in [path for pattern in _OTHERS for path in folder.glob(pattern)]:
+        if leftover.name != file:
+            leftover.unlink(missing_ok=True)
+
+
+def read_record(folder: str | PathLike[str]) -> GuardRecord:
+    """The guard that a folder holds.
+
+    Raises:
+        FileNotFoundError: it holds none.
+        ValueError: a damaged file, or words that this tanl's selection lacks.
+    """
+    about, states = _read(Path(folder))
+    return GuardRecord(
+        tanl=about["tanl"],
+        backbone=about["backbone"]["name"],
+        backbone_fingerprint=about["backbone"]["fingerprint"],
+        labels=tuple(about["labels"]),
+        corpus=_rebuilt_corpus(about["corpus"]),
+        templates=about["templates"],
+        names_fingerprint=about["names_fingerprint"],
+        method=about["method"],
+        evidence=about["evidence"],
+        compact=states["compact"],
+        full=states.get("full"),
+    )
+
+
+def loaded_backbone(record: GuardRecord, device: torch.device | str) -> Backbone:
+    """The backbone that a guard was saved with, loaded by its name.
+
+    Raises:
+        ValueError: it has no name that loads.
+        BackboneError: it cannot be fetched or read.
+    """
+    try:
+        return load_backbone(record.backbone, device=device)
+    except ValueError as error:
+        raise ValueError(
+            f"the guard was saved with the backbone {record.backbone!r}, which cannot be loaded by that name: "
+            "give it as backbone"
+        ) from error
+
+
+def refuse_other_backbone(record: GuardRecord, name: str, fingerprint: str) -> None:
+    """Refuse another backbone than a guard was saved with."""
+    if record.backbone_fingerprint != fingerprint:
+        raise ValueError(
+            f"the guard was saved with the backbone {record.backbone} "
+            f"(fingerprint {_short(record.backbone_fingerprint)}), not {name} ({_short(fingerprint)})"
+        )
 
 
 def _described_corpus(corpus: Corpus | None) -> dict[str, Any] | None:
@@ -182,67 +294,8 @@ def _corpus(described: dict[str, Any]) -> Corpus:
     )
 
 
-def _loaded_backbone(name: str, device: torch.device | str) -> Backbone:
-    try:
-        return load_backbone(name, device=device)
-    except ValueError as error:
-        raise ValueError(
-            f"the guard was saved with the backbone {name!r}, which cannot be loaded by that name: "
-            "give it as backbone"
-        ) from error
-
-
-def _refuse_other_backbone(about: dict[str, Any], backbone: Backbone) -> None:
-    saved = about["backbone"]
-    if saved["fingerprint"] != backbone.fingerprint:
-        raise ValueError(
-            f"the guard was saved with the backbone {saved['name']} (fingerprint {_short(saved['fingerprint'])}), "
-            f"not {backbone.name} ({_short(backbone.fingerprint)})"
-        )
-
-
-def _take_over(guard: Guard, about: dict[str, Any], forms: dict[str, Any], exact: bool) -> None:
-    """The saved state, in the form that fits, into a guard, after all in which the two may differ."""
-    _refuse_other_backbone(about, guard.backbone)
-    detector, state = guard.detector, forms["compact"]
-    if state["method"] != type(detector).__name__:  # before the corpus, which some methods have none of
-        raise ValueError(
-            f"the guard was saved with the method {state['method']}, not {type(detector).__name__}"
-        )
-    own = _described(guard, guard._vocabulary, guard.bank)
-    _refuse_other_names("labels", about["labels"], own["labels"])
-    saved_corpus, own_corpus = about["corpus"] or {}, own["corpus"] or {}
-    if saved_corpus.get("fingerprint") != own_corpus.get("fingerprint"):
-        corpus = _rebuilt_corpus(about["corpus"])
-        ours = guard._vocabulary.corpus
-        _refuse_other_names("corpus", corpus.words if corpus else (), ours.words if ours else ())
-        raise ValueError("corpus: the saved words have other parts of speech than this one's")
-    for part, template in own["templates"].items():
-        if about["templates"][part] != template:
-            raise ValueError(
-                f"templates: saved for {part!r} is {about['templates'][part]!r}, this guard's is {template!r}"
-            )
-    settings = detector.settings
-    for name in sorted(state["settings"].keys() | settings.keys()):
-        if state["settings"].get(name) != settings.get(name):
-            raise ValueError(
-                f"the guard was saved with {name}={state['settings'].get(name)!r}, this one has {settings.get(name)!r}"
-            )
-    if about["names_fingerprint"] != own["names_fingerprint"]:
-        raise ValueError(
-            "labels and corpus are those that were saved, but make another list of negatives with this tanl: "
-            f"load it with the tanl that saved it, {about['tanl']}"
-        )
-    if "full" in forms:
-        if forms["full"]["bank"] == detector.bank.fingerprint:
-            state = forms["full"]
-        elif exact:
-            raise ValueError(
-                "the labels' embeddings differ from the saved ones although the names agree: they were computed on "
-                "another machine, with another torch, or a few at a time as labels were edited. A stream goes on bit "
-                "for bit with the same embeddings alone; exact=False goes on up to rounding, as a compact save does"
-            )
-    detector.load_state_dict(state)
+def _fingerprint(corpus: Corpus | None) -> str | None:
+    return None if corpus is None else corpus.fingerprint
 
 
 def _refuse_other_names(what: str, saved: Sequence[str], own: Sequence[str]) -> None:
@@ -322,6 +375,14 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(f"{path} cannot be read: {error}") from error
     state: dict[str, Any] = _joined(about["state"], tensors)
     return about, state
+
+
+def _state_file(folder: Path) -> str | None:
+    """The file that holds the state of the guard in a folder; None if there is no guard that can be read."""
+    try:
+        return str(_read_json(folder / _JSON)["state_file"])
+    except (OSError, ValueError):
+        return None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Any source of images in batches: prepared in threads, in order, and read no further ahead than is allowed."""
+"""Any source of images, prepared in threads, in order, and read no further ahead than is allowed."""
 
 from __future__ import annotations
 
@@ -10,208 +10,210 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import count
+from os import PathLike
 from queue import Empty, SimpleQueue
-from typing import Generic, TypeVar
-
-from ..checks import whole_number
-from ..io.images import UnreadableImage
+from typing import Any, TypeVar
 
 S = TypeVar("S")
-T = TypeVar("T")
 
 _PATIENCE = 1.0  # seconds that closing waits for a source that blocks
 
 
 @dataclass(frozen=True)
-class _Read(Generic[T]):
-    """An image of the source: when it came, and what is being made of it."""
+class Ready:
+    """An image that can be encoded: what to call it, and what it was made into: as a rule pixels ``[3, H, W]``."""
 
-    at: float
-    content: Future[T | UnreadableImage]
+    name: str | PathLike[str]
+    content: Any
 
 
 @dataclass(frozen=True)
-class _End:
+class Unusable:
+    """An image that takes no place in a batch: what to call it, and why."""
+
+    name: str | PathLike[str]
+    reason: str
+    cause: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Read:
+    """An image of the source: when it came, and what is being made of it."""
+
+    at: float
+    content: Future[Ready | Unusable]
+
+    def is_prepared(self, timeout: float | None) -> bool:
+        """Whether it is prepared within so many seconds."""
+        return self.content.done() or bool(wait([self.content], timeout).done)
+
+
+@dataclass(frozen=True)
+class End:
     """There is no more, because of an error or not."""
 
     error: BaseException | None = None
 
 
-class Batches(Iterator[list[T | UnreadableImage]], Generic[T]):
-    """Batches of what ``prepare`` makes of each image of a source, in the source's order.
+def default_threads() -> int:
+    """How many threads prepare images: as many as there are cores, at most 16."""
+    return min(16, os.cpu_count() or 1)
 
-    A batch holds ``batch_size`` usable images and any number of unusable ones, the last one fewer. Errors, of the
-    source or of ``prepare``, are raised after the batch of what came before them. Nothing is read before the
-    first batch is asked for, and then at most ``read_ahead`` images beyond those that were handed out.
+
+class Reader:
+    """The images of a source in its order. Nothing is read before it is allowed and looked at.
 
     Args:
         source: any iterable.
-        prepare: gets an image and its number in the source, from 0; gives what is put into batches, or an
-            `UnreadableImage` for one that takes no place. It runs in threads.
-        batch_size: at least 1.
-        read_ahead: how many images are prepared before they are asked for; None is four a thread.
-        max_wait: seconds after which a batch is handed out although it is not full, counted from when its oldest
-            image came; None waits for ever.
+        prepare: gets an image and its number in the source, from 0. It runs in threads; what it raises is raised by
+            the ``content`` of its `Read`.
+        threads: how many; 0 prepares where the source is read.
+        at_once: how many images wait at most, prepared or not, for `peek`.
         in_background: read the source in a thread of its own, so that waiting for it can be cut short; otherwise
-            it is read where batches are asked for. Always so with ``max_wait``.
-
-    Raises:
-        TypeError, ValueError: an unusable setting; a source that is no iterable.
+            it is read by `peek`.
     """
 
     def __init__(
         self,
         source: Iterable[S],
-        prepare: Callable[[int, S], T | UnreadableImage],
+        prepare: Callable[[int, S], Ready | Unusable],
         *,
-        batch_size: int = 64,
-        read_ahead: int | None = None,
-        max_wait: float | None = None,
-        in_background: bool = False,
+        threads: int,
+        at_once: int,
+        in_background: bool,
     ) -> None:
-        workers = min(16, os.cpu_count() or 1)
-        self._batch_size = whole_number(batch_size, "batch_size", at_least=1)
-        read_ahead = 4 * workers if read_ahead is None else whole_number(read_ahead, "read_ahead", at_least=0)
-        if max_wait is not None and not (isinstance(max_wait, int | float) and 0 <= max_wait < float("inf")):
-            raise ValueError(
-                f"max_wait must be a number of seconds, or None to wait for ever, not {max_wait!r}"
-            )
-        self._max_wait = max_wait
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tanl-images")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tanl-images") if threads else None
         numbers = count()
 
-        def read(image: S) -> _Read[T]:
-            return _Read(time.monotonic(), self._pool.submit(prepare, next(numbers), image))
+        def read(image: S) -> Read:
+            at = time.monotonic()
+            if self._pool is not None:
+                return Read(at, self._pool.submit(prepare, next(numbers), image))
+            content: Future[Ready | Unusable] = Future()
+            content.set_result(prepare(next(numbers), image))
+            return Read(at, content)
 
-        kind = _Inline if max_wait is None and not in_background else _Background
-        self._images = kind(map(read, source), read_ahead)
-        self._stopped = False
-        self._batches = self._made()
+        kind = _Background if in_background else _Inline
+        self._images: _Background | _Inline = kind(map(read, source), at_once)
 
-    def __next__(self) -> list[T | UnreadableImage]:
-        return next(self._batches)
+    def allow(self, total: int) -> None:
+        """Let the source be read until so many images of it have been read in all."""
+        self._images.allow(total)
+
+    def peek(self, timeout: float | None) -> Read | End | None:
+        """The next image, or the end; None if neither comes in time. It stays the next one until `take`."""
+        return self._images.peek(timeout)
+
+    def take(self) -> None:
+        """Go past the image that `peek` gave."""
+        self._images.take()
 
     def stop(self) -> None:
-        """Hand out no more batches, and end a wait for the next one in another thread; does not wait itself."""
-        self._stopped = True
+        """End a wait for the next image in another thread; does not wait itself."""
         self._images.stop()
 
     def close(self) -> None:
-        """Stop, drop what was read ahead, and end all threads. Not while another thread asks for a batch."""
+        """Stop, drop what was read ahead, and end all threads. Not while another thread looks at the next image."""
         self.stop()
         self._images.join()
-        self._pool.shutdown(cancel_futures=True)
-
-    def _made(self) -> Iterator[list[T | UnreadableImage]]:
-        end: _End | None = None
-        next_one: _Read[T] | None = None
-        while end is None:
-            batch: list[T | UnreadableImage] = []
-            room, due = self._batch_size, None
-            while room:
-                if next_one is None:
-                    found = self._images.get(_seconds_until(due))
-                    if isinstance(found, _End):
-                        end = found
-                        break
-                    if found is None:
-                        break
-                    next_one = found
-                if due is None and self._max_wait is not None:
-                    due = next_one.at + self._max_wait
-                # It may come in time and not be prepared in time: then it is the next batch's first.
-                if batch and not wait([next_one.content], _seconds_until(due)).done:
-                    break
-                try:
-                    content = next_one.content.result()
-                except Exception as error:
-                    end = _End(error)
-                    break
-                next_one = None
-                batch.append(content)
-                room -= not isinstance(content, UnreadableImage)
-            if self._stopped:
-                return
-            if batch:
-                yield batch
-        if end.error is not None:
-            raise end.error
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
 
-def _seconds_until(due: float | None) -> float | None:
-    return None if due is None else max(0.0, due - time.monotonic())
+class _Inline:
+    """Reads a source where the next image is asked for."""
 
-
-class _Inline(Generic[T]):
-    """Reads a source where it is asked for the next image, always ``read_ahead`` images beyond it."""
-
-    def __init__(self, source: Iterator[_Read[T]], read_ahead: int) -> None:
+    def __init__(self, source: Iterator[Read], at_once: int) -> None:
         self._source = source
-        self._read_ahead = read_ahead
-        self._waiting: deque[_Read[T]] = deque()
-        self._end: _End | None = None
+        self._at_once = at_once
+        self._allowed = self._read = 0
+        self._waiting: deque[Read] = deque()
+        self._end: End | None = None
 
-    def get(self, timeout: float | None) -> _Read[T] | _End | None:
-        while self._end is None and len(self._waiting) <= self._read_ahead:
+    def allow(self, total: int) -> None:
+        self._allowed = total
+
+    def peek(self, timeout: float | None) -> Read | End | None:
+        while self._end is None and self._read < self._allowed and len(self._waiting) < self._at_once:
             try:
                 self._waiting.append(next(self._source))
+                self._read += 1
             except StopIteration:
-                self._end = _End()
+                self._end = End()
             except Exception as error:
-                self._end = _End(error)
-        return self._waiting.popleft() if self._waiting else self._end
+                self._end = End(error)
+        return self._waiting[0] if self._waiting else self._end
+
+    def take(self) -> None:
+        self._waiting.popleft()
 
     def stop(self) -> None:
-        self._end = self._end or _End()
+        self._end = self._end or End()
 
     def join(self) -> None:
         self._waiting.clear()
 
 
-class _Background(Generic[T]):
-    """Reads a source in a thread of its own, at most ``read_ahead`` images beyond what was asked for."""
+class _Background:
+    """Reads a source in a thread of its own."""
 
-    def __init__(self, source: Iterator[_Read[T]], read_ahead: int) -> None:
+    def __init__(self, source: Iterator[Read], at_once: int) -> None:
         self._source = source
-        self._wanted = threading.Semaphore(read_ahead)
-        self._found: SimpleQueue[_Read[T] | _End] = SimpleQueue()
-        self._asked = self._stopped = False
+        self._at_once = at_once
+        self._changed = threading.Condition()  # held while the numbers below are read or changed
+        self._allowed = self._read = self._taken = 0
+        self._stopped = False
+        self._found: SimpleQueue[Read | End] = SimpleQueue()
+        self._next: Read | End | None = None
         # A daemon: a source that blocks for ever must not keep the interpreter from ending.
         self._thread = threading.Thread(target=self._run, name="tanl-source", daemon=True)
 
-    def get(self, timeout: float | None) -> _Read[T] | _End | None:
-        """The next image, or the end; None if neither comes in time."""
+    def allow(self, total: int) -> None:
+        with self._changed:
+            self._allowed = total
+            self._changed.notify()
+
+    def peek(self, timeout: float | None) -> Read | End | None:
         if self._thread.ident is None:
             self._thread.start()
-        if not self._asked:
-            self._asked = True
-            self._wanted.release()
-        try:
-            found = self._found.get(timeout=timeout)
-        except Empty:
-            return None
-        self._asked = False
-        return found
+        if self._next is None:
+            try:
+                self._next = self._found.get(timeout=timeout)
+            except Empty:
+                return None
+        return self._next
+
+    def take(self) -> None:
+        self._next = None
+        with self._changed:
+            self._taken += 1
+            self._changed.notify()
 
     def stop(self) -> None:
-        self._stopped = True
-        self._wanted.release()
-        self._found.put(_End())
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        self._found.put(End())
 
     def join(self) -> None:
         if self._thread.ident is not None:
             self._thread.join(_PATIENCE)
 
+    def _may_go_on(self) -> bool:
+        return self._stopped or self._read < min(self._allowed, self._taken + self._at_once)
+
     def _run(self) -> None:
-        end = _End()
+        end = End()
         try:
             while True:
-                self._wanted.acquire()
-                if self._stopped:
-                    break
+                with self._changed:
+                    self._changed.wait_for(self._may_go_on)
+                    if self._stopped:
+                        break
+                    self._read += 1
                 self._found.put(next(self._source))
         except StopIteration:
             pass
-        except BaseException as error:  # raised again where batches are asked for
-            end = _End(error)
+        except BaseException as error:  # raised again where images are asked for
+            end = End(error)
         self._found.put(end)

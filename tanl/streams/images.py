@@ -1,87 +1,163 @@
-"""A stream of image files through a Guard: read in threads, judged in batches, broken ones in their place."""
+"""Images through the pump: files, PIL images and pixels, prepared and encoded by a backbone."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import cached_property
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..io.images import UnreadableImage, read_image
-from .batches import Batches
-from .judging import Timings, judge_batches
-from .results import Result
+import torch
+from PIL import Image
+from torch import Tensor
 
-__all__ = ["Timings", "embed_files", "judge_files"]
+from ..io.images import UnreadableImage, read_image, to_rgb
+from .batches import Ready, Unusable
+from .pump import Batch, Pump, Timings, judged
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from ..backbones import Backbone
+    from ..detectors.verdict import Verdict
+    from .results import Result
 
-    from ..guard.guard import Guard
+OneImage = Image.Image | str | PathLike[str] | Tensor
 
 
-def judge_files(
-    guard: Guard,
-    paths: Iterable[str | PathLike[str]],
+class ImageEncoder:
+    """What a `Pump` needs to embed images with a backbone.
+
+    Args:
+        backbone: prepares and encodes them.
+        what: what they come in, for the messages about images without a path: "number 4 of the stream".
+    """
+
+    def __init__(self, backbone: Backbone, *, what: str = "the stream") -> None:
+        self.backbone = backbone
+        self._what = what
+
+    def prepare(self, number: int, image: Any) -> Ready | Unusable:
+        """A file, a PIL image or pixels ``[3, H, W]`` to pixels, or to what is wrong with it.
+
+        Raises:
+            TypeError: it is no image.
+        """
+        name = self._name(number, image)
+        try:
+            if isinstance(image, Tensor):
+                return Ready(name, self._checked(image))
+            rgb = read_image(image) if isinstance(image, str | PathLike) else to_rgb(image)
+            return Ready(name, self.backbone.preprocess(rgb))
+        except UnreadableImage as error:
+            return Unusable(error.path, error.reason, error)
+        except (ValueError, OSError) as error:
+            return Unusable(name, str(error), error)
+
+    def encode(self, images: Sequence[Tensor]) -> Tensor:
+        """Pixels ``[3, H, W]`` of n images to embeddings ``[n, D]``, on the backbone's device.
+
+        Raises:
+            ValueError: they are not all of one size.
+        """
+        shapes = {tuple(pixels.shape) for pixels in images}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"the model's preprocess gives pixels of several shapes, {' and '.join(map(str, sorted(shapes)))}: "
+                "it must bring every image to one size"
+            )
+        device = self.backbone.device
+        # Those of files and PIL images; pixels that were given are there already, or were refused.
+        if len({pixels.device for pixels in images}) > 1:
+            images = [pixels.to(device) for pixels in images]
+        return self.encode_pixels(torch.stack(list(images)).to(device))
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Pixels ``[B, 3, H, W]`` to embeddings ``[B, D]``."""
+        return self.backbone.encode_images(pixels)
+
+    def _name(self, number: int, image: Any) -> str | PathLike[str]:
+        if isinstance(image, str | PathLike):
+            return image
+        return getattr(image, "filename", None) or f"number {number} of {self._what}"
+
+    def _checked(self, pixels: Tensor) -> Tensor:
+        """Pixels that are ready. What the whole batch would be refused for is found here, image by image."""
+        if not pixels.is_floating_point():
+            raise TypeError(f"pixels must be a floating torch.Tensor, not {pixels.dtype}")
+        if pixels.shape != self._shape:
+            raise ValueError(f"pixels must have shape {list(self._shape)}, not {list(pixels.shape)}")
+        if pixels.device != (device := self.backbone.device):
+            raise ValueError(
+                f"its pixels are on {pixels.device}, but the backbone is on {device}; move one with .to(...)"
+            )
+        if not bool(pixels.isfinite().all()):
+            raise ValueError("its pixels have a NaN or infinite value")
+        return pixels
+
+    @cached_property
+    def _shape(self) -> torch.Size:
+        size = self.backbone.image_size
+        return self.backbone.preprocess(Image.new("RGB", (size, size))).shape
+
+
+def unreadable(image: Unusable) -> UnreadableImage:
+    """What is wrong with an image, as an error."""
+    error = UnreadableImage(image.name, image.reason)
+    error.__cause__ = image.cause
+    return error
+
+
+def outcome(result: Result) -> Verdict | UnreadableImage:
+    """An image's verdict, or the error that stands in its place."""
+    if result.verdict is not None:
+        return result.verdict
+    assert result.error is not None, "what has no verdict has an error"
+    return UnreadableImage(result.path, result.error)
+
+
+def embed_images(
+    encoder: ImageEncoder,
+    images: Iterable[OneImage],
+    *,
+    batch_size: int = 64,
+    timings: Timings | None = None,
+) -> Generator[Batch, None, None]:
+    """Read and embed images, batch by batch, without judging them; closing it ends the threads.
+
+    Args:
+        encoder: of the backbone.
+        images: any of what `ImageEncoder.prepare` takes.
+        batch_size: usable images a batch, at least 1; see `Pump`.
+        timings: filled in as the stream goes.
+    """
+    pump = Pump(images, encoder.prepare, encoder.encode, batch_size=batch_size, timings=timings)
+    try:
+        yield from pump
+    finally:
+        pump.close()
+
+
+def judge_images(
+    encoder: ImageEncoder,
+    images: Iterable[OneImage],
+    judge: Callable[[Tensor], Iterable[Verdict]],
     *,
     batch_size: int = 64,
     timings: Timings | None = None,
 ) -> Iterator[list[Result]]:
-    """Judge image files in the order given and yield a list of results a batch.
+    """Judge images in the order given and yield a list of results a batch.
 
-    A file that cannot be read gets a result with its ``error`` and takes no place in a batch.
+    One that cannot be used gets a result with its ``error`` and takes no place in a batch.
 
     Args:
-        guard: what judges them; a method with a stream learns from every batch.
-        paths: image files.
-        batch_size: readable images a batch, at least 1; the last batch may be smaller.
+        encoder: of the backbone.
+        images: any of what `ImageEncoder.prepare` takes.
+        judge: embeddings ``[B, D]`` to their verdicts, such as ``guard.detect_embeddings``; a method with a
+            stream learns from every batch.
+        batch_size: usable images a batch, at least 1; see `Pump`.
         timings: filled in as the stream goes.
     """
-    timings = Timings() if timings is None else timings
-    batches = embed_files(guard, paths, batch_size=batch_size, timings=timings)
-    yield from judge_batches(batches, guard.detect_embeddings, timings)
-
-
-def embed_files(
-    guard: Guard,
-    paths: Iterable[str | PathLike[str]],
-    *,
-    batch_size: int = 64,
-    timings: Timings | None = None,
-) -> Iterator[tuple[list[Result], Tensor | None]]:
-    """Read and embed image files, batch by batch, without judging them.
-
-    Yields:
-        A result a file, with its ``error`` if it could not be read and nothing but its path otherwise, and
-        the embeddings ``[B, D]`` of those without an error (None if there are none).
-    """
-    import torch
-
-    timings = Timings() if timings is None else timings
-
-    def prepare(number: int, path: str | PathLike[str]) -> tuple[Path, Tensor] | UnreadableImage:
-        try:
-            return Path(path), guard.backbone.preprocess(read_image(path))
-        except UnreadableImage as error:
-            return error
-
-    batches = Batches(paths, prepare, batch_size=batch_size)
+    batches = embed_images(encoder, images, batch_size=batch_size, timings=timings)
     try:
-        for batch in batches:
-            results = [
-                Result(content.path, error=content.reason)
-                if isinstance(content, UnreadableImage)
-                else Result(content[0])
-                for content in batch
-            ]
-            pixels = [content[1] for content in batch if not isinstance(content, UnreadableImage)]
-            z = None
-            if pixels:
-                before = time.perf_counter()
-                z = guard.encode(torch.stack(pixels).to(guard.backbone.device))
-                timings.encoding += time.perf_counter() - before
-                timings.images += len(pixels)
-            yield results, z
+        yield from judged(batches, judge, timings)
     finally:
         batches.close()

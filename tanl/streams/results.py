@@ -12,50 +12,45 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..io.text import shown_percentage
+
 if TYPE_CHECKING:
-    from ..detectors import Evidence
+    from ..detectors.verdict import Verdict
 
 _ROWS_IN_A_GROUP = 4096
 
 
 @dataclass(frozen=True)
 class Result:
-    """One image's or embedding's outcome: either a judgement, or the ``error`` that kept it from being read.
+    """One image's or embedding's outcome: either its verdict, or the ``error`` that kept it from having one.
 
     ``path`` is the image's file; of an embedding it is the id, as text.
     """
 
-    path: Path | str
-    label: str | None = None
-    id_probability: float | None = None
-    ood_score: float | None = None
-    is_ood: bool | None = None
-    evidence: tuple[Evidence, ...] = ()
+    path: str | os.PathLike[str]
+    verdict: Verdict | None = None
     error: str | None = None
 
+    def __post_init__(self) -> None:
+        if (self.verdict is None) is (self.error is None):
+            raise ValueError(f"{self.path}: give a verdict, or the error that stands for it")
+
     @property
-    def verdict(self) -> str:
+    def outcome(self) -> str:
         """ "ID", "OOD", "unreadable", or "-" where the method has no threshold."""
-        if self.error is not None:
+        if self.verdict is None:
             return "unreadable"
-        if self.is_ood is None:
+        if self.verdict.is_ood is None:
             return "-"
-        return "OOD" if self.is_ood else "ID"
+        return "OOD" if self.verdict.is_ood else "ID"
 
     def shown_evidence(self, count: int = 3) -> str:
         """The ``count`` strongest pieces of evidence in a line of text."""
-        return ", ".join(
-            f"{item.label} {shown_percentage(item.probability)}" for item in self.evidence[:count]
-        )
+        evidence = () if self.verdict is None else self.verdict.evidence
+        return ", ".join(f"{item.label} {shown_percentage(item.probability)}" for item in evidence[:count])
 
 
-def shown_percentage(probability: float) -> str:
-    """Two digits of a probability: over 70 000 labels even the strongest may hold less than one per cent."""
-    percent = 100 * probability
-    return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%" if percent >= 1e-4 else "0%"
-
-
-def shown_path(path: Path | str) -> str:
+def shown_path(path: str | os.PathLike[str]) -> str:
     """The path or id as text that any table and encoding can hold, even where the name is not valid text."""
     if isinstance(path, str):
         return path.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -120,15 +115,18 @@ class ResultWriter(ABC):
 
     def _record(self, result: Result) -> dict[str, Any]:
         """The row in the columns' order."""
+        verdict = result.verdict
         return {
             self._key: shown_path(result.path),
-            "label": result.label,
-            "id_probability": result.id_probability,
-            "ood_score": result.ood_score,
-            "is_ood": result.is_ood,
-            "evidence": [
+            "label": None if verdict is None else verdict.label,
+            "id_probability": None if verdict is None else verdict.id_probability,
+            "ood_score": None if verdict is None else verdict.ood_score,
+            "is_ood": None if verdict is None else verdict.is_ood,
+            "evidence": []
+            if verdict is None
+            else [
                 {"label": item.label, "probability": item.probability, "is_negative": item.is_negative}
-                for item in result.evidence
+                for item in verdict.evidence
             ],
             "error": result.error,
         }
