@@ -144,8 +144,13 @@ def test_score_writes_every_format_alike(images, loaded, capsys, ending):
         for row in rows:
             row["ood_score"] = float(row["ood_score"]) if row["ood_score"] else None
             row["is_ood"] = {"true": True, "false": False, "": None}[row["is_ood"]]
-            row["evidence"] = [pair[0] for pair in json.loads(row["evidence"] or "[]")]
-            row["error"] = row["error"] or None
+            error = row.pop("error")
+            pairs = [(row.pop(f"evidence_{n}"), row.pop(f"evidence_{n}_probability")) for n in (1, 2)]
+            assert all(
+                0 < float(probability) <= 1 if label else not probability for label, probability in pairs
+            )
+            row["evidence"] = [label for label, _ in pairs if label]
+            row["error"] = error or None
             row["label"] = row["label"] or None
     else:
         if ending == "jsonl":
@@ -169,7 +174,8 @@ def test_score_writes_every_format_alike(images, loaded, capsys, ending):
         assert len(row["evidence"]) == (2 if row["is_ood"] else 0)
         if row["is_ood"]:
             assert row["evidence"][0] == colour
-    assert sorted(path.name for path in Path.cwd().glob("results*")) == [out.name]
+    beside = [] if ending == "parquet" else [f"{out.name}.json"]
+    assert sorted(path.name for path in Path.cwd().glob("results*")) == [out.name, *beside]
 
 
 @pytest.mark.parametrize("method", ["mcm", "max_logit", "energy", "neglabel"])
@@ -177,7 +183,7 @@ def test_score_without_a_threshold_gives_no_verdict(images, loaded, capsys, meth
     corpus = ["--corpus", "corpus.txt"] if method == "neglabel" else []
     command = ["judge", "images", "--labels", "labels.txt", *corpus, "--method", method, "--out", "r.csv"]
     assert main(command) == 0
-    assert "60 scored without a verdict (--calibrate sets a threshold)" in capsys.readouterr().out
+    assert "60 judged without a verdict (--calibrate sets a threshold)" in capsys.readouterr().out
     rows = rows_of("r.csv")
     assert {row["is_ood"] for row in rows} == {""}
     assert all(row["ood_score"] for row in rows)

@@ -690,3 +690,4 @@ def test_a_folder_of_images_with_an_array_is_no_set_of_embeddings(tmp_path):
     assert is_embedding_file(tmp_path)
     (tmp_path / "a.JPG").touch()
     assert not is_embedding_file(tmp_path)
+    assert is_embedding_file(tmp_path, beside_images=True)

@@ -208,7 +208,8 @@ def test_every_kind_of_file_gets_the_verdicts_of_the_library(ending):
         == 0
     )
     rows = rows_of("r.csv")
-    assert list(rows[0]) == ["id", "label", "id_probability", "ood_score", "is_ood", "evidence", "error"]
+    evidence = [name for n in range(1, 6) for name in (f"evidence_{n}", f"evidence_{n}_probability")]
+    assert list(rows[0]) == ["id", "label", "id_probability", "ood_score", "is_ood", *evidence, "error"]
     assert [row["id"] for row in rows] == [f"id-{row}" if tables else str(row) for row in range(61)]
     saved = tanl.load_bank("bank.safetensors")
     detector = tanl.TANL(saved.bank, initial_ood=saved.initial_ood)
@@ -216,7 +217,8 @@ def test_every_kind_of_file_gets_the_verdicts_of_the_library(ending):
     for row, verdict in zip(rows, verdicts, strict=True):
         assert (row["label"], float(row["ood_score"])) == (verdict.label, verdict.ood_score)
         assert row["is_ood"] == str(verdict.is_ood).lower()
-        assert json.loads(row["evidence"] or "[]") == [[e.label, e.probability] for e in verdict.evidence]
+        pairs = [(row[f"evidence_{n}"], row[f"evidence_{n}_probability"]) for n in range(1, 6)]
+        assert [(label, float(p)) for label, p in pairs if label] == [e[:2] for e in verdict.evidence]
     assert {row["is_ood"] for row in rows} == {"true", "false"}
 
 
@@ -267,7 +269,7 @@ def test_a_table_of_embeddings(capsys):
     assert header.split()[:4] == ["id", "verdict", "score", "label"]
     assert {row.index("-") for row in rows} == {header.index("verdict")}
     assert [row.split()[0] for row in rows] == [str(row) for row in range(61)]
-    assert summary.startswith("61 embeddings: 61 scored without a verdict (--calibrate sets a threshold); ")
+    assert summary.startswith("61 embeddings: 61 judged without a verdict (--calibrate sets a threshold); ")
     assert "embeddings/s" in summary
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tanl import Evidence, Verdict
-from tanl.io.text import shown_percentage
-from tanl.streams import results as results_module
-from tanl.streams.results import Result, open_results, shown_path
+from tanl.io.text import shown_path, shown_percentage
+from tanl.streams import result_files
+from tanl.streams.result_files import open_results
+from tanl.streams.results import Result
 
 pq = pytest.importorskip("pyarrow.parquet", reason='needs pyarrow: pip install "tanl[parquet]"')
 
@@ -47,7 +48,7 @@ def test_jsonl(tmp_path):
 
 @pytest.mark.parametrize("rows_in_a_group", [1, 3, 4096])
 def test_parquet(tmp_path, monkeypatch, rows_in_a_group):
-    monkeypatch.setattr(results_module, "_ROWS_IN_A_GROUP", rows_in_a_group)
+    monkeypatch.setattr(result_files, "_ROWS_IN_A_GROUP", rows_in_a_group)
     with open_results(tmp_path / "r.parquet") as writer:
         for row in ROWS:
             writer.write([row])
@@ -57,16 +58,18 @@ def test_parquet(tmp_path, monkeypatch, rows_in_a_group):
 
 
 def test_csv(tmp_path):
-    with open_results(str(tmp_path / "r.csv")) as writer:
+    with open_results(str(tmp_path / "r.csv"), evidence=1) as writer:
         writer.write(ROWS)
     with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == list(RECORDS[0])
+    # A column for all that there is, even if less was announced.
+    evidence = ["evidence_1", "evidence_1_probability", "evidence_2", "evidence_2_probability"]
+    assert header == ["path", "label", "id_probability", "ood_score", "is_ood", *evidence, "error"]
     assert rows == [
-        ["a.png", "cat", "0.75", "0.125", "false", "", ""],
-        ['b, "c".png', "dog", "0.5", "0.875", "true", '[["spoon", 0.25], ["fork", 0.125]]', ""],
-        ["d.png", "", "", "", "", "", "the file is empty"],
-        ["é.png", "naïve label", "0.5", "0.5", "", "", ""],
+        ["a.png", "cat", "0.75", "0.125", "false", "", "", "", "", ""],
+        ['b, "c".png', "dog", "0.5", "0.875", "true", "spoon", "0.25", "fork", "0.125", ""],
+        ["d.png", "", "", "", "", "", "", "", "", "the file is empty"],
+        ["é.png", "naïve label", "0.5", "0.5", "", "", "", "", "", ""],
     ]
 
 
@@ -78,8 +81,8 @@ def test_rows_reach_the_disk_batch_by_batch_and_the_target_at_the_end(tmp_path, 
         writer.write(ROWS)
         (partial,) = tmp_path.glob("*.partial")
         assert target.read_text() == "an older file"
-        if ending != "parquet":
-            assert "the file is empty" in partial.read_text(encoding="utf-8")
+        assert partial == writer.journal
+        assert "the file is empty" in partial.read_text(encoding="utf-8")
     assert list(tmp_path.iterdir()) == [target]
     assert target.read_bytes() != b"an older file"
 

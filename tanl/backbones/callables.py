@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from ..checks import as_tensor
+from ..io.progress import Progress
 from .checks import check_callable, check_pixels, check_texts, one_image, unit_rows
 from .clip import PROBE_TEXTS, array_bytes, probe_image
 
@@ -134,7 +134,7 @@ class CallableBackbone:
         """
         check_texts(texts)
         rows: list[Tensor] = []
-        with tqdm(total=len(texts), desc=f"Embedding {title}", unit="texts", disable=not progress) as bar:
+        with Progress(len(texts), "texts", title=f"Embedding {title}", quiet=not progress) as bar:
             for start in range(0, len(texts), batch_size):
                 chosen = list(texts[start : start + batch_size])
                 tokens = chosen if self.tokenizer is None else self.tokenizer(chosen)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ..io.progress import Progress
 from .checks import check_callable, check_evaluating, check_pixels, check_texts, one_image, unit_rows
 
 PROBE_TEXTS = ("a photo of a dog", "The nice café.", "7 x")
@@ -140,7 +140,7 @@ class ClipBackbone:
         tokens = torch.cat([self._tokens(texts[i : i + 4096]) for i in range(0, len(texts), 4096)])
         order = self._lengths(tokens).sort(stable=True).indices
         rows: list[Tensor] = []
-        with tqdm(total=len(texts), desc=f"Embedding {title}", unit="texts", disable=not progress) as bar:
+        with Progress(len(texts), "texts", title=f"Embedding {title}", quiet=not progress) as bar:
             for start in range(0, len(order), batch_size):
                 chosen = tokens[order[start : start + batch_size]]
                 features = self._encode_tokens(chosen.to(self.device))

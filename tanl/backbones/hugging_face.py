@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
+from ..io.progress import Progress
 from .checks import check_evaluating, check_pixels, check_texts, unit_rows
 from .clip import digest_weights, image_dtype, images_at_once, uncompiled
 from .loading import OFFLINE, PRECISIONS, cannot_load, check_precision, first_line, quiet
@@ -150,7 +150,7 @@ class HuggingFaceBackbone:
         # Texts of alike lengths are batched, so that little is padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         rows: list[Tensor] = []
-        with tqdm(total=len(texts), desc=f"Embedding {title}", unit="texts", disable=not progress) as bar:
+        with Progress(len(texts), "texts", title=f"Embedding {title}", quiet=not progress) as bar:
             for start in range(0, len(order), batch_size):
                 chosen = [texts[i] for i in order[start : start + batch_size]]
                 tokens = self.tokenizer(chosen, return_tensors="pt", truncation=True, **self._padding)

@@ -1,9 +1,8 @@
-"""``tanl bank``: labels and their embeddings in one file, for scoring embeddings without the model that made them."""
+"""``tanl bank``: labels and their embeddings in one file, for judging embeddings without the model that made them."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..labels.corpus import Corpus
 from ..labels.wordnet import SELECTIONS
 from .judge import add_backbone_argument, add_label_arguments, add_normalize_argument, class_names
+from .options import given, positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--negative-embeddings", metavar="FILE", type=Path, help="of the negative labels, a row for each"
     )
     own.add_argument(
-        "--logit-scale", metavar="S", type=_positive, help="what the model multiplies cosines by, often 100"
+        "--logit-scale", metavar="S", type=positive, help="what the model multiplies cosines by, often 100"
     )
     own.add_argument(
         "--outliers",
@@ -106,13 +106,13 @@ def main(arguments: argparse.Namespace) -> int:
         raise ValueError(f"the bank cannot be written: make the directory {arguments.out.parent} first")
     if arguments.id_embeddings is None:
         for option in _OF_ONES_OWN:
-            if _given(arguments, option):
+            if given(arguments, option):
                 raise ValueError(
                     f"{option} is for embeddings of your own: give --id-embeddings too, or leave it out"
                 )
     else:
         for option in _OF_A_MODEL:
-            if _given(arguments, option):
+            if given(arguments, option):
                 raise ValueError(
                     f"{option} contradicts --id-embeddings, for which no model is loaded; leave one out"
                 )
@@ -129,20 +129,6 @@ def main(arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         print(_summary(arguments.out, bank, outliers, left_out))
     return 0
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number, such as 100")
-    return number
-
-
-def _given(arguments: argparse.Namespace, option: str) -> bool:
-    return getattr(arguments, option.strip("-").replace("-", "_")) not in (None, False)
 
 
 def _embedded_by_a_model(
@@ -163,7 +149,7 @@ def _embedded_by_a_model(
         backbone,
         labels,
         corpus=corpus,
-        progress=not arguments.quiet and sys.stderr.isatty(),
+        progress=not arguments.quiet,
         dtype=torch.float16 if arguments.float16 else torch.float32,
     )
     outliers = noise_embeddings(backbone)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -155,7 +154,7 @@ def _guard(backbone: Backbone, labels: Sequence[str]) -> tuple[Guard, float, boo
     before, started = files(), time.perf_counter()
     if not before:
         _say("           (embedding all of WordNet, once; later runs read it from the cache)")
-    guard = Guard(backbone, labels, corpus="wordnet", progress=sys.stderr.isatty())
+    guard = Guard(backbone, labels, corpus="wordnet", progress=True)
     return guard, time.perf_counter() - started, files() == before
 
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
-import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .. import __version__
 from ..detectors.registry import METHODS, WITH_NEGATIVES, make_detector
-from ..io.text import shown_percentage
+from ..io.progress import Progress
+from ..io.text import one_line, shown_path
 from ..labels.corpus import Corpus
 from ..labels.wordnet import SELECTIONS
-from ..streams.results import Result, ResultWriter, open_results, shown_path
+from ..streams.result_files import ResultWriter, open_results
 from .main import positive_number
+from .options import refuse, share
+from .signals import exit_code, held, in_words
+from .table import Table
 
 if TYPE_CHECKING:
     from ..detectors import Detector
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from ..io.embeddings import EmbeddingFile
     from ..labels.bank import LabelBank
     from ..streams.pump import Batch, Timings
+    from ..streams.results import Result
 
 _ID_WIDTH = 36  # a UUID's; ids are not known before they are read
 
@@ -56,8 +63,12 @@ the batch size. A folder sorted by class is its worst case: add --shuffle where 
 threshold: TANL finds its own in the stream. The other methods give scores and no verdicts until
 --calibrate sets a threshold from images that are known to belong to the classes.
 
-exit codes: 0 all scored; 1 some could not be read (each is named on stderr and keeps a row with its
-error); 2 a mistake in what was asked for; 130 interrupted (what was scored by then is kept)."""
+results: a .csv or .jsonl file comes with NAME.json beside it, which says how its rows were made: labels, method
+and settings, threshold, calibration, version. In .parquet this is in the metadata, under "tanl". A run that is
+killed leaves NAME.*.partial; `tanl recover` makes a results file of it.
+
+exit codes: 0 all judged; 1 some could not be read (each is named on stderr and keeps a row with its
+error); 2 a mistake in what was asked for; 130 interrupted, 143 terminated (what was judged by then is kept)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +132,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument(
         "--tpr",
         metavar="SHARE",
-        type=_share,
+        type=share,
         help="with --calibrate: the share of them that is to pass (default: 0.95)",
     )
     method.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
@@ -168,14 +179,29 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.tpr is not None and arguments.calibrate is None:
         raise ValueError("--tpr is the share of what --calibrate names that is to pass: give --calibrate too")
     if arguments.bank is not None or any(map(is_embedding_file, arguments.inputs)):
-        return _score_embeddings(arguments)
-    return _score_images(arguments)
+        return _judge(_embeddings(arguments), arguments)
+    return _judge(_images(arguments), arguments)
 
 
-def _score_images(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class _Stream:
+    """What is to be judged: how its rows are named and counted, and how it begins once the slow parts are there.
+
+    ``begin`` loads the model and gives the detector, the rows that are known to be ID, and the results.
+    """
+
+    key: str
+    what: str
+    count: int | None
+    longest: int
+    about: dict[str, Any]
+    begin: Callable[[Timings], tuple[Detector, Iterable[Batch], Iterator[list[Result]]]]
+
+
+def _images(arguments: argparse.Namespace) -> _Stream:
     from ..io.images import find_images
 
-    _refuse(
+    refuse(
         arguments, ("--column", "--id-column", "--normalize"), "is for files of embeddings; these are images"
     )
     labels = class_names(arguments)
@@ -185,43 +211,37 @@ def _score_images(arguments: argparse.Namespace) -> int:
     if arguments.shuffle:
         random.Random(arguments.seed).shuffle(paths)
 
-    with nullcontext() if arguments.out is None else open_results(arguments.out) as writer:
+    def begin(timings: Timings) -> tuple[Detector, Iterable[Batch], Iterator[list[Result]]]:
         from ..streams.images import ImageEncoder, embed_images, judge_images
-        from ..streams.pump import Timings
 
         guard = _guard(arguments, labels, corpus)
         encoder = ImageEncoder(guard.backbone)
-        unreadable = _calibrate(guard.detector, embed_images(encoder, known), arguments) if known else 0
-        timings = Timings()
-        code = _report(
-            judge_images(
-                encoder, paths, guard.detect_embeddings, batch_size=arguments.batch_size, timings=timings
-            ),
-            timings,
-            writer or _Table("file", max(len(shown_path(path)) for path in paths), guard.bank.id_names),
-            what="images",
-            count=len(paths),
-            quiet=arguments.quiet,
+        results = judge_images(
+            encoder, paths, guard.detect_embeddings, batch_size=arguments.batch_size, timings=timings
         )
-    return code or min(unreadable, 1)
+        return guard.detector, embed_images(encoder, known) if known else (), results
+
+    longest = max(len(one_line(shown_path(path))) for path in paths)
+    about = {"backbone": arguments.backbone or "mini", **_labels_in_words(arguments, labels, corpus)}
+    return _Stream("path", "images", len(paths), longest, about, begin)
 
 
-def _score_embeddings(arguments: argparse.Namespace) -> int:
+def _embeddings(arguments: argparse.Namespace) -> _Stream:
     from ..io.embeddings import endings, is_embedding_file, open_embeddings
 
     for source in arguments.inputs:
-        if not is_embedding_file(source):
+        if not is_embedding_file(source, beside_images=arguments.bank is not None):
             raise ValueError(
                 f"{source} is no file of embeddings ({endings()}); --bank is for such files alone, and images are "
-                "scored in a run of their own"
+                "judged in a run of their own"
             )
-    _refuse(
+    refuse(
         arguments,
         ("--shuffle",),
         "is for images: rows are read once, in their order; shuffle the file instead",
     )
     if arguments.bank is not None:
-        _refuse(
+        refuse(
             arguments,
             ("--labels", "--label", "--corpus", "--backbone"),
             "contradicts --bank, which has labels",
@@ -246,13 +266,11 @@ def _score_embeddings(arguments: argparse.Namespace) -> int:
         ([], None) if arguments.bank is not None else (class_names(arguments), _corpus(arguments))
     )
 
-    with nullcontext() if arguments.out is None else open_results(arguments.out, key="id") as writer:
+    def begin(timings: Timings) -> tuple[Detector, Iterable[Batch], Iterator[list[Result]]]:
         from ..detectors.verdict import detect_embeddings
         from ..streams.embeddings import embedding_batches, judge_embeddings
-        from ..streams.pump import Timings
 
         detector = _embeddings_detector(arguments, labels, corpus)
-        timings = Timings()
         results = judge_embeddings(
             files,
             detector.bank,
@@ -261,39 +279,111 @@ def _score_embeddings(arguments: argparse.Namespace) -> int:
             normalize=arguments.normalize,
             timings=timings,
         )
-        unreadable = 0
+        ready: Iterable[Batch] = ()
         if known is not None:
-            batches = embedding_batches([known], detector.bank, normalize=arguments.normalize)
-            unreadable = _calibrate(detector, batches, arguments)
-        counts = [file.rows for file in files]
-        count = None if None in counts else sum(rows or 0 for rows in counts)
-        named_by_number = not any(file.has_ids for file in files) and len(files) == 1
-        width = len(str(count)) if named_by_number and count else _ID_WIDTH
-        code = _report(
-            results,
-            timings,
-            writer or _Table("id", width, detector.bank.id_names),
-            what="embeddings",
-            count=count,
-            quiet=arguments.quiet,
+            ready = embedding_batches([known], detector.bank, normalize=arguments.normalize)
+        return detector, ready, results
+
+    counts = [file.rows for file in files]
+    count = None if None in counts else sum(rows or 0 for rows in counts)
+    named_by_number = not any(file.has_ids for file in files) and len(files) == 1
+    if arguments.bank is None:
+        about = {"backbone": arguments.backbone, **_labels_in_words(arguments, labels, corpus)}
+    else:
+        about = {"bank": shown_path(arguments.bank)}
+    longest = len(str(count)) if named_by_number and count else _ID_WIDTH
+    return _Stream("id", "embeddings", count, longest, about, begin)
+
+
+def _labels_in_words(
+    arguments: argparse.Namespace, labels: Sequence[str], corpus: Corpus | None
+) -> dict[str, Any]:
+    words = None if corpus is None else len(corpus)
+    named = arguments.corpus or ("wordnet" if arguments.method != "csp" else "csp's own phrases")
+    return {
+        "labels": list(labels),
+        "corpus": None if corpus is None else shown_path(named),
+        "corpus_words": words,
+    }
+
+
+def _judge(stream: _Stream, arguments: argparse.Namespace) -> int:
+    """Judge a stream into a file or a table, and return the exit code."""
+    from ..streams.pump import Timings
+
+    timings = Timings()
+    counts = {"ID": 0, "OOD": 0, "-": 0, "unreadable": 0}
+    stop: KeyboardInterrupt | None = None
+    with _results(arguments, stream.key) as writer:
+        detector, known, results = stream.begin(timings)
+        calibration = None if arguments.calibrate is None else _calibrate(detector, known, arguments)
+        about = {
+            "tanl": __version__,
+            **stream.about,
+            "method": arguments.method,
+            "settings": _settings(detector),
+            "seed": arguments.seed,
+            "batch_size": arguments.batch_size,
+            "inputs": [shown_path(source) for source in arguments.inputs],
+            "shuffled": arguments.shuffle,
+            "calibration": calibration,
+        }
+        table = None
+        if writer is None:
+            table = Table("file" if stream.key == "path" else "id", stream.longest, detector.bank.id_names)
+            print(table.header())
+        else:
+            writer.describe({**about, "complete": False})
+        with Progress(stream.count, stream.what, quiet=arguments.quiet) as progress:
+            try:
+                for batch in results:
+                    # What is counted and shown is in the file, and what is in the file is counted and shown.
+                    with held():
+                        if writer is not None:
+                            writer.write(batch)
+                        for result in batch:
+                            counts[result.outcome] += 1
+                            if table is not None:
+                                progress.write(table.row(result), sys.stdout)
+                            if result.error is not None:
+                                progress.write(_warning(result.path, result.error), sys.stderr)
+                        progress.update(len(batch))
+            except KeyboardInterrupt as interruption:
+                stop = interruption
+        if writer is not None:
+            with held():
+                end = {"threshold": detector.threshold, "rows": sum(counts.values()), **counts}
+                end["without_verdict"] = end.pop("-")
+                writer.describe({**about, **end, "complete": stop is None})
+
+    if not arguments.quiet:
+        print(_summary(counts, timings, stream.what))
+    if stop is not None:
+        kept = (
+            f"; {writer.rows} rows are kept in {shown_path(writer.target)}" if writer and writer.rows else ""
         )
-    return code or min(unreadable, 1)
+        print(f"tanl: {in_words(stop)}{kept}", file=sys.stderr)
+        return exit_code(stop)
+    return 1 if counts["unreadable"] or (calibration or {}).get("unreadable") else 0
 
 
-def _refuse(arguments: argparse.Namespace, options: Sequence[str], why: str) -> None:
-    for option in options:
-        if getattr(arguments, option.strip("-").replace("-", "_")):
-            raise ValueError(f"{option} {why}; leave it out")
-
-
-def _share(text: str) -> float:
+@contextmanager
+def _results(arguments: argparse.Namespace, key: str) -> Iterator[ResultWriter | None]:
+    if arguments.out is None:
+        yield None
+        return
+    writer = open_results(arguments.out, key=key, evidence=arguments.evidence)
     try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, such as 0.95")
-    return share
+        yield writer
+    finally:
+        with held():
+            writer.close()
+
+
+def _settings(detector: Detector) -> dict[str, Any]:
+    """The method's settings as JSON can hold them."""
+    plain = (str, int, float, bool, type(None))
+    return {name: each if isinstance(each, plain) else str(each) for name, each in detector.settings.items()}
 
 
 def add_label_arguments(group: argparse._ArgumentGroup) -> None:
@@ -386,7 +476,7 @@ def _guard(arguments: argparse.Namespace, labels: Sequence[str], corpus: Corpus 
         corpus=corpus,
         method=detector,
         evidence=arguments.evidence,
-        progress=not arguments.quiet and sys.stderr.isatty(),
+        progress=not arguments.quiet,
     )
 
 
@@ -401,126 +491,49 @@ def _embeddings_detector(
     return make_detector(arguments.method, saved.bank, seed=arguments.seed, initial_ood=saved.initial_ood)
 
 
-def _calibrate(
-    detector: Detector,
-    batches: Iterable[Batch],
-    arguments: argparse.Namespace,
-) -> int:
-    """Set the threshold from what is known to be ID and return how many of them could not be read."""
+def _calibrate(detector: Detector, batches: Iterable[Batch], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Set the threshold from what is known to be ID; gives what is told of that in the results."""
     import torch
 
     from ..streams.batches import Unusable
 
     embeddings, unreadable = [], 0
-    for batch in batches:
-        for image in batch.images:
-            if isinstance(image, Unusable):
-                unreadable += 1
-                _warn_of(Result(image.name, error=image.reason))
-        if batch.z is not None:
-            embeddings.append(batch.z)
+    with Progress(None, "calibrated", quiet=arguments.quiet) as progress:
+        for batch in batches:
+            for image in batch.images:
+                if isinstance(image, Unusable):
+                    unreadable += 1
+                    progress.write(_warning(image.name, image.reason), sys.stderr)
+            if batch.z is not None:
+                embeddings.append(batch.z)
+            progress.update(len(batch.images))
     if not embeddings:
         raise ValueError(
             "nothing of what --calibrate names can be read; give something else, or leave --calibrate out"
         )
-    detector.calibrate(detector.score(torch.cat(embeddings)), arguments.tpr or 0.95)
-    return unreadable
+    z = torch.cat(embeddings)
+    tpr = arguments.tpr or 0.95
+    threshold = detector.calibrate(detector.score(z), tpr)
+    return {
+        "of": shown_path(arguments.calibrate),
+        "count": len(z),
+        "unreadable": unreadable,
+        "tpr": tpr,
+        "threshold": threshold,
+    }
 
 
-def _report(
-    batches: Iterator[list[Result]],
-    timings: Timings,
-    output: ResultWriter | _Table,
-    *,
-    what: str,
-    count: int | None,
-    quiet: bool,
-) -> int:
-    """Write results as they come, to a file or as a table, and return the exit code."""
-    from tqdm import tqdm
-
-    counts = {"ID": 0, "OOD": 0, "-": 0, "unreadable": 0}
-    interrupted = False
-    if isinstance(output, _Table):
-        print(output.header())
-    # disable=None hides the bar where stderr is no terminal.
-    with tqdm(total=count, unit=f" {what}", disable=True if quiet else None) as bar:
-        try:
-            for results in batches:
-                if isinstance(output, ResultWriter):
-                    output.write(results)
-                for result in results:
-                    counts[result.outcome] += 1
-                    if isinstance(output, _Table):
-                        tqdm.write(output.row(result), file=sys.stdout)
-                    if result.error is not None:
-                        _warn_of(result)
-                bar.update(len(results))
-        except KeyboardInterrupt:
-            interrupted = True
-
-    if not quiet:
-        print(_summary(counts, timings, what))
-    if interrupted:
-        kept = ""
-        if isinstance(output, ResultWriter) and output.rows:
-            kept = f"; {output.rows} rows are kept in {output.target}"
-        print(f"tanl: interrupted{kept}", file=sys.stderr)
-        return 130
-    return 1 if counts["unreadable"] else 0
-
-
-def _warn_of(result: Result) -> None:
-    from tqdm import tqdm
-
-    kind = "embedding " if isinstance(result.path, str) else ""
-    tqdm.write(f"tanl: warning: cannot read {kind}{shown_path(result.path)}: {result.error}", file=sys.stderr)
+def _warning(path: str | os.PathLike[str], reason: str) -> str:
+    # An embedding goes by its id, which is text.
+    kind = "embedding " if isinstance(path, str) else ""
+    return f"tanl: warning: cannot read {kind}{one_line(f'{shown_path(path)}: {reason}')}"
 
 
 def _summary(counts: dict[str, int], timings: Timings, what: str) -> str:
     parts = [f"{counts['ID']} ID", f"{counts['OOD']} OOD"] if not counts["-"] else []
     if counts["-"]:
-        parts.append(f"{counts['-']} scored without a verdict (--calibrate sets a threshold)")
+        parts.append(f"{counts['-']} judged without a verdict (--calibrate sets a threshold)")
     if counts["unreadable"]:
         parts.append(f"{counts['unreadable']} unreadable")
     speed = f"{timings.images_per_second:.0f} {what}/s, {timings.scoring_share:.0%} of the time in scoring"
     return f"{sum(counts.values())} {what}: {', '.join(parts)}; {speed}"
-
-
-class _Table:
-    """Results as lines of text in columns; the widths are chosen before the first result is there."""
-
-    def __init__(self, key: str, longest: int, labels: Sequence[str]) -> None:
-        self._key = key
-        longest = max(longest, len(key))
-        # In a terminal a line should stay a line; in a file or a pipe nothing may be cut.
-        in_terminal = sys.stdout.isatty()
-        self._path_width = min(longest, 36) if in_terminal else longest
-        self._line_width = shutil.get_terminal_size().columns if in_terminal else None
-        self._label_width = min(max(map(len, labels)), 24) + len(" 100%")
-
-    def header(self) -> str:
-        return self._line(self._key, "verdict", "score", "label", "negative labels that it activated")
-
-    def row(self, result: Result) -> str:
-        path = shown_path(result.path)
-        if self._line_width is not None and len(path) > self._path_width:
-            path = "..." + path[3 - self._path_width :]
-        verdict = result.verdict
-        if verdict is None:
-            return self._line(path, result.outcome, "", result.error or "", "")
-        label = verdict.label
-        # The share is among the ID labels, whatever the image shows: of an outlier it would mislead.
-        if not verdict.is_ood:
-            label += f" {shown_percentage(verdict.id_probability)}"
-        return self._line(path, result.outcome, f"{verdict.ood_score:.4f}", label, result.shown_evidence())
-
-    def _line(self, path: str, verdict: str, score: str, label: str, evidence: str) -> str:
-        columns = (
-            f"{path:<{self._path_width}}",
-            f"{verdict:<10}",
-            f"{score:>7}",
-            f"{label:<{self._label_width}}",
-            evidence,
-        )
-        return "  ".join(columns)[: self._line_width].rstrip()

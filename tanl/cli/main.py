@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import io
 import os
 import sys
 import traceback
@@ -14,9 +15,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import takewhile
 from typing import Any, NoReturn, TextIO
 
 from .. import __version__
+from ..io.text import one_line, shown_path
+from .signals import exit_code, in_words, stoppable
 
 _DESCRIPTION = """\
 Tell whether images belong to the classes that you name, without any training: a vision-language
@@ -33,11 +37,12 @@ examples:
                                             measure them on images of your own
 
 exit codes: 0 done; 1 done, but some images could not be read; 2 a mistake in what was asked for;
-130 interrupted."""
+130 interrupted, 143 terminated."""
 
 _COMMANDS = {
     "demo": "judge images that come with tanl, and show why",
     "judge": "judge your images, or their embeddings, against your class names",
+    "recover": "make a results file of what a killed `tanl judge` left",
     "bank": "put labels and their embeddings into a file, to judge embeddings with",
     "bench": "measure the methods, or the library itself",
 }
@@ -63,6 +68,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (by default the process's own) and return the exit code."""
+    _write_any_text()
     argv = spelled_out(sys.argv[1:] if argv is None else argv)
     if not argv:
         _parser(argv).print_help()
@@ -74,11 +80,11 @@ def carry_out(arguments: argparse.Namespace) -> int:
     """Run the command that was parsed; a mistake in what was asked for is told in one line."""
     _keep_freed_memory()
     try:
-        with _warnings_in_one_line():
+        with stoppable(), _warnings_in_one_line():
             return arguments.run(arguments) or 0
-    except KeyboardInterrupt:
-        print("tanl: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"tanl: {in_words(stop)}", file=sys.stderr)
+        return exit_code(stop)
     except BrokenPipeError:
         # Whoever read stdout has gone (`tanl judge ... | head`); Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,9 +99,20 @@ def carry_out(arguments: argparse.Namespace) -> int:
 
 def spelled_out(argv: Sequence[str]) -> list[str]:
     """The command line with what may be left out: ``tanl bench --id ...`` is ``tanl bench run --id ...``."""
-    first, rest = list(argv[:1]), list(argv[1:])
-    short = first == ["bench"] and rest[:1] != ["--help"] and "".join(rest[:1]).startswith("--")
-    return [*first, "run", *rest] if short else [*first, *rest]
+    # Options before the command (--traceback) have no values.
+    place = next((place for place, word in enumerate(argv) if not word.startswith("-")), len(argv))
+    before, rest = list(argv[: place + 1]), list(argv[place + 1 :])
+    of_bench = list(takewhile(lambda word: word == "--traceback", rest))
+    follows = "".join(rest[len(of_bench) : len(of_bench) + 1])
+    short = before[-1:] == ["bench"] and follows.startswith("--") and follows != "--help"
+    return [*before, "run", *rest] if short else [*before, *rest]
+
+
+def _write_any_text() -> None:
+    r"""Let a path or label that the console's encoding lacks come out as ``\xe9``, in place of ending the run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _keep_freed_memory() -> None:
@@ -128,9 +145,7 @@ def _parser(argv: Sequence[str]) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"tanl {__version__}")
-    parser.add_argument(
-        "--traceback", action="store_true", help="show an error's Python traceback too, for a bug report"
-    )
+    add_traceback(parser, default=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, what in _COMMANDS.items():
         command = commands.add_parser(name, help=what)
@@ -156,7 +171,18 @@ def set_up(parser: argparse.ArgumentParser, module: str, *, wanted: bool) -> Non
     if wanted:
         implementation: Any = import_module(module)
         implementation.add_arguments(parser)
+        add_traceback(parser, default=argparse.SUPPRESS)
         parser.set_defaults(run=implementation.main)
+
+
+def add_traceback(parser: argparse.ArgumentParser, *, default: bool | str) -> None:
+    """Describe ``--traceback``, which may stand before a command or behind it."""
+    parser.add_argument(
+        "--traceback",
+        action="store_true",
+        default=default,
+        help="show an error's Python traceback too, for a bug report",
+    )
 
 
 @contextmanager
@@ -181,5 +207,5 @@ def _warnings_in_one_line() -> Iterator[None]:
 
 def _in_one_line(error: BaseException | str) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split("\n")) or type(error).__name__
+        return one_line(f"{shown_path(os.fsdecode(error.filename))}: {error.strerror}")
+    return one_line(" ".join(str(error).splitlines())) or type(error).__name__

@@ -1,6 +1,33 @@
-"""Numbers as text that people read."""
+"""Text for people: paths and names that any file or terminal can hold, and percentages."""
 
 from __future__ import annotations
+
+import os
+import re
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def valid_text(text: str) -> str:
+    r"""The text with what UTF-8 cannot hold spelled out, as ``\udcff``."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    r"""A path, or an id, as valid text, also where its name is no text: such bytes are spelled out, as ``\xff``."""
+    if isinstance(path, str) or _SURROGATE.search(os.fspath(path)) is None:
+        return valid_text(os.fspath(path))
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def one_line(text: str) -> str:
+    r"""Text for a line of a terminal: line ends and other control characters are spelled out, as ``\n`` or ``\x1b``.
+
+    A file's name may hold any of them, and would break the line or drive the terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else valid_text(repr(each)[1:-1]) for each in text)
 
 
 def shown_percentage(probability: float) -> str:

@@ -82,10 +82,15 @@ def read_embeddings(
     return ((batch.ids, batch.z) for batch in file.batches(batch_size, normalize=normalize))
 
 
-def is_embedding_file(path: str | PathLike[str]) -> bool:
-    """Whether the ending is one that `open_embeddings` reads, or it is a folder with numbered parts of a set."""
+def is_embedding_file(path: str | PathLike[str], *, beside_images: bool = False) -> bool:
+    """Whether the ending is one that `open_embeddings` reads, or it is a folder with numbered parts of a set.
+
+    Args:
+        path: a file or folder.
+        beside_images: whether a folder that also holds images counts.
+    """
     path = Path(path)
-    return has_parts(path) if path.is_dir() else path.suffix.lower() in _OPENERS
+    return has_parts(path, beside_images) if path.is_dir() else path.suffix.lower() in _OPENERS
 
 
 def endings() -> str:

@@ -24,11 +24,13 @@ _ID_COLUMNS = ("id", "image_path", "key", "url")
 Opener = Callable[[Path], EmbeddingFile]
 
 
-def has_parts(folder: Path) -> bool:
-    """Whether a folder holds numbered .npy files and no images, or clip-retrieval's folders."""
+def has_parts(folder: Path, beside_images: bool) -> bool:
+    """Whether a folder holds numbered .npy files, or clip-retrieval's folders; and no images, unless they may be."""
     if not _sets(folder, (".npy",)):
         return False
-    return not any(str(guess_type(path.name)[0]).startswith("image/") for path in folder.iterdir())
+    return beside_images or not any(
+        str(guess_type(path.name)[0]).startswith("image/") for path in folder.iterdir()
+    )
 
 
 def _sets(folder: Path, endings: tuple[str, ...]) -> dict[str, list[tuple[int, Path]]]:

@@ -1,0 +1,44 @@
+"""What several commands ask of their options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+
+def given(arguments: argparse.Namespace, option: str) -> bool:
+    """Whether an option such as ``--id-column`` was given: its value is not that of its absence."""
+    return getattr(arguments, option.strip("-").replace("-", "_")) not in (None, False, [])
+
+
+def refuse(arguments: argparse.Namespace, options: Sequence[str], why: str) -> None:
+    """Refuse options that mean nothing here.
+
+    Raises:
+        ValueError: one of them was given; ``why`` says in its message what is wrong with that.
+    """
+    for option in options:
+        if given(arguments, option):
+            raise ValueError(f"{option} {why}; leave it out")
+
+
+def share(text: str) -> float:
+    """The type of an argument that is a share, without none and all."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, such as 0.95")
+    return number
+
+
+def positive(text: str) -> float:
+    """The type of an argument that is a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number, such as 100")
+    return number

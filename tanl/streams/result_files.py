@@ -1,0 +1,394 @@
+"""Results in files: CSV, JSON lines or Parquet, safe against interruptions, kills and full disks.
+
+While a run goes on its rows are kept in a journal beside the target, ``NAME.*.partial``, each batch with one write.
+When the run ends, in whatever way, the target is made of the journal and put into its place as a whole. A run that is
+killed leaves the journal, and `recover` makes the target of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import glob
+import json
+import os
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from ..io.atomic import write_whole
+from ..io.text import shown_path, valid_text
+
+if TYPE_CHECKING:
+    from .results import Result
+
+PARTIAL = ".partial"
+"""How the name of a journal ends; it begins with the name of the target."""
+
+_FORMAT = 1
+_ROWS_IN_A_GROUP = 4096
+_COLUMNS = ("label", "id_probability", "ood_score", "is_ood")
+
+Record = dict[str, Any]
+
+
+class _Kept(NamedTuple):
+    """What is safely in the journal: one value, so that an interruption cannot part its members."""
+
+    rows: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What `recover` made: the file, its rows, and how many lines of the journal were damaged."""
+
+    target: Path
+    rows: int
+    damaged: int
+
+
+def open_results(path: str | os.PathLike[str], *, key: str = "path", evidence: int = 5) -> ResultWriter:
+    """A writer for a new results file, in the format that the ending of ``path`` names.
+
+    Everything that could go wrong later is checked now: the ending, the folder, the optional package. A journal that
+    a killed run left for the same file is warned of.
+
+    Args:
+        path: the file.
+        key: what the first column is called, which tells what a row is about: the image's path, or an id.
+        evidence: for how many pieces of evidence a CSV file has columns.
+
+    Raises:
+        ValueError: an ending other than .csv, .jsonl or .parquet, or no such folder.
+        OSError: the folder cannot be written to.
+        ImportError: Parquet without pyarrow.
+    """
+    target = _checked(Path(path))
+    for left in sorted(target.parent.glob(f"{glob.escape(target.name)}.*{PARTIAL}")):
+        if not _is_in_use(left) and _holds_rows(left):
+            warnings.warn(
+                f"{shown_path(left)} holds the rows of a run that was killed: tanl recover makes a results file of it",
+                stacklevel=2,
+            )
+    return ResultWriter(target, key, evidence)
+
+
+def _checked(target: Path) -> Path:
+    if target.suffix.lower() not in _FORMATS:
+        raise ValueError(
+            f"results are written as {', '.join(_FORMATS)}; {str(target)!r} ends in none of them"
+        )
+    if target.is_dir():
+        raise ValueError(f"results cannot be written to {target}: it is a directory; name a file in it")
+    if not target.parent.is_dir():
+        raise ValueError(f"results cannot be written to {target}: make the directory {target.parent} first")
+    if target.suffix.lower() == ".parquet":
+        _pyarrow()
+    return target
+
+
+class ResultWriter:
+    """Keeps rows in a journal and makes the target of them when the ``with`` block ends, in any way.
+
+    So an interrupted run keeps what it has, an older file stays whole until then, and a run that wrote no row
+    leaves no trace. If the disk is full the older file stays too, and the journal holds the rows that were written.
+    """
+
+    def __init__(self, target: Path, key: str, evidence: int) -> None:
+        self.target = target
+        # Beside the target, because a move is atomic only inside one file system; a name that no other run has, of
+        # this machine or of a container where all processes have the same number.
+        self.journal = target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
+        self._file = self.journal.open("xb", buffering=0)
+        _lock(self._file)
+        self._is_broken = False
+        head = {"format": _FORMAT, "target": shown_path(target.name), "key": key, "evidence": evidence}
+        self._kept = _Kept(0, 0)
+        try:
+            self._append(json.dumps(head) + "\n", 0)
+        except BaseException:
+            self._file.close()
+            self.journal.unlink()
+            raise
+
+    @property
+    def rows(self) -> int:
+        """How many rows are kept: those are in the target, once each, whatever comes."""
+        return self._kept.rows
+
+    def describe(self, about: Mapping[str, Any]) -> None:
+        """Say how the rows were made: the last such word goes into Parquet's metadata, or into NAME.json beside it."""
+        self._append(json.dumps({"about": about}) + "\n", 0)
+
+    def write(self, results: Sequence[Result]) -> None:
+        """Append rows, all or none.
+
+        Raises:
+            OSError: the disk is full, or another failure; the rows before are kept, and the message says where.
+        """
+        self._append("".join(json.dumps(_row(result)) + "\n" for result in results), len(results))
+
+    def _append(self, lines: str, rows: int) -> None:
+        content = lines.encode("ascii")
+        kept = _Kept(self._kept.rows + rows, self._kept.size + len(content))
+        try:
+            # An interruption or a failure may leave a part of this, or of what was tried before, behind what is kept.
+            self._file.seek(self._kept.size)
+            view = memoryview(content)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            self._is_broken = True
+            raise self._told(error, self._kept.rows) from error
+        self._kept = kept
+        self._is_broken = False
+
+    def _told(self, error: OSError, rows: int) -> OSError:
+        hint = (
+            f"; {rows} rows are kept in {shown_path(self.journal)}: make room, then tanl recover makes "
+            f"{shown_path(self.target.name)} of them"
+            if rows
+            else ""
+        )
+        return OSError(error.errno, (error.strerror or str(error)) + hint, str(self.target))
+
+    def close(self) -> None:
+        """Make the target of the rows and take the journal away; what was written in part goes.
+
+        Raises:
+            OSError: the target cannot be written: the older one stays, and so does the journal.
+        """
+        rows, size = self._kept
+        with self._file:
+            self._file.truncate(size)
+            if rows and self._is_broken:
+                return
+            if rows:
+                try:
+                    _make(self.target, self.journal)
+                except OSError as error:
+                    raise self._told(error, rows) from error
+        self.journal.unlink()
+
+    def __enter__(self) -> ResultWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def recover(journal: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Recovered:
+    """Make a results file of the journal that a killed run left, and take the journal away.
+
+    Args:
+        journal: ``NAME.*.partial``.
+        out: the file to write, of any ending that `open_results` takes; None is the one that the run was to write.
+
+    Raises:
+        ValueError: no journal, or one that a run still writes; a target that is there already; no rows in it.
+        OSError: it cannot be read, or the target cannot be written; the journal stays then.
+    """
+    journal = Path(journal)
+    with journal.open("rb") as file:
+        head = _head(file, journal)
+    if _is_in_use(journal):
+        raise ValueError(f"{shown_path(journal)} is still being written; stop that run first, or let it end")
+    target = _checked(journal.with_name(str(head["target"])) if out is None else Path(out))
+    if target.exists():
+        raise ValueError(f"{shown_path(target)} is there already; name another file with --out")
+    damaged: list[int] = []
+    rows = sum(1 for _ in _records(journal, damaged))
+    if not rows:
+        raise ValueError(f"{shown_path(journal)} holds no rows; delete it")
+    _make(target, journal)
+    journal.unlink()
+    return Recovered(target, rows, len(damaged))
+
+
+# --- the journal --------------------------------------------------------------------------------------------
+
+
+def _row(result: Result) -> list[Any]:
+    """A row as the journal has it, in the columns' order."""
+    verdict = result.verdict
+    if verdict is None:
+        return [shown_path(result.path), None, None, None, None, [], valid_text(result.error or "")]
+    return [
+        shown_path(result.path),
+        valid_text(verdict.label),
+        verdict.id_probability,
+        verdict.ood_score,
+        verdict.is_ood,
+        [[valid_text(item.label), item.probability, item.is_negative] for item in verdict.evidence],
+        None,
+    ]
+
+
+def _head(file: IO[bytes], journal: Path) -> dict[str, Any]:
+    try:
+        head = json.loads(file.readline())
+        if head["format"] == _FORMAT:
+            return dict(head)
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise ValueError(f"{shown_path(journal)} is not what a run of tanl judge leaves, or of another version")
+
+
+def _records(journal: Path, damaged: list[int] | None = None) -> Iterator[Record]:
+    """The rows as records, the evidence as dicts. A line that is damaged, as the last one may be, is left out."""
+    with journal.open("rb") as file:
+        key = _head(file, journal)["key"]
+        for number, line in enumerate(file, start=2):
+            try:
+                row = json.loads(line)
+                if isinstance(row, dict):
+                    continue
+                path, *values, evidence, error = row
+                record = {key: path, **dict(zip(_COLUMNS, values, strict=True))}
+                record["evidence"] = [
+                    {"label": label, "probability": probability, "is_negative": is_negative}
+                    for label, probability, is_negative in evidence
+                ]
+                record["error"] = error
+            except (ValueError, TypeError):
+                if damaged is not None:
+                    damaged.append(number)
+                continue
+            yield record
+
+
+def _holds_rows(journal: Path) -> bool:
+    try:
+        return next(_records(journal), None) is not None
+    except ValueError:  # another's file
+        return False
+
+
+def _about(journal: Path) -> dict[str, Any]:
+    """The last word on how the rows were made."""
+    about: dict[str, Any] = {}
+    with journal.open("rb") as file:
+        for line in file:
+            if line.startswith(b'{"about"'):
+                with contextlib.suppress(ValueError):
+                    about = json.loads(line)["about"]
+    return about
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Mark the journal as one that is being written, until it is closed or the process ends."""
+    if fcntl := _fcntl():
+        # A file system that knows no locks keeps rows as well.
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_in_use(journal: Path) -> bool:
+    fcntl = _fcntl()
+    if fcntl is None:
+        return False
+    with journal.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def _fcntl() -> Any:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    return fcntl
+
+
+# --- the formats --------------------------------------------------------------------------------------------
+
+
+def _make(target: Path, journal: Path) -> None:
+    """Write the target of a journal as a whole, and what the run said of itself."""
+    about = _about(journal)
+    sidecar = target.with_name(f"{target.name}.json")
+    if target.suffix.lower() == ".parquet":
+        write_whole(target, partial(_write_parquet, journal=journal, about=about))
+        return
+    if about:
+        # Before the rows change: an older description beside newer rows would lie.
+        sidecar.unlink(missing_ok=True)
+    write_whole(target, partial(_FORMATS[target.suffix.lower()], journal=journal))
+    if about:
+        write_whole(sidecar, (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _write_csv(path: Path, journal: Path) -> None:
+    """Each piece of evidence in two columns; what is unknown is empty."""
+    with journal.open("rb") as file:
+        head = _head(file, journal)
+    count = max([head["evidence"], *(len(record["evidence"]) for record in _records(journal))])
+    pairs = [name for n in range(1, count + 1) for name in (f"evidence_{n}", f"evidence_{n}_probability")]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow([head["key"], *_COLUMNS, *pairs, "error"])
+        for record in _records(journal):
+            cells = [value for item in record["evidence"] for value in (item["label"], item["probability"])]
+            cells += [None] * (len(pairs) - len(cells))
+            if record["is_ood"] is not None:
+                record["is_ood"] = str(record["is_ood"]).lower()
+            rows.writerow(
+                [record[head["key"]], *(record[name] for name in _COLUMNS), *cells, record["error"]]
+            )
+
+
+def _write_json_lines(path: Path, journal: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for record in _records(journal):
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _write_parquet(path: Path, journal: Path, about: Mapping[str, Any]) -> None:
+    pa, pq = _pyarrow()
+    with journal.open("rb") as file:
+        key = _head(file, journal)["key"]
+    evidence = pa.struct([("label", pa.string()), ("probability", pa.float64()), ("is_negative", pa.bool_())])
+    kinds = (pa.string(), pa.float64(), pa.float64(), pa.bool_())
+    schema = pa.schema(
+        [
+            (key, pa.string()),
+            *zip(_COLUMNS, kinds, strict=True),
+            ("evidence", pa.list_(evidence)),
+            ("error", pa.string()),
+        ]
+    )
+    if about:
+        schema = schema.with_metadata({"tanl": json.dumps(about, ensure_ascii=False)})
+    records = _records(journal)
+    with pq.ParquetWriter(path, schema) as file:
+        while group := list(islice(records, _ROWS_IN_A_GROUP)):
+            file.write_table(pa.Table.from_pylist(group, schema=schema))
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ImportError(
+            "writing Parquet needs pyarrow: pip install 'tanl[parquet]', or name a .csv or .jsonl file"
+        ) from error
+    return pa, pq
+
+
+_FORMATS: dict[str, Callable[..., None]] = {
+    ".csv": _write_csv,
+    ".jsonl": _write_json_lines,
+    ".parquet": _write_parquet,
+}
