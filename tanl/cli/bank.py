@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..io.text import shown_path
 from ..labels.corpus import Corpus
 from ..labels.wordnet import SELECTIONS
 from .judge import add_backbone_argument, add_label_arguments, add_normalize_argument, class_names
-from .options import given, positive
+from .options import a_name_or_path, a_path, given, positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        type=Path,
+        type=a_path,
         required=True,
         help="the file to write, NAME.safetensors; an older one is replaced when the new one is whole",
     )
@@ -71,20 +72,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--corpus",
         metavar="NAME_OR_FILE",
+        type=a_name_or_path,
         help=f"negative labels: {', '.join(SELECTIONS)}, a text file with a word a line, or none "
         "(default: wordnet)",
     )
     model.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cpu)")
 
     own = parser.add_argument_group("embeddings of your own")
-    own.add_argument("--id-embeddings", metavar="FILE", type=Path, help="of the classes, a row for each")
+    own.add_argument("--id-embeddings", metavar="FILE", type=a_path, help="of the classes, a row for each")
     own.add_argument(
         "--negatives",
         metavar="NAME_OR_FILE",
+        type=a_name_or_path,
         help="the negative labels, as --corpus takes them: usually a text file with a word a line",
     )
     own.add_argument(
-        "--negative-embeddings", metavar="FILE", type=Path, help="of the negative labels, a row for each"
+        "--negative-embeddings", metavar="FILE", type=a_path, help="of the negative labels, a row for each"
     )
     own.add_argument(
         "--logit-scale", metavar="S", type=positive, help="what the model multiplies cosines by, often 100"
@@ -92,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--outliers",
         metavar="FILE",
-        type=Path,
+        type=a_path,
         help="embeddings of images known to be OOD, for TANL to start from",
     )
     add_normalize_argument(own)
@@ -222,4 +225,4 @@ def _summary(path: Path, bank: LabelBank, outliers: Tensor | None, left_out: int
         parts[1] += f" ({left_out} left out, as labels or synonyms of one)"
     if outliers is not None:
         parts.append(f"{len(outliers)} outliers")
-    return f"{path}: {', '.join(parts)}, {path.stat().st_size / 1e6:.1f} MB"
+    return f"{shown_path(path)}: {', '.join(parts)}, {path.stat().st_size / 1e6:.1f} MB"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..io.text import shown_percentage
 from ..streams.results import Result
 from .main import positive_number
+from .options import a_path
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -70,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="DIR",
-        type=Path,
+        type=a_path,
         default=Path("tanl-demo"),
         help="where the picture of the run goes (default: %(default)s)",
     )

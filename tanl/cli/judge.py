@@ -22,7 +22,7 @@ from ..labels.corpus import Corpus
 from ..labels.wordnet import SELECTIONS
 from ..streams.result_files import ResultWriter, open_results
 from .main import positive_number
-from .options import refuse, share
+from .options import a_name_or_path, a_path, refuse, share
 from .signals import exit_code, held, in_words
 from .table import Table
 
@@ -80,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
+        type=a_path,
         help="image files, and folders of images; or files of embeddings",
     )
 
@@ -88,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels.add_argument(
         "--corpus",
         metavar="NAME_OR_FILE",
+        type=a_name_or_path,
         help=f"negative labels: {', '.join(SELECTIONS)}, a text file with a word a line, or none "
         "(default: wordnet; for csp its own phrases; none for the methods without negatives)",
     )
@@ -95,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels.add_argument(
         "--bank",
         metavar="FILE",
-        type=Path,
+        type=a_path,
         help="for embeddings: labels with their embeddings, in place of all of the above (see tanl bank)",
     )
 
@@ -126,7 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument(
         "--calibrate",
         metavar="DIR_OR_FILE",
-        type=Path,
+        type=a_path,
         help="images, or embeddings, that belong to the classes: the threshold is set so that such ones pass",
     )
     method.add_argument(
@@ -157,7 +159,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--out",
         metavar="FILE",
-        type=Path,
+        type=a_path,
         help="write the results here, as .csv, .jsonl or .parquet, in place of the table on stdout; "
         "an older file is replaced when the run is over",
     )
@@ -391,7 +393,7 @@ def add_label_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--labels",
         metavar="FILE",
-        type=Path,
+        type=a_path,
         help="class names, one a line; lines that start with # are skipped",
     )
     group.add_argument(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
+
+from ..io.paths import local_path
 
 
 def given(arguments: argparse.Namespace, option: str) -> bool:
@@ -42,3 +45,16 @@ def positive(text: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number, such as 100")
     return number
+
+
+def a_path(text: str) -> Path:
+    """The type of an argument that names a file or folder: ``~`` is a home folder, and an address is refused."""
+    try:
+        return local_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def a_name_or_path(text: str) -> str:
+    """The type of an argument that is a name, or a file: ``~`` in front of it is a home folder."""
+    return str(a_path(text))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..io.text import shown_path
 from ..streams.result_files import recover
+from .options import a_path
 
 _DESCRIPTION = """\
 Make a results file of the rows of a `tanl judge --out NAME` that was killed, or met a full disk. Such a run leaves
@@ -25,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _DESCRIPTION
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("partial", metavar="FILE", type=Path, help="what the run left: NAME.*.partial")
+    parser.add_argument("partial", metavar="FILE", type=a_path, help="what the run left: NAME.*.partial")
     parser.add_argument(
         "--out",
         metavar="FILE",
-        type=Path,
+        type=a_path,
         help="the .csv, .jsonl or .parquet file to write (default: the one that the run was to write)",
     )
 
