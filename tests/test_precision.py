@@ -173,7 +173,7 @@ def test_guarded_compiled_model_answers_through_its_graph(exact, tmp_path):
         corpus=[f"w{i}" for i in range(20)],
         cache_dir=tmp_path,
     )
-    assert len(guarded(pixels())) == 5
+    assert len(guarded.judge(pixels())) == 5
     assert not calls
     tokens = exact["clip"].tokenizer(TEXTS)
     with torch.no_grad():
