@@ -1,7 +1,9 @@
 """Guard.save, load and restore: a stream goes on where it was, and whatever differs is refused by name."""
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +19,8 @@ from test_guard_threads import in_threads
 
 import tanl
 from conftest import unit
-from tanl.guard.saving import _joined, _split
+from tanl.guard import saving
+from tanl.guard.saving import _joined, _split, folder_lock
 
 LABELS = ["red", "green", "purple"]
 CORPUS = tanl.Corpus(
@@ -519,6 +522,120 @@ assert len(saved_files(saved)) == 2
 def test_processes_killed_while_they_save_leave_a_guard_that_loads(tmp_path):
     arguments = [str(tmp_path / "saved"), str(tmp_path / "cache"), str(Path(__file__).parent)]
     subprocess.run([sys.executable, "-c", KILLED, *arguments], check=True, timeout=120)
+
+
+TOGETHER = """
+import sys
+sys.path.insert(0, sys.argv[3])
+import tanl, torch
+from states import same_state
+from test_guard_saved import BACKBONE, CORPUS, LABELS, pixels
+torch.set_num_threads(1)
+saved, cache, _, first = sys.argv[1:]
+
+def new():
+    return tanl.Guard(BACKBONE, LABELS, corpus=CORPUS, cache_dir=cache)
+
+guard = new()
+print("ready", flush=True)
+sys.stdin.readline()
+for seed in range(60):
+    guard(pixels(3 + int(first), seed))
+    guard.save(saved, compact=seed % 3 == 0)
+    tanl.Guard.load(saved, backbone=BACKBONE, cache_dir=cache)  # whichever of the two was last
+"""
+
+
+def test_two_processes_save_into_one_folder_and_read_it_meanwhile(make, load, tmp_path):
+    make().save(tmp_path / "saved")
+    arguments = [str(tmp_path / "saved"), str(tmp_path / "cache"), str(Path(__file__).parent)]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, *arguments, first],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for first in "01"
+    ]
+    for process in both:
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert load().detector.state.images in (60 * 3, 60 * 4)
+    assert len(saved_files(tmp_path / "saved")) == 2
+
+
+def test_a_folder_that_another_holds_for_long_is_named(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "_PATIENCE", 0.1)
+    with (
+        folder_lock(tmp_path / "saved"),
+        pytest.raises(TimeoutError, match=r"saving into .*saved for 0 seconds"),
+    ):
+        make().save(tmp_path / "saved")
+    make().save(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3, 4], ids=lambda step: f"step {step}")
+@pytest.mark.parametrize("first", [False, True], ids=["over another", "first"])
+def test_a_full_disk_keeps_the_old_guard_and_nothing_else(make, load, tmp_path, monkeypatch, failing, first):
+    """The disk is full at each of the steps that write: both files, then the folder's entries."""
+    guard = make()
+    guard(pixels(12))
+    if not first:
+        guard.save(tmp_path / "saved")
+    before = state_of(guard.detector)
+    files = [] if first else saved_files(tmp_path / "saved")
+    guard(pixels(9, 1))
+    count, fsync = 0, os.fsync
+
+    def full(descriptor):
+        nonlocal count
+        count += 1
+        if count == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            guard.save(tmp_path / "saved")
+    if failing < 4:
+        assert saved_files(tmp_path / "saved") == files
+        if not first:
+            assert_same_state(load().detector.state_dict(), before)
+    else:  # the new guard is in its place, and the folder's entry could not be made sure of
+        assert_same_state(load().detector.state_dict(), guard.detector.state_dict())
+    guard.save(tmp_path / "saved")
+    assert len(saved_files(tmp_path / "saved")) == 2
+    assert_same_state(load().detector.state_dict(), guard.detector.state_dict())
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a limit on the size of files")
+def test_a_limit_on_the_size_of_files_names_the_file(make, load, tmp_path):
+    import resource
+
+    guard = make()
+    guard(pixels(12))
+    guard.save(tmp_path / "saved")
+    before = state_of(guard.detector)
+    guard(pixels(9, 1))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        with pytest.raises(OSError, match=r"File too large.*saved.*state-"):
+            guard.save(tmp_path / "saved")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert len(saved_files(tmp_path / "saved")) == 2
+    assert_same_state(load().detector.state_dict(), before)
 
 
 def test_threads_save_while_others_judge(make, load, tmp_path):

@@ -176,12 +176,12 @@ def write_record(record: GuardRecord, folder: str | PathLike[str]) -> None:
     }
     content = json.dumps({**about, "sha256": _checksum(about)}, ensure_ascii=False, indent=1).encode()
     # guard.json tells which state file counts: before it is replaced the old one does, afterwards the new one.
-    write_whole(folder / file, packed)
     try:
+        write_whole(folder / file, packed)
         write_whole(folder / _JSON, content)
     except BaseException:
-        if _state_file(folder) != file:  # what no guard.json names would fill a full disk for nothing
-            with suppress(OSError):
+        with suppress(OSError):  # the first error is the one to tell
+            if _state_file(folder) != file:  # it would fill a full disk for nothing
                 (folder / file).unlink()
         raise
     for leftover in [path for pattern in _OTHERS for path in folder.glob(pattern)]:
@@ -378,10 +378,14 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _state_file(folder: Path) -> str | None:
-    """The file that holds the state of the guard in a folder; None if there is no guard that can be read."""
+    """The file that holds the state of the guard in a folder; None if there is no guard that can be read.
+
+    Raises:
+        OSError: nobody can tell.
+    """
     try:
         return str(_read_json(folder / _JSON)["state_file"])
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
 
 
