@@ -212,7 +212,7 @@ def test_refused_batches_leave_the_state_alone(guard, tmp_path):
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"method": "tanel"}, ValueError, "no method 'tanel'; there are tanl, neglabel"),
+        ({"method": "tanel"}, ValueError, "no method 'tanel'; there are tanl, tanl-paper, "),
         ({"evidence": -1}, ValueError, "evidence must be at least 0"),
         ({"corpus": None}, ValueError, "needs negative labels"),
         ({"labels": []}, ValueError, "no ID labels"),

@@ -40,6 +40,10 @@ def small_tanl(bank, **settings):
     return tanl.TANL(bank, **{"num_selected": 20, "capacity": 25, "initial_ood": None, **settings})
 
 
+def small_practice(bank):
+    return small_tanl(bank, **tanl.TANL.preset("practice"), num_selected=1000)
+
+
 def small_neglabel(bank):
     return tanl.NegLabel(bank, num_negatives=None, groups=4)
 
@@ -303,7 +307,7 @@ def test_load_refuses_another_backbone_method_or_setting(make, load, tmp_path):
         ),
         ({"method": "neglabel"}, "with the method TANL, not NegLabel"),
         ({"method": "mcm"}, "with the method TANL, not MCM"),
-        ({"method": small_tanl}, "saved with capacity=300, this one has 25"),
+        ({"method": small_practice}, "saved with capacity=300, this one has 25"),
     ],
 )
 def test_restore_names_what_differs_and_changes_nothing(make, tmp_path, options, message, compact):

@@ -212,7 +212,7 @@ def test_every_kind_of_file_gets_the_verdicts_of_the_library(ending):
     assert list(rows[0]) == ["id", "label", "id_probability", "ood_score", "is_ood", *evidence, "error"]
     assert [row["id"] for row in rows] == [f"id-{row}" if tables else str(row) for row in range(61)]
     saved = tanl.load_bank("bank.safetensors")
-    detector = tanl.TANL(saved.bank, initial_ood=saved.initial_ood)
+    detector = tanl.TANL(saved.bank, initial_ood=saved.initial_ood, **tanl.TANL.preset("practice"))
     verdicts = [v for z in images(61).split(20) for v in tanl.detect_embeddings(detector, z)]
     for row, verdict in zip(rows, verdicts, strict=True):
         assert (row["label"], float(row["ood_score"])) == (verdict.label, verdict.ood_score)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..detectors.registry import METHODS, WITH_NEGATIVES, make_detector
+from ..detectors.registry import FROM_OUTLIERS, METHODS, WITH_NEGATIVES, make_detector
 from ..io.progress import Progress
 from ..io.text import one_line, shown_path
 from ..labels.corpus import Corpus
@@ -467,7 +467,7 @@ def _guard(arguments: argparse.Namespace, labels: Sequence[str], corpus: Corpus 
     from ..guard.guard import Guard
 
     backbone = load_backbone(arguments.backbone or "mini", device=arguments.device)
-    outliers = noise_embeddings(backbone, seed=arguments.seed) if arguments.method == "tanl" else None
+    outliers = noise_embeddings(backbone, seed=arguments.seed) if arguments.method in FROM_OUTLIERS else None
 
     def detector(bank: LabelBank) -> Detector:
         return make_detector(arguments.method, bank, seed=arguments.seed, initial_ood=outliers)

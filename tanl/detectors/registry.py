@@ -11,18 +11,24 @@ if TYPE_CHECKING:
     from . import Detector
 
 METHODS = {
-    "tanl": "TANL",
-    "neglabel": "NegLabel",
-    "adaneg": "AdaNeg",
-    "csp": "CSP",
-    "mcm": "MCM",
-    "max_logit": "MaxLogit",
-    "energy": "Energy",
+    "tanl": ("TANL", "practice"),
+    "tanl-paper": ("TANL", "paper"),
+    "tanl-official-script": ("TANL", "official-script"),
+    "neglabel": ("NegLabel", None),
+    "adaneg": ("AdaNeg", None),
+    "csp": ("CSP", None),
+    "mcm": ("MCM", None),
+    "max_logit": ("MaxLogit", None),
+    "energy": ("Energy", None),
 }
-"""Names, and the classes in `tanl.detectors` that they stand for, with the settings of their papers."""
+"""Names; the classes in `tanl.detectors` that they stand for; and the presets that these are made with, or None for the
+settings of their papers. ``tanl`` is for streams as people have them, in which outliers may be rare."""
 
-WITH_NEGATIVES = ("tanl", "neglabel", "adaneg", "csp")
+WITH_NEGATIVES = ("tanl", "tanl-paper", "tanl-official-script", "neglabel", "adaneg", "csp")
 """Those that score with negative labels; their random choices take a seed."""
+
+FROM_OUTLIERS = ("tanl", "tanl-paper", "tanl-official-script")
+"""Those that start from known outliers."""
 
 
 def make_detector(
@@ -34,15 +40,19 @@ def make_detector(
         method: a name in `METHODS`.
         bank: the labels.
         seed: of the method's random choices.
-        initial_ood: ``[n, D]`` known outliers that TANL starts from; the other methods use none.
+        initial_ood: ``[n, D]`` known outliers that those of `FROM_OUTLIERS` start from; the other methods use none.
 
     Raises:
         ValueError: an unknown name, or a bank that the method cannot use.
     """
     if method not in METHODS:
         raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    settings: dict[str, Any] = {"seed": seed} if method in WITH_NEGATIVES else {}
-    if method == "tanl":
+    kind, preset = METHODS[method]
+    made: Any = getattr(import_module(__package__), kind)
+    settings: dict[str, Any] = {} if preset is None else made.preset(preset)
+    if method in WITH_NEGATIVES:
+        settings["seed"] = seed
+    if method in FROM_OUTLIERS:
         settings["initial_ood"] = initial_ood
-    detector: Detector = getattr(import_module(__package__), METHODS[method])(bank, **settings)
+    detector: Detector = made(bank, **settings)
     return detector

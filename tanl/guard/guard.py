@@ -17,7 +17,7 @@ from ..backbones import Backbone
 from ..backbones.noise import noise_embeddings
 from ..checks import Embeddings, whole_number
 from ..detectors import Detector, Evidence
-from ..detectors.registry import METHODS, WITH_NEGATIVES, make_detector
+from ..detectors.registry import FROM_OUTLIERS, METHODS, WITH_NEGATIVES, make_detector
 from ..detectors.verdict import Detection, Verdict, detect_embeddings
 from ..io.images import UnreadableImage
 from ..labels.bank import LabelBank
@@ -64,8 +64,9 @@ class Guard:
             ("cat" against "猫"): `remove_negatives` takes such words out, and `tanl.near_duplicates` finds
             what else a model reads like a label.
         corpus: the negative labels, as `build_bank` takes them; not used by "mcm", "max_logit", "energy".
-        method: "tanl", "neglabel", "adaneg", "csp", "mcm", "max_logit", "energy", with the settings of their
-            papers, or a function from the `LabelBank` to a `Detector`.
+        method: "tanl", with the preset "practice", which does not run away where outliers are rare; "tanl-paper" and
+            "tanl-official-script", as published; "neglabel", "adaneg", "csp", "mcm", "max_logit", "energy", with the
+            settings of their papers; or a function from the `LabelBank` to a `Detector`.
         templates: prompt per part of speech and for ID labels, as `build_bank` takes them.
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
@@ -535,7 +536,7 @@ class Guard:
     def _detector(self, method: Method) -> Detector:
         if not isinstance(method, str):
             return method(self.bank)
-        outliers = noise_embeddings(self.backbone) if method == "tanl" else None
+        outliers = noise_embeddings(self.backbone) if method in FROM_OUTLIERS else None
         return make_detector(method, self.bank, initial_ood=outliers)
 
     def _edit(self, change: Callable[[Vocabulary], Vocabulary]) -> None:
