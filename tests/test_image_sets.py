@@ -12,16 +12,11 @@ from colour_backbone import COLOURS, ColourBackbone, paint
 from PIL import Image, ImageFile
 
 from tanl.benchmarks.data import download
-from tanl.benchmarks.data.download import fetch, fetch_imglists, fetch_split, torchvision_set
-from tanl.benchmarks.data.image_sets import (
-    ImageSet,
-    custom_set,
-    data_root,
-    encode_image_set,
-    open_source,
-    read_as_stored,
-)
+from tanl.benchmarks.data.download import fetch, fetch_imglists, fetch_split
+from tanl.benchmarks.data.image_sets import ImageSet, encode_image_set, read_as_stored
+from tanl.benchmarks.data.sources import custom_set, data_root, open_source
 from tanl.benchmarks.data.splits import SPLITS, Source, Split
+from tanl.benchmarks.data.torchvision_sets import torchvision_set
 from tanl.io.images import UnreadableImage
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -2,11 +2,13 @@
 
 import pytest
 
-from tanl.benchmarks.data.class_names import class_names, imagenet_index, read_class_names
-from tanl.benchmarks.data.download import _ARCHIVES, TORCHVISION
+from tanl.benchmarks.data.class_names import class_names, read_class_names
+from tanl.benchmarks.data.download import _ARCHIVES
 from tanl.benchmarks.data.image_sets import ImageSet
+from tanl.benchmarks.data.imagenet import imagenet_index
 from tanl.benchmarks.data.imglist import inside
 from tanl.benchmarks.data.splits import SPLITS, describe_splits, find_split, place
+from tanl.benchmarks.data.torchvision_sets import TORCHVISION
 
 ALL = [(split, role, source) for split in SPLITS.values() for role, source in split.sets()]
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from .image_sets import ImageSet
+from .imagenet import imagenet_index, imagenet_names
 from .splits import SPLITS
-
-if TYPE_CHECKING:
-    from .image_sets import ImageSet
 
 _WNID = re.compile(r"n\d{8}")
 
@@ -69,7 +65,7 @@ def class_names(
     if key in _WRITTEN:
         return list(_WRITTEN[key])
     if key == "imagenet-1k":
-        return list(_imagenet_names())
+        return list(imagenet_names())
     if key == "imagenet-200":
         return _named(_imagenet_200())
     if key == "imagenet-100":
@@ -97,42 +93,6 @@ def read_class_names(file: str | PathLike[str]) -> list[str]:
     return names
 
 
-def imagenet_index(wnid: str) -> int:
-    """The ImageNet-1k label of a WordNet id such as ``n01440764``: its place among all 1000, sorted.
-
-    Raises:
-        ValueError: it is none of the 1000 classes.
-    """
-    try:
-        return _wnid_indices()[wnid]
-    except KeyError:
-        raise ValueError(f"{wnid!r} is no class of ImageNet-1k") from None
-
-
-@lru_cache(maxsize=1)
-def _wnid_indices() -> dict[str, int]:
-    return {wnid: index for index, wnid in enumerate(_imagenet_info().label_names())}
-
-
-@lru_cache(maxsize=1)
-def _imagenet_names() -> tuple[str, ...]:
-    import open_clip
-
-    info = _imagenet_info()
-    names: list[str] = list(open_clip.IMAGENET_CLASSNAMES)
-    repeated = {name for name, count in Counter(names).items() if count > 1}
-    for index, name in enumerate(names):
-        if name in repeated:
-            names[index] = info.index_to_description(index).split(",")[0]
-    return tuple(names)
-
-
-def _imagenet_info() -> Any:
-    from timm.data.imagenet_info import ImageNetInfo
-
-    return ImageNetInfo("imagenet-1k")
-
-
 def _imagenet_200() -> Sequence[str]:
     # The 200 classes of ImageNet-R, which OpenOOD numbers in the sorted order of their ids.
     listed = resources.files("timm").joinpath("data/_info/imagenet_r_synsets.txt")
@@ -140,7 +100,7 @@ def _imagenet_200() -> Sequence[str]:
 
 
 def _named(wnids: Iterable[str]) -> list[str]:
-    names = _imagenet_names()
+    names = imagenet_names()
     return [names[imagenet_index(wnid)] for wnid in wnids]
 
 

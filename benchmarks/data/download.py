@@ -8,21 +8,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .image_sets import ImageSet, data_root, open_source
+from .sources import data_root, open_source
 from .splits import Source, Split, wanted
+from .torchvision_sets import TORCHVISION, torchvision_datasets
 
 _EXTRA = "pip install 'tanl[bench]'"
 _LISTS = "benchmark_imglist"
-
-TORCHVISION: dict[str, tuple[str, tuple[dict[str, object], ...]]] = {
-    "cifar10": ("CIFAR10", ({"train": False},)),
-    "cifar100": ("CIFAR100", ({"train": False},)),
-    "mnist": ("MNIST", ({"train": True}, {"train": False})),
-    "svhn": ("SVHN", ({"split": "test"},)),
-}
-"""The sets taken from torchvision: its class, and the parts that make up the set together."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +88,7 @@ def fetch(source: Source, root: str | PathLike[str] | None = None) -> Path:
 
     Args:
         source: of a row of `tanl.benchmarks.data.splits`.
-        root: the data root (`tanl.benchmarks.data.image_sets.data_root`).
+        root: the data root (`tanl.benchmarks.data.sources.data_root`).
 
     Returns:
         The folder that holds it.
@@ -117,7 +108,7 @@ def fetch(source: Source, root: str | PathLike[str] | None = None) -> Path:
         if source.fetch in TORCHVISION:
             folder = base / "torchvision"
             folder.mkdir(parents=True, exist_ok=True)
-            _torchvision(source.fetch, folder, download=True)
+            torchvision_datasets(source.fetch, folder, download=True)
             return folder
         return _unpack(_ARCHIVES[source.fetch], base)
     # The downloaders report a broken archive as a RuntimeError.
@@ -177,40 +168,6 @@ def fetch_imglists(root: str | PathLike[str] | None = None) -> Path:
             f"OpenOOD's image lists could not be fetched: {error}. Get benchmark_imglist.zip as "
             f"https://github.com/Jingkang50/OpenOOD describes and unpack it in {base}"
         ) from error
-
-
-def torchvision_set(key: str, root: Path) -> ImageSet | None:
-    """A set that `fetch` has stored with torchvision, or None where it is not there."""
-    folder = root / "torchvision"
-    if not folder.is_dir():
-        return None
-    try:
-        parts = _torchvision(key, folder, download=False)
-    except RuntimeError:  # how torchvision says that its files are missing or damaged
-        return None
-    owner = [(part, index) for part in parts for index in range(len(part))]
-
-    def decode(index: int) -> Any:
-        part, within = owner[index]
-        return part[within][0]
-
-    labels = np.concatenate([_labels(part) for part in parts])
-    names = tuple(f"{key}/{number:05d}" for number in range(len(owner)))
-    return ImageSet(key, folder, names, tuple(labels.tolist()), decode=decode)
-
-
-def _torchvision(key: str, folder: Path, *, download: bool) -> list[Any]:
-    try:
-        datasets = importlib.import_module("torchvision.datasets")
-    except ImportError as error:
-        raise ImportError(f"{key} is read with torchvision: {_EXTRA}") from error
-    name, parts = TORCHVISION[key]
-    return [getattr(datasets, name)(str(folder), download=download, **part) for part in parts]
-
-
-def _labels(dataset: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
-    labels = dataset.targets if hasattr(dataset, "targets") else dataset.labels
-    return np.asarray(labels, dtype=np.int64)
 
 
 def _unpack(archive: _Archive, root: Path) -> Path:

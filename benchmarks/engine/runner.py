@@ -73,7 +73,7 @@ def run(
         out: the run's folder; one that is there is continued.
         backbone: used in place of the one that ``config`` names.
         device: where the backbone runs.
-        data_root: where the images of splits are (`tanl.benchmarks.data.image_sets.data_root`).
+        data_root: where the images of splits are (`tanl.benchmarks.data.sources.data_root`).
         download: fetch what is missing of the split.
         workers: threads that read images.
         cache_dir: where embeddings are kept; None is the user's cache folder.

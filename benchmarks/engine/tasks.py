@@ -18,8 +18,9 @@ from ..data import augment
 from ..data.class_names import class_names, read_class_names
 from ..data.download import fetch_split
 from ..data.image_cache import cached_image_embeddings
-from ..data.image_sets import ImageSet, custom_set, data_root, encode_image_set, open_source
+from ..data.image_sets import ImageSet, encode_image_set
 from ..data.imglist import OOD_LABEL
+from ..data.sources import custom_set, data_root, open_source
 from ..data.splits import find_split
 from ..pictograms import extreme, manifest
 from ..pictograms.track import EXTREME_IMAGES, embeddings

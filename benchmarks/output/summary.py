@@ -8,6 +8,8 @@ from itertools import product
 from statistics import fmean, stdev
 from typing import Any
 
+from tanl.io.text import first_of
+
 from ..data.splits import SPLITS
 from ..engine.run_folder import ANY_ORDER, Cell, RunFolder
 from .published import (
@@ -208,11 +210,8 @@ def notes(folder: RunFolder) -> list[str]:
             lines.append(f"{name}: {count} images, where the published set has {expected}.")
         unreadable = part.get("unreadable") or []
         if unreadable:
-            shown = ", ".join(unreadable[:_NAMES_SHOWN])
-            more = len(unreadable) - _NAMES_SHOWN
             some = f"{_counted(len(unreadable), 'image')} left out, because unreadable"
-            rest = f" and {more} more" if more > 0 else ""
-            lines.append(f"{name}: {some}: {shown}{rest}.")
+            lines.append(f"{name}: {some}: {first_of(unreadable, _NAMES_SHOWN)}.")
     missing = _missing(folder)
     if missing:
         lines.append(f"Unfinished: {_counted(missing, 'stream')} missing of those that were asked for.")

@@ -19,8 +19,8 @@ from safetensors.torch import save as bytes_of_tensors
 from torch import Tensor
 
 from ..backbones import load_backbone
-from ..checks import some_of
 from ..io.atomic import PART, write_whole
+from ..io.text import some_of
 from ..labels.corpus import Corpus
 from ..labels.wordnet import SELECTIONS
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -28,6 +29,17 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else valid_text(repr(each)[1:-1]) for each in text)
+
+
+def first_of(texts: Sequence[str], shown: int) -> str:
+    """The first texts, and how many more there are."""
+    more = f" and {len(texts) - shown} more" if len(texts) > shown else ""
+    return ", ".join(texts[:shown]) + more
+
+
+def some_of(names: Sequence[str], shown: int) -> str:
+    """The first names, quoted, and how many more there are."""
+    return first_of([*map(repr, names)], shown)
 
 
 def shown_percentage(probability: float) -> str:

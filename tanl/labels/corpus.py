@@ -13,6 +13,7 @@ from itertools import compress
 from os import PathLike, sep
 from pathlib import Path
 
+from ..io.text import some_of
 from .names import normalise
 from .prompts import TEMPLATES
 from .terms import synonyms
@@ -253,7 +254,5 @@ def _describe_duplicates(words: tuple[str, ...], name: str) -> str:
         if key in seen:
             repeated[word] = None
         seen.add(key)
-    from ..checks import some_of  # with torch, which a corpus does without
-
     told = some_of(list(repeated), _SHOWN)
     return f"the corpus {name!r} repeats {told} (case makes no difference); give each word once"

@@ -7,6 +7,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+from ..io.text import some_of
+
 _SHOWN = 5
 # Line breaks, tabs and the like, and halves of characters, which cannot be written to a file.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -97,8 +99,6 @@ def checked_names(names: Sequence[str], what: str) -> tuple[str, ...]:
         raise ValueError(f"no {what}s; give at least one")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        from ..checks import some_of  # with torch, which words do without
-
         raise ValueError(f"{what}s occur more than once: {some_of(repeated, _SHOWN)}; give each of them once")
     return names
 

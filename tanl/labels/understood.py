@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..io.text import first_of, some_of
 from .corpus import Corpus
 from .names import checked_id_names
 from .terms import terms_of
@@ -46,8 +47,6 @@ def told(understood: Sequence[UnderstoodLabel], corpus: Corpus) -> str:
     """The same in one line: how many words leave, which labels were read otherwise than they are written, and for
     which no word was found.
     """
-    from ..checks import some_of  # with torch, which words do without
-
     removed = {word for each in understood for word in each.removed}
     parts = [f"{len(removed)} of the {len(corpus)} words of {corpus.name} are labels or synonyms of one"]
     if read := [
@@ -55,8 +54,7 @@ def told(understood: Sequence[UnderstoodLabel], corpus: Corpus) -> str:
         for each in understood
         if each.terms[1:]
     ]:
-        more = f" and {len(read) - _SHOWN} more" if len(read) > _SHOWN else ""
-        parts.append(f"understood {', '.join(read[:_SHOWN])}{more}")
+        parts.append(f"understood {first_of(read, _SHOWN)}")
     if unknown := [each.label for each in understood if not each.removed]:
         parts.append(f"no word found for {some_of(unknown, _SHOWN)}")
     return "; ".join(parts)

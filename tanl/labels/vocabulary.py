@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..checks import some_of, unit_embeddings
+from ..checks import unit_embeddings
+from ..io.text import some_of
 from .bank import KEPT_TOLERANCE, LabelBank
 from .build import check_id_labels, label_prompts, log_understood
 from .corpus import Corpus, claimed
