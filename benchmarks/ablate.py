@@ -22,6 +22,7 @@ from .engine.options import add_image_options, add_stream_options, common_config
 from .engine.run_folder import RunFolder
 from .engine.tasks import Config
 from .output.summary import MEANINGS, METRICS, Value, notes
+from .output.targets import require_matplotlib
 from .pictograms.tracks import TRACKS
 
 DEFAULT_TRACKS = ("animals", "coarse-5")
@@ -292,8 +293,6 @@ def main(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
     out: Path = arguments.out or Path("tanl-bench") / f"ablation-{plan.config.split}"
     if not arguments.no_chart:
-        from tools.speed.chart import require_matplotlib
-
         require_matplotlib()
     words = command(plan)
     figures = ablate(

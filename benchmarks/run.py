@@ -12,7 +12,7 @@ from textwrap import fill
 
 from tqdm import tqdm
 
-from tanl.cli.main import positive_number
+from tanl.io.arguments import positive_number
 
 from .data.splits import SPLITS
 from .engine.methods import METHODS, find_methods

@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from tanl.backbones import load_backbone
 from tanl.backbones.noise import noise_embeddings
-from tanl.cli.main import positive_number
 from tanl.detectors import TANL, Detector, NegLabel
 from tanl.detectors.thresholds import threshold_at_tpr, threshold_from_stream
+from tanl.io.arguments import positive_number
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 

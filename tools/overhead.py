@@ -26,9 +26,9 @@ from tanl.backbones.clip import ClipBackbone
 from tanl.backbones.loading import quiet
 from tanl.backbones.noise import noise_embeddings
 from tanl.benchmarks.output.targets import check_targets
-from tanl.cli.main import positive_number
 from tanl.detectors import TANL
 from tanl.guard.guard import Guard
+from tanl.io.arguments import positive_number
 from tanl.labels.bank import LabelBank
 
 

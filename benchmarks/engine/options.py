@@ -6,15 +6,13 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tanl.cli.main import positive_number
+from tanl.io.arguments import Arguments, positive_number
 
 from ..pictograms.tracks import TRACKS
 from .tasks import CUSTOM, Config
 
 
-def add_image_options(
-    parser: argparse.ArgumentParser, *, tracks: Sequence[str] = ()
-) -> argparse._ArgumentGroup:
+def add_image_options(parser: argparse.ArgumentParser, *, tracks: Sequence[str] = ()) -> Arguments:
     """Add the options that say which images are judged.
 
     Args:
@@ -75,7 +73,7 @@ def add_image_options(
     return images
 
 
-def add_stream_options(group: argparse._ArgumentGroup) -> None:
+def add_stream_options(group: Arguments) -> None:
     """Add the options that say how streams are judged."""
     default = Config()
     group.add_argument(

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..io.arguments import a_name_or_path, a_path, given, positive
 from ..io.text import shown_path
 from ..labels.corpus import Corpus
 from ..labels.wordnet import SELECTIONS
 from .judge import add_backbone_argument, add_label_arguments, add_normalize_argument, class_names
-from .options import a_name_or_path, a_path, given, positive
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,10 +11,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..io.arguments import a_path, positive_number
 from ..io.text import shown_percentage
 from ..streams.results import Result
-from .main import positive_number
-from .options import a_path
 
 if TYPE_CHECKING:
     from ..backbones import Backbone

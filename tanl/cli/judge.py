@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..detectors.registry import FROM_OUTLIERS, METHODS, WITH_NEGATIVES, make_detector
+from ..io.arguments import Arguments, a_name_or_path, a_path, positive_number, refuse, share
 from ..io.progress import Progress
 from ..io.text import one_line, shown_path
 from ..labels.corpus import Corpus
 from ..labels.wordnet import SELECTIONS
 from ..streams.result_files import ResultWriter, open_results
-from .main import positive_number
-from .options import a_name_or_path, a_path, refuse, share
 from .signals import exit_code, held, in_words
 from .table import Table
 
@@ -388,7 +387,7 @@ def _settings(detector: Detector) -> dict[str, Any]:
     return {name: each if isinstance(each, plain) else str(each) for name, each in detector.settings.items()}
 
 
-def add_label_arguments(group: argparse._ArgumentGroup) -> None:
+def add_label_arguments(group: Arguments) -> None:
     """Describe the arguments that `class_names` reads."""
     group.add_argument(
         "--labels",
@@ -401,7 +400,7 @@ def add_label_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_backbone_argument(group: argparse._ArgumentGroup) -> None:
+def add_backbone_argument(group: Arguments) -> None:
     """Describe ``--backbone``, which is None where it is not given."""
     group.add_argument(
         "--backbone",
@@ -411,7 +410,7 @@ def add_backbone_argument(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_normalize_argument(group: argparse._ArgumentGroup) -> None:
+def add_normalize_argument(group: Arguments) -> None:
     """Describe ``--normalize``, of embeddings in files."""
     group.add_argument(
         "--normalize",

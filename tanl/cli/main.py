@@ -127,17 +127,6 @@ def _keep_freed_memory() -> None:
         libc.mallopt(mmap_max, 0)
 
 
-def positive_number(text: str) -> int:
-    """The type of an argument that is a whole number from 1 on."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return number
-
-
 def _parser(argv: Sequence[str]) -> Parser:
     parser = Parser(
         prog="tanl",

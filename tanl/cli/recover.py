@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from ..io.arguments import a_path
 from ..io.text import shown_path
 from ..streams.result_files import recover
-from .options import a_path
 
 _DESCRIPTION = """\
 Make a results file of the rows of a `tanl judge --out NAME` that was killed, or met a full disk. Such a run leaves

@@ -21,20 +21,6 @@ _STYLES: dict[str, tuple[str, str, str]] = {
 _ROOM = 1.3  # of an axis above what it shows, for the legend
 
 
-def require_matplotlib() -> None:
-    """Fail now if the chart could not be drawn later.
-
-    Raises:
-        ImportError: matplotlib is missing; the message names the extra.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "drawing the chart needs matplotlib: pip install 'tanl[bench]', or leave it out with --no-chart"
-        ) from error
-
-
 def draw(result: Result, path: Path) -> None:
     """Write the chart as a PNG file."""
     from matplotlib.figure import Figure

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from tanl.benchmarks.output.targets import check_targets
-from tanl.cli.main import positive_number
+from tanl.benchmarks.output.targets import check_targets, require_matplotlib
+from tanl.io.arguments import positive_number
 
 from . import chart
 from .config import Config
@@ -89,7 +89,7 @@ def main(arguments: argparse.Namespace) -> int:
     targets = [arguments.json] if arguments.no_chart else [arguments.json, arguments.chart]
     check_targets(*targets)
     if not arguments.no_chart:
-        chart.require_matplotlib()
+        require_matplotlib()
     result = run(config, connect=OwnProcess, log=lambda line: print(line, file=sys.stderr, flush=True))
     arguments.json.write_text(json.dumps(result.as_json(), indent=1) + "\n", encoding="utf-8")
     if not arguments.no_chart:

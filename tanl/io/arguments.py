@@ -1,12 +1,20 @@
-"""What several commands ask of their options."""
+"""The types of command-line arguments, and checks of arguments that exclude one another."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
-from ..io.paths import local_path
+from .paths import local_path
+
+
+class Arguments(Protocol):
+    """Where arguments are described: a parser, or a group of one."""
+
+    def add_argument(self, *names: str, **description: Any) -> Any:
+        """As `argparse.ArgumentParser.add_argument`."""
 
 
 def given(arguments: argparse.Namespace, option: str) -> bool:
@@ -23,6 +31,17 @@ def refuse(arguments: argparse.Namespace, options: Sequence[str], why: str) -> N
     for option in options:
         if given(arguments, option):
             raise ValueError(f"{option} {why}; leave it out")
+
+
+def positive_number(text: str) -> int:
+    """The type of an argument that is a whole number from 1 on."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
 
 
 def share(text: str) -> float:
