@@ -123,3 +123,22 @@ def fraction(value: float, name: str) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must lie in [0, 1], not {value}")
     return value
+
+
+def sources_of(source: str | Sequence[str | None] | None, count: int) -> tuple[str | None, ...] | None:
+    """The source of each of ``count`` images; None where none is told.
+
+    Raises:
+        TypeError, ValueError: something that is no name, or another number of names than images.
+    """
+    if source is None:
+        return None
+    names = (source,) * count if isinstance(source, str) else tuple(source)
+    for name in names:
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"a source must be a string or None, not {name!r}")
+        if name == "":
+            raise ValueError("a source must have a name; give None for an image without one")
+    if len(names) != count:
+        raise ValueError(f"{len(names)} sources for {count} images: give one for all, or one for each")
+    return names

@@ -233,7 +233,9 @@ def test_a_full_batch_does_not_wait(guard):
 
 def test_a_backlog_makes_full_batches_however_old_it_is(guard, monkeypatch):
     sizes, judge = [], guard.detect_embeddings
-    monkeypatch.setattr(guard, "detect_embeddings", lambda z: (sizes.append(len(z)), judge(z))[1])
+    monkeypatch.setattr(
+        guard, "detect_embeddings", lambda z, **told: (sizes.append(len(z)), judge(z, **told))[1]
+    )
     verdicts = guard.stream(pictures(24), batch_size=8, max_wait=0.001, read_ahead=16)
     next(verdicts)
     time.sleep(0.5)  # a slow consumer: all that was read ahead is older than max_wait now

@@ -23,8 +23,8 @@ class Recorded(tanl.TANL):
         self.seen = []
         super().__init__(bank, num_selected=20, capacity=30, **settings)
 
-    def _advance(self, z):
-        ahead = super()._advance(z)
+    def _advance(self, z, *sources):
+        ahead = super()._advance(z, *sources)
         time.sleep(0.0005)
         return ahead
 

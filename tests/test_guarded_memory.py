@@ -235,3 +235,98 @@ def test_too_few_calibration_images_change_nothing(world):
     with pytest.raises(ValueError, match="too few"):
         it.calibrate_embeddings(world["inside"][:10])
     assert_same_state(it.state_dict(), before)
+
+
+def places_of(it: tanl.TANL, source: str) -> list[int]:
+    return [held.count(source) for held in (it.state.sources_id, it.state.sources_ood)]
+
+
+def test_a_source_holds_its_share_of_places_at_most(world):
+    free = detector(world, memory=tanl.GuardedMemory(duplicate=1.0), capacity=100)
+    run(free, world["outside"])
+    bounded = detector(world, memory=tanl.GuardedMemory(duplicate=1.0), capacity=100)
+    for part in world["outside"].split(50):
+        bounded(part, source="camera 3")
+        assert places_of(bounded, "camera 3")[1] <= 10
+    assert free.state.admitted_ood > 10
+    assert places_of(bounded, "camera 3")[1] == 10
+    assert bounded.state.admitted_ood == 10
+
+
+def test_sources_change_nothing_while_each_stays_within_its_share(world):
+    z = torch.cat([world["inside"][:300], world["outside"]])
+    plain, told = detector(world, memory="guarded"), detector(world, memory="guarded")
+    for start in range(0, len(z), 50):
+        part = z[start : start + 50]
+        of_its_own = [None if i % 7 == 0 else f"visitor {start + i}" for i in range(len(part))]
+        assert torch.equal(plain(part), told(part, source=of_its_own))
+    kept, other = told.state_dict(), plain.state_dict()
+    for name in ("sources_id", "sources_ood"):
+        assert kept["stream"].pop(name) != other["stream"].pop(name)
+    assert_same_state(kept, other)
+
+
+def test_a_place_is_free_again_when_its_image_leaves_the_ring(world):
+    it = detector(world, memory=tanl.GuardedMemory(duplicate=1.0, per_source=0.2), capacity=20)
+    for start in range(0, 300, 20):
+        z = world["outside"][start : start + 20]
+        it(z, source=["a" if i < 10 else None for i in range(20)])
+        assert places_of(it, "a")[1] <= 4
+        assert len(it.state.sources_ood) == len(it.state.negative)
+    assert it.state.admitted_ood > 20
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_sources_are_saved_and_follow_to_other_labels(world, compact):
+    it, again = detector(world, memory="guarded"), detector(world, memory="guarded")
+    it(world["inside"][:60], source="left")
+    it(world["outside"][:60], source=["right", None] * 30)
+    again.load_state_dict(it.state_dict(compact=compact))
+    assert again.state.sources_id == it.state.sources_id
+    assert again.state.sources_ood == it.state.sources_ood
+    assert {"right", None} <= set(it.state.sources_ood)
+    fewer = world["bank"]
+    keep = [*range(6), *range(12, len(fewer.names))]
+    bank = tanl.LabelBank([fewer.names[i] for i in keep], fewer.embeddings[keep], num_id=6, logit_scale=15.0)
+    other = it.relabelled(bank)
+    assert len(other.state.sources_id) == len(other.state.positive) < len(it.state.positive)
+    assert other.state.sources_ood == it.state.sources_ood
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        (["a"], ValueError, "1 sources for 4 images"),
+        ("", ValueError, "must have a name"),
+        (["a", "b", "", None], ValueError, "must have a name"),
+        ([1, 2, 3, 4], TypeError, "must be a string or None, not 1"),
+    ],
+)
+def test_unusable_sources_are_refused_and_change_nothing(world, source, error, message):
+    for it in (detector(world, memory="guarded"), tanl.NegLabel(world["bank"]), tanl.MCM(world["bank"])):
+        before = it.state_dict()
+        with pytest.raises(error, match=message):
+            it(world["inside"][:4], source=source)
+        assert_same_state(it.state_dict(), before)
+
+
+@pytest.mark.parametrize("make", [tanl.TANL, tanl.AdaNeg])
+def test_a_memory_without_bounds_refuses_sources(world, make):
+    it = make(world["bank"])
+    before = it.state_dict()
+    with pytest.raises(ValueError, match="cannot bound a source"):
+        it(world["inside"][:4], source="a")
+    assert_same_state(it.state_dict(), before)
+
+
+def test_damaged_sources_in_a_state_are_refused(world):
+    it = detector(world, memory="guarded")
+    it(world["inside"][:60], source="left")
+    for damage in ("[]", '["left"]', "{}", "[1]", "[", ""):
+        state = it.state_dict()
+        state["stream"]["sources_id"] = damage
+        other = detector(world, memory="guarded")
+        before = other.state_dict()
+        with pytest.raises(ValueError, match="sources_id"):
+            other.load_state_dict(state)
+        assert_same_state(other.state_dict(), before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -111,8 +112,14 @@ class AdaNeg(GroupedNegatives):
         self._proxies = torch.cat([self.bank.embeddings[: self.bank.num_id], self._embeddings])
 
     @torch.no_grad()
-    def __call__(self, z: Embeddings) -> Tensor:
-        """Score a batch of the stream, ``[B, D] -> [B]``, and remember its confident images."""
+    def __call__(self, z: Embeddings, *, source: str | Sequence[str | None] | None = None) -> Tensor:
+        """Score a batch of the stream, ``[B, D] -> [B]``, and remember its confident images.
+
+        Raises:
+            TypeError, ValueError: as `Detector`; a source, which this memory cannot bound.
+        """
+        if source is not None:
+            raise ValueError("AdaNeg cannot bound a source: give none, or use TANL with the guarded memory")
         ahead = self._advance(self._checked(z))
         self._memory.update(ahead.changes)
         self._proxies[ahead.touched] = ahead.proxies

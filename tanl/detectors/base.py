@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from ..checks import Embeddings, unit_embeddings, whole_number
+from ..checks import Embeddings, sources_of, unit_embeddings, whole_number
 from ..labels.bank import LabelBank
 from ..labels.index import LabelIndex
 from ..labels.nearest import nearest
@@ -45,11 +45,14 @@ class Detector:
         self.bank = bank
         self._calibrated: float | None = None
 
-    def __call__(self, z: Embeddings) -> Tensor:
+    def __call__(self, z: Embeddings, *, source: str | Sequence[str | None] | None = None) -> Tensor:
         """Score a batch of the stream and commit to it.
 
         Args:
             z: image embeddings ``[B, D]``, a tensor or a NumPy array, unit rows, on the bank's device.
+            source: where the images come from (a camera, a customer), a name for all or one for each, None where it is
+                not known. A method that learns bounds what one source may teach it, or refuses sources; one that does
+                not learn needs none, and checks them only.
 
         Returns:
             OOD scores ``[B]``, float32; higher = more OOD.
@@ -59,6 +62,8 @@ class Detector:
             ValueError: wrong shape, D or device, no row, NaN, or a row that is not of unit norm. The state
                 is unchanged after any error.
         """
+        if source is not None:
+            sources_of(source, len(self._checked(z)))
         return self.score(z)
 
     forward = __call__

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checks import Embeddings, as_tensor, unit_embeddings
+from ..checks import Embeddings, as_tensor, sources_of, unit_embeddings
 from ..functional import mcm_score
 from ..labels.bank import LabelBank
 from .base import Detector
@@ -58,9 +59,17 @@ class GLMCM(Detector):
         self.lambda_value = lambda_value
         self.temperature = temperature
 
-    def __call__(self, z: Embeddings, *, local: Embeddings | None = None) -> Tensor:
+    def __call__(
+        self,
+        z: Embeddings,
+        *,
+        local: Embeddings | None = None,
+        source: str | Sequence[str | None] | None = None,
+    ) -> Tensor:
         """Score a batch, ``[B, D]`` with patches ``[B, P, D] -> [B]``; there is no stream to commit to."""
-        return self.score(z, local=local)
+        scores = self.score(z, local=local)
+        sources_of(source, len(scores))
+        return scores
 
     forward = __call__
 

@@ -7,6 +7,8 @@ They are this project's own, not the paper's; docs/method.md has them as formula
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +32,8 @@ class GuardedMemory:
         prior: how many images the start's mean activation counts for beside those that a ring admitted.
         duplicate: in [0, 1]: an image whose cosine with one in the ring, or with an earlier one of its batch, is above
             this enters no ring; 1 admits all.
+        per_source: in (0, 1]: the share of a ring's places that images of one source may hold, where sources are
+            told (``detector(z, source=...)``); at least one place.
 
     Raises:
         TypeError, ValueError: an unusable setting.
@@ -39,6 +43,7 @@ class GuardedMemory:
     anchor: float = 0.5
     prior: int = 50
     duplicate: float = 0.9
+    per_source: float = 0.1
 
     def __post_init__(self) -> None:
         fraction(self.gate, "gate")
@@ -46,6 +51,8 @@ class GuardedMemory:
         if fraction(self.anchor, "anchor") == 1:
             raise ValueError("anchor must be below 1, or the stream would have no weight at all")
         whole_number(self.prior, "prior", at_least=0)
+        if fraction(self.per_source, "per_source") == 0:
+            raise ValueError("per_source must be above 0, or no image with a source could be learnt from")
 
 
 @dataclass(frozen=True)
@@ -110,3 +117,24 @@ def without_duplicates(rows: Tensor, remembered: Tensor, limit: float) -> Tensor
     if len(remembered):
         near |= (rows @ remembered.T).amax(dim=1) > limit
     return ~near
+
+
+def within_share(
+    rows: Sequence[int], sources: Sequence[str | None], held: Sequence[str | None], most: int
+) -> list[int]:
+    """Those of the ``rows`` whose source would not hold more than ``most`` places of a ring, in their order.
+
+    Args:
+        rows: numbers of images in the batch.
+        sources: the source of each image of the batch; None is never bounded.
+        held: the sources of the ring's images.
+        most: places that one source may hold.
+    """
+    places = Counter(held)
+    kept = []
+    for row in rows:
+        source = sources[row]
+        if source is None or places[source] < most:
+            places[source] += 1
+            kept.append(row)
+    return kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -224,6 +225,8 @@ class ActivationState:
         images: how many images of the stream it has seen.
         admitted_id: how many of them entered the positive ring, those that left it again among them.
         admitted_ood: the same of the negative ring.
+        sources_id: the source of each image in the positive ring, oldest first, None where it is not known.
+        sources_ood: the same of the negative ring.
     """
 
     bank: LabelBank
@@ -234,6 +237,8 @@ class ActivationState:
     images: int = 0
     admitted_id: int = 0
     admitted_ood: int = 0
+    sources_id: tuple[str | None, ...] = ()
+    sources_ood: tuple[str | None, ...] = ()
 
     @classmethod
     def initial(
@@ -284,6 +289,8 @@ class ActivationState:
                 int(state["images"]),
                 int(state["admitted_id"]),
                 int(state["admitted_ood"]),
+                _sources(state, "sources_id", state["positive"], capacity),
+                _sources(state, "sources_ood", state["negative"], capacity),
             )
         except KeyError as error:
             raise ValueError(f"the stream's state lacks {error}") from error
@@ -300,8 +307,11 @@ class ActivationState:
         known = self.positive.embeddings
         names = set(bank.id_names)
         kept = torch.tensor([name in names for name in self.bank.id_names], device=known.device)
+        sources_id = self.sources_id
         if len(known) and not bool(kept.all()):
-            known = known[kept[(known @ self.bank.id_embeddings.T).argmax(dim=1)]]
+            still = kept[(known @ self.bank.id_embeddings.T).argmax(dim=1)]
+            known = known[still]
+            sources_id = tuple(s for s, stays in zip(sources_id, still.tolist(), strict=True) if stays)
         other = ActivationState(
             bank,
             activations,
@@ -311,6 +321,8 @@ class ActivationState:
             self.images,
             self.admitted_id,
             self.admitted_ood,
+            sources_id,
+            self.sources_ood,
         )
         other._make_sums()
         return other
@@ -335,14 +347,28 @@ class ActivationState:
         updates = [None if entry is None else entry[0].update(entry[1], next(parts)) for entry in plans]
         return updates[0], updates[1]
 
-    def commit(self, positive: RingUpdate | None, negative: RingUpdate | None) -> None:
-        """Take over what `prepare` computed."""
+    def commit(
+        self,
+        positive: RingUpdate | None,
+        negative: RingUpdate | None,
+        sources_id: Sequence[str | None] | None = None,
+        sources_ood: Sequence[str | None] | None = None,
+    ) -> None:
+        """Take over what `prepare` computed, and the sources of the rows, where they are known."""
         if positive is not None:
             self.positive.commit(positive)
             self.admitted_id += len(positive.rows)
+            self.sources_id = self._newest(self.sources_id, sources_id, positive)
         if negative is not None:
             self.negative.commit(negative)
             self.admitted_ood += len(negative.rows)
+            self.sources_ood = self._newest(self.sources_ood, sources_ood, negative)
+
+    def _newest(
+        self, held: tuple[str | None, ...], new: Sequence[str | None] | None, update: RingUpdate
+    ) -> tuple[str | None, ...]:
+        unknown = (None,) * len(update.rows)
+        return (*held, *(unknown if new is None else new))[-self.positive.capacity :]
 
     def extended_history(self, confidences: Tensor) -> Tensor:
         """The history with ``confidences [B]`` at its end, cut to its last 20 000."""
@@ -364,6 +390,8 @@ class ActivationState:
             "images": self.images,
             "admitted_id": self.admitted_id,
             "admitted_ood": self.admitted_ood,
+            "sources_id": json.dumps(self.sources_id),
+            "sources_ood": json.dumps(self.sources_ood),
         }
 
     def _make_sums(self) -> None:
@@ -385,3 +413,19 @@ class ActivationState:
         return torch.split(
             self.activations(torch.cat(rows), segments), [len(plan.segments) for plan in plans]
         )
+
+
+def _sources(state: dict[str, Any], name: str, ring: dict[str, Any], capacity: int) -> tuple[str | None, ...]:
+    """The sources of a ring's rows, as `ActivationState.state_dict` keeps them."""
+    rows = min(int(ring["total"]), capacity)
+    try:
+        sources = json.loads(state[name])
+    except (TypeError, ValueError):
+        sources = None
+    if not isinstance(sources, list) or any(not isinstance(s, str | None) for s in sources):
+        raise ValueError(f"the stream's {name} must be a list of names and nulls, not {state[name]!r}")
+    if len(sources) != rows:
+        raise ValueError(
+            f"the stream's {name} must be {rows}, one for each row of its ring, not {len(sources)}"
+        )
+    return tuple(sources)

@@ -11,11 +11,19 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from ..checks import Embeddings, fraction, unit_embeddings, whole_number
+from ..checks import Embeddings, fraction, sources_of, unit_embeddings, whole_number
 from ..functional import activation_sums, otsu_threshold
 from ..labels.bank import LabelBank
 from .base import Detector
-from .guarded import GuardedMemory, Start, anchored_threshold, memory_settings, shrunk, without_duplicates
+from .guarded import (
+    GuardedMemory,
+    Start,
+    anchored_threshold,
+    memory_settings,
+    shrunk,
+    within_share,
+    without_duplicates,
+)
 from .state import ActivationRing, Activations, ActivationState, RingUpdate
 from .thresholds import threshold_at_tpr
 
@@ -47,6 +55,8 @@ class _Advance:
     calibrated: float | None
     positive: RingUpdate | None
     negative: RingUpdate | None
+    sources_id: list[str | None] | None
+    sources_ood: list[str | None] | None
 
 
 class TANL(Detector):
@@ -152,10 +162,26 @@ class TANL(Detector):
             self._calibrated = self._calibrated_for(selected)
 
     @torch.no_grad()
-    def __call__(self, z: Embeddings) -> Tensor:
-        """Score a batch of the stream, ``[B, D] -> [B]``, and learn from its confident images."""
-        ahead = self._advance(self._checked(z))
-        self.state.commit(ahead.positive, ahead.negative)
+    def __call__(self, z: Embeddings, *, source: str | Sequence[str | None] | None = None) -> Tensor:
+        """Score a batch of the stream, ``[B, D] -> [B]``, and learn from its confident images.
+
+        Args:
+            z: as `Detector` takes it.
+            source: where the images come from, a name for all or one for each, None where it is not known. With the
+                guarded memory images of one source never hold more than ``per_source`` of a ring's places.
+
+        Raises:
+            TypeError, ValueError: as `Detector`; sources that are no names, or too few or many; the published memory
+                with a source, which it cannot bound.
+        """
+        z = self._checked(z)
+        sources = sources_of(source, len(z))
+        if sources is not None and self._guarded is None:
+            raise ValueError(
+                'the published memory cannot bound a source: give memory="guarded", or no source'
+            )
+        ahead = self._advance(z, sources)
+        self.state.commit(ahead.positive, ahead.negative, ahead.sources_id, ahead.sources_ood)
         self.state.history = ahead.history
         self.state.images += len(z)
         self._running = ahead.threshold
@@ -394,21 +420,34 @@ class TANL(Detector):
         )
 
     def _admitted(
-        self, z: Tensor, id_lse: Tensor, confidence: Tensor, threshold: float
+        self,
+        z: Tensor,
+        id_lse: Tensor,
+        confidence: Tensor,
+        threshold: float,
+        sources: tuple[str | None, ...] | None,
     ) -> tuple[Tensor, Tensor]:
-        """The rows that enter the positive and the negative ring."""
+        """The numbers of the images that enter the positive and the negative ring."""
         confident = self._confident(confidence, threshold)
         if self._guarded is None or self._start is None:
-            return z[confident[0]], z[confident[1]]
-        limit = self._guarded.duplicate
+            return confident[0].nonzero()[:, 0], confident[1].nonzero()[:, 0]
+        settings = self._guarded
         frozen = 1 - kernels.prefix_share(id_lse, self._logits(z, self._start.selected), self.step)
-        passed = self._confident(frozen, self._guarded.gate)
+        passed = self._confident(frozen, settings.gate)
+        places = max(1, int(settings.per_source * self.capacity))
 
-        def new(side: int, ring: ActivationRing) -> Tensor:
-            rows = z[confident[side] & passed[side]]
-            return rows[without_duplicates(rows, ring.embeddings, limit)]
+        def new(side: int, ring: ActivationRing, held: tuple[str | None, ...]) -> Tensor:
+            rows = (confident[side] & passed[side]).nonzero()[:, 0]
+            rows = rows[without_duplicates(z[rows], ring.embeddings, settings.duplicate)]
+            if sources is None:
+                return rows
+            within = within_share(rows.tolist(), sources, held, places)
+            return torch.tensor(within, dtype=torch.int64, device=z.device)
 
-        return new(0, self.state.positive), new(1, self.state.negative)
+        return (
+            new(0, self.state.positive, self.state.sources_id),
+            new(1, self.state.negative, self.state.sources_ood),
+        )
 
     def _selected(self, relevance: Tensor) -> Tensor:
         return kernels.stable_topk(relevance, self.num_selected)
@@ -429,7 +468,7 @@ class TANL(Detector):
         new = (columns < 0).nonzero()[:, 0]
         return result.index_copy_(1, new, self._logits(z, final[new])) if len(new) else result
 
-    def _advance(self, z: Tensor) -> _Advance:
+    def _advance(self, z: Tensor, sources: tuple[str | None, ...] | None = None) -> _Advance:
         """One step of the method on ``z [B, D]``, the state untouched."""
         state = self.state
         positive_mean, negative_mean = self._means()
@@ -440,7 +479,8 @@ class TANL(Detector):
         confidence = 1 - scores
         history = state.extended_history(confidence)
         threshold = self._otsu(history)
-        positive, negative = state.prepare(*self._admitted(z, id_lse, confidence, threshold))
+        admitted = self._admitted(z, id_lse, confidence, threshold, sources)
+        positive, negative = state.prepare(*(z[rows] for rows in admitted))
         if positive is not None:
             positive_mean = self.alpha * positive_mean + (1 - self.alpha) * positive.mean
         if negative is not None:
@@ -449,7 +489,9 @@ class TANL(Detector):
         if not torch.equal(final_choice, first_choice):
             logits = self._chosen_again(z, logits, first_choice, final_choice)
             scores = kernels.prefix_share(id_lse, logits, self.step)
-        return _Advance(scores, history, threshold, self._calibrated_for(final_choice), positive, negative)
+        calibrated = self._calibrated_for(final_choice)
+        told = [None if sources is None else [sources[row] for row in rows.tolist()] for rows in admitted]
+        return _Advance(scores, history, threshold, calibrated, positive, negative, *told)
 
 
 def _rows(outliers: Tensor | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
@@ -114,7 +114,9 @@ class Detection:
 
 
 @torch.no_grad()
-def detect_embeddings(detector: Detector, z: Embeddings, *, evidence: int = 5) -> Detection:
+def detect_embeddings(
+    detector: Detector, z: Embeddings, *, evidence: int = 5, source: str | Sequence[str | None] | None = None
+) -> Detection:
     """Judge one batch of a stream of embeddings, and let the detector learn from it.
 
     This is what `Guard` does once it has embedded its images; it needs no backbone and no image library.
@@ -123,13 +125,15 @@ def detect_embeddings(detector: Detector, z: Embeddings, *, evidence: int = 5) -
         detector: any detector; its bank names the labels.
         z: ``[B, D]`` unit rows on the bank's device, a tensor or a NumPy array.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
+        source: where the images come from, see `Detector.__call__`.
 
     Raises:
-        TypeError, ValueError: z is unusable; the detector's state is unchanged then.
+        TypeError, ValueError: z or source is unusable; the detector's state is unchanged then.
     """
     whole_number(evidence, "evidence", at_least=0)
     bank = detector.bank
-    scores = detector(z)  # checks z before it learns
+    # A detector of a user's own may know no sources; all check z before they learn.
+    scores = detector(z) if source is None else detector(z, source=source)
     z = as_tensor(z, "image embeddings")
     threshold = detector.threshold
     is_ood = None if threshold is None else scores > threshold

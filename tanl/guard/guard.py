@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "Detection", "Guard", "Method", "Verdict"]
 
 Images = Sequence[Image.Image | str | PathLike[str]] | Tensor
+Source = str | Sequence[str | None] | None
 Method = str | Callable[[LabelBank], Detector]
 
 _AT_ONCE = 256  # images in memory as pixels
@@ -111,21 +113,24 @@ class Guard:
         own = None if templates is None else dict(templates)
         self._vocabulary = Vocabulary(self.bank.id_names, corpus, own)
 
-    def __call__(self, images: Images) -> Detection:
+    def __call__(self, images: Images, *, source: Source = None) -> Detection:
         """Judge one batch of the stream, and learn from it: `judge`."""
-        return self.judge(images)
+        return self.judge(images, source=source)
 
-    def judge(self, images: Images) -> Detection:
+    def judge(self, images: Images, *, source: Source = None) -> Detection:
         """Judge one batch of the stream, and learn from it.
 
         Args:
             images: PIL images and paths, or pixels ``[B, 3, H, W]`` as ``backbone.preprocess`` makes them.
+            source: where they come from (a camera, a customer), a name for all or one for each, None where it is not
+                known: the method "tanl" bounds what one source may teach it (`GuardedMemory.per_source`).
 
         Raises:
             UnreadableImage: a path holds no readable image, or the model gives no usable embedding for an image.
-            TypeError, ValueError: no images, or something that is none.
+            TypeError, ValueError: no images, or something that is none; unusable sources, or a source for a method
+                that learns without a bound.
         """
-        return self.detect_embeddings(self.encode(images))
+        return self.detect_embeddings(self.encode(images), source=source)
 
     def score(self, images: Images) -> Tensor:
         """The OOD scores ``[B]`` that `judge` would give, higher = more OOD, without learning from the images.
@@ -187,10 +192,10 @@ class Guard:
         finally:
             pump.close()
 
-    def detect_embeddings(self, z: Embeddings) -> Detection:
-        """Judge one batch of embeddings ``[B, D]``, a tensor or a NumPy array, and learn from it."""
+    def detect_embeddings(self, z: Embeddings, *, source: Source = None) -> Detection:
+        """Judge one batch of embeddings ``[B, D]``, a tensor or a NumPy array, and learn from it; see `judge`."""
         with self._lock:
-            return detect_embeddings(self.detector, z, evidence=self.evidence)
+            return detect_embeddings(self.detector, z, evidence=self.evidence, source=source)
 
     @overload
     def stream(
@@ -200,6 +205,7 @@ class Guard:
         batch_size: int = 64,
         max_wait: float | None = None,
         read_ahead: int | None = None,
+        source: str | None = None,
         errors: Literal["raise"] = "raise",
     ) -> Generator[Verdict, None, None]: ...
 
@@ -211,6 +217,7 @@ class Guard:
         batch_size: int = 64,
         max_wait: float | None = None,
         read_ahead: int | None = None,
+        source: str | None = None,
         errors: Literal["yield"],
     ) -> Generator[Verdict | UnreadableImage, None, None]: ...
 
@@ -221,6 +228,7 @@ class Guard:
         batch_size: int = 64,
         max_wait: float | None = None,
         read_ahead: int | None = None,
+        source: str | None = None,
         errors: Literal["raise", "yield"] = "raise",
     ) -> Generator[Any, None, None]:
         """Judge images one by one, as they come: the verdicts of calling the guard on one batch after the other::
@@ -244,6 +252,7 @@ class Guard:
                 image, which is dropped. None waits for full batches and reads the source where verdicts are asked for.
             read_ahead: how many images may be read beyond a batch; None is 64, of which four a thread are prepared at
                 once. There are as many threads as cores, at most 16.
+            source: where all of them come from, as `judge` takes it.
             errors: what to do about an image that cannot be used: one that cannot be read, or for which the model
                 gives an embedding with NaN, infinite values, zeros or another norm than 1. "raise" judges what came
                 before it, gives those verdicts, and raises. "yield" gives the `UnreadableImage` in the verdict's
@@ -258,7 +267,7 @@ class Guard:
         return stream(
             self._encoder(),
             images,
-            self.detect_embeddings,
+            partial(self.detect_embeddings, source=source),
             batch_size=batch_size,
             max_wait=max_wait,
             read_ahead=read_ahead,
@@ -273,6 +282,7 @@ class Guard:
         batch_size: int = 64,
         max_wait: float | None = None,
         read_ahead: int | None = None,
+        source: str | None = None,
         errors: Literal["raise"] = "raise",
     ) -> AsyncGenerator[Verdict, None]: ...
 
@@ -284,6 +294,7 @@ class Guard:
         batch_size: int = 64,
         max_wait: float | None = None,
         read_ahead: int | None = None,
+        source: str | None = None,
         errors: Literal["yield"],
     ) -> AsyncGenerator[Verdict | UnreadableImage, None]: ...
 
@@ -294,6 +305,7 @@ class Guard:
         batch_size: int = 64,
         max_wait: float | None = None,
         read_ahead: int | None = None,
+        source: str | None = None,
         errors: Literal["raise", "yield"] = "raise",
     ) -> AsyncGenerator[Any, None]:
         """`stream` for asyncio, with the same arguments, verdicts and errors::
@@ -309,7 +321,7 @@ class Guard:
         return astream(
             self._encoder(),
             images,
-            self.detect_embeddings,
+            partial(self.detect_embeddings, source=source),
             batch_size=batch_size,
             max_wait=max_wait,
             read_ahead=read_ahead,
