@@ -32,6 +32,7 @@ from tanl.metrics import OODMetrics
 
 from .data.augment import fingerprint, variant
 from .data.image_cache import cached_image_embeddings
+from .data.shipped import open_image
 from .engine.protocol import ORDERS, stream_order
 from .output.targets import check_targets
 from .pictograms import manifest
@@ -274,7 +275,7 @@ def _images(backbone: Backbone, track: str, length: int, seed: int, progress: bo
             for number in range(count):
                 row = wanted[number % len(wanted)]
                 generator = np.random.default_rng([seed, row, number // len(wanted)])
-                yield changed(manifest.open_image(manifest.FOLDER, rows[row]), generator)
+                yield changed(open_image(manifest.FOLDER, rows[row]), generator)
 
         own = "\0".join([title, str(count), *(rows[row].sha256 for row in wanted)])
         return cached_image_embeddings(

@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 
 from tanl.benchmarks import pictograms
 from tanl.benchmarks.data.image_cache import cached_image_embeddings
+from tanl.benchmarks.data.shipped import MANIFEST, read_image_bytes
 from tanl.benchmarks.pictograms import extreme, manifest, track
 from tanl.benchmarks.pictograms.tracks import TRACKS
 from tools import pictograms as build
@@ -94,7 +95,7 @@ def run(folder: Path, **changes: object) -> track.Result:
 def test_every_image_is_there_and_is_the_manifests() -> None:
     assert len(ROWS) >= 3000
     for row in ROWS:
-        manifest.read_image_bytes(manifest.FOLDER, row)
+        read_image_bytes(manifest.FOLDER, row)
     files = {path.relative_to(manifest.FOLDER).as_posix() for path in manifest.FOLDER.glob("images/*/*")}
     assert files == {row.file for row in ROWS}
 
@@ -278,7 +279,7 @@ def test_manifest_refused(tmp_path: Path, text: str | None, message: str) -> Non
     if text is None:
         manifest.write_manifest([], tmp_path)
     else:
-        (tmp_path / manifest.MANIFEST).write_text(text, encoding="ascii")
+        (tmp_path / MANIFEST).write_text(text, encoding="ascii")
     with pytest.raises(ValueError, match=message):
         manifest.read_manifest(tmp_path)
 
@@ -384,10 +385,10 @@ def test_build_leaves_out_blanks_and_repeats(tmp_path: Path, monkeypatch: pytest
         ("red bird", "seen", "animals", "bird"),
         ("new bird", "unseen", "animals", "bird"),
     }
-    assert [manifest.read_image_bytes(tmp_path, row)[:4] for row in rows] == [b"RIFF"] * 2
-    before = (tmp_path / manifest.MANIFEST).read_bytes()
+    assert [read_image_bytes(tmp_path, row)[:4] for row in rows] == [b"RIFF"] * 2
+    before = (tmp_path / MANIFEST).read_bytes()
     build.build(tmp_path, tmp_path)
-    assert (tmp_path / manifest.MANIFEST).read_bytes() == before
+    assert (tmp_path / MANIFEST).read_bytes() == before
 
 
 def test_build_names_missing_packages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -442,7 +442,7 @@ def test_the_command_goes_on_after_an_interrupt(own, monkeypatch, capsys):
         (["--split", "four-ood", *OWN], "leave out --split four-ood"),
         (["--split", "birds"], "no split 'birds'; there are pictograms"),
         (["--split", "four-ood", *QUICK], "the set imagenet-val is not in data"),
-        (["--split", "four-ood", "--tracks", "food"], "only the pictograms have any"),
+        (["--split", "four-ood", "--tracks", "food"], "only splits that ship with tanl have any"),
         (["--split", "four-ood", "--full-spectrum"], "no covariate-shifted sets"),
         (["--tracks", "birds"], "no track birds; there are animals"),
         (["--tracks", "food", "--only-ood", "food"], "no OOD set food; there are animals, plants"),

@@ -28,7 +28,6 @@ from tanl.labels.corpus import Corpus
 
 from ..output.published import OVERALL
 from ..output.summary import METRICS, Value, summarise
-from ..pictograms import manifest
 from .methods import METHODS, CorpusKind, Method
 from .protocol import ORDERS
 from .run_folder import Key, RunFolder
@@ -327,7 +326,7 @@ def ablate(
     data_root: Path | None = None,
     workers: int | None = None,
     cache_dir: Path | None = None,
-    folder: Path = manifest.FOLDER,
+    folder: Path | None = None,
     progress: bool = False,
     say: Callable[[str], None] = lambda message: None,
     command: str = "",
@@ -341,7 +340,7 @@ def ablate(
         data_root: where the images of splits are.
         workers: threads that read images.
         cache_dir: where embeddings are kept; None is the user's cache folder.
-        folder: where the pictograms are.
+        folder: where the images of a split that ships with tanl are; None is where they came.
         progress: show progress bars.
         say: is told what a person should know.
         command: how to run it again; kept with the results.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tanl.io.arguments import Arguments, positive_number
 
-from ..pictograms.tracks import TRACKS
+from .shipped import SHIPPED
 from .tasks import CUSTOM, Config
 
 
@@ -17,11 +17,12 @@ def add_image_options(parser: argparse.ArgumentParser, *, tracks: Sequence[str] 
 
     Args:
         parser: of the command.
-        tracks: the pictograms' tracks that are taken where none is named, for the help; empty for all.
+        tracks: the tracks that are taken where none is named, for the help; empty for all.
 
     Returns:
         Their group, for the command's own options of the kind.
     """
+    shipped = "; ".join(f"of the {name} {', '.join(split.tracks)}" for name, split in SHIPPED.items())
     images = parser.add_argument_group("images")
     images.add_argument(
         "--split",
@@ -33,7 +34,7 @@ def add_image_options(parser: argparse.ArgumentParser, *, tracks: Sequence[str] 
         metavar="NAMES",
         nargs="+",
         action="extend",
-        help=f"of the pictograms: some of {', '.join(TRACKS)} (default: {', '.join(tracks) or 'all'})",
+        help=f"some of those of a split that ships with tanl: {shipped} (default: {', '.join(tracks) or 'all'})",
     )
     images.add_argument(
         "--id", metavar="PATH", help="ID images of your own: a folder, or a CSV file that lists them"

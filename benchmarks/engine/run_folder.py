@@ -266,11 +266,12 @@ class RunFolder:
         if entry.get("images_file") is None:
             return None
         paths = _read_json(self.path / entry["images_file"])
-        if self.run["config"].get("split") == "pictograms":
-            # They are kept relative, so that a run can be read on another machine.
-            from ..pictograms.manifest import FOLDER
+        from .shipped import SHIPPED
 
-            return [FOLDER / path for path in paths]
+        shipped = SHIPPED.get(self.run["config"].get("split"))
+        # Theirs are kept relative, so that a run can be read on another machine.
+        if shipped is not None:
+            return [shipped.folder / path for path in paths]
         return [Path(path) for path in paths]
 
     def note(self, **values: Any) -> None:

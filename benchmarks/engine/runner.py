@@ -33,7 +33,6 @@ from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
 from tanl.metrics import OODMetrics
 
-from ..pictograms import manifest
 from ..pictograms.track import EXTREME_IMAGES
 from .methods import METHODS, CorpusKind, Method
 from .protocol import Order, run_stream, stream_order
@@ -56,7 +55,7 @@ def run(
     download: bool = False,
     workers: int | None = None,
     cache_dir: Path | None = None,
-    folder: Path = manifest.FOLDER,
+    folder: Path | None = None,
     extreme_images: int = EXTREME_IMAGES,
     progress: bool = False,
     say: Callable[[str], None] = lambda message: None,
@@ -77,8 +76,8 @@ def run(
         download: fetch what is missing of the split.
         workers: threads that read images.
         cache_dir: where embeddings are kept; None is the user's cache folder.
-        folder: where the pictograms are.
-        extreme_images: how many images each of their generated sets has.
+        folder: where the images of a split that ships with tanl are; None is where they came.
+        extreme_images: how many images each generated set of such a split has.
         progress: show progress bars.
         say: is told what a person should know: sets of another size, unreadable images, methods left out.
         command: how to run it again; kept with the results.

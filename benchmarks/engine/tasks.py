@@ -1,4 +1,4 @@
-"""What a run measures on: the sets of images of a split, of the pictograms or of one's own, embedded."""
+"""What a run measures on: the sets of images of a split or of one's own, embedded."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from ..data.download import fetch_split
 from ..data.image_cache import cached_image_embeddings
 from ..data.image_sets import ImageSet, encode_image_set
 from ..data.imglist import OOD_LABEL
+from ..data.shipped import ShippedSplit, fingerprint, open_image
 from ..data.sources import custom_set, data_root, open_source
 from ..data.splits import find_split
-from ..pictograms import extreme, manifest
-from ..pictograms.track import EXTREME_IMAGES, embeddings
-from ..pictograms.tracks import TRACKS
+from ..pictograms import extreme
+from ..pictograms.track import EXTREME_IMAGES
 from .methods import METHODS
 from .protocol import ORDERS
+from .shipped import SHIPPED
 
 CUSTOM = "custom"
 _LIMIT_SEED = 0
@@ -50,7 +51,7 @@ class Config:
         limit: the most images of a set, chosen by a fixed seed; None for all.
         stream_length: shorter streams are made this long by augmentation; None leaves them.
         full_spectrum: covariate-shifted sets are added to the ID set.
-        tracks: of the pictograms; empty for all of them.
+        tracks: of a split that ships with tanl; empty for all of them.
         id: folder or CSV file of one's own ID images.
         ood: those of one's own OOD images.
         labels: a file of class names, a name a line; needed with ``id``, else it goes before the split's own.
@@ -83,10 +84,11 @@ class Config:
                 raise ValueError(f"--id and --ood name images of one's own; leave out --split {self.split}")
         _check_names("method", self.methods, METHODS)
         _check_names("order", self.orders, ORDERS)
-        if self.tracks or self.split == "pictograms":
-            _check_names("track", self.tracks or tuple(TRACKS), TRACKS if self.split == "pictograms" else ())
-        if self.labels is not None and self.split == "pictograms":
-            raise ValueError("the pictograms have class names of their own; leave --labels out")
+        shipped = SHIPPED.get(self.split)
+        if self.tracks:
+            _check_names("track", self.tracks, () if shipped is None else shipped.tracks)
+        if self.labels is not None and shipped is not None:
+            raise ValueError(f"the {self.split} have class names of their own; leave --labels out")
         if self.only_ood is not None:
             self._check_only_ood(self.only_ood)
         if not self.seeds or min(self.seeds) < 0:
@@ -107,9 +109,9 @@ class Config:
         split = find_split(self.split)
         if split.drift:
             raise ValueError(f"{self.split} is one stream of all its OOD sets; leave --only-ood out")
-        if self.split == "pictograms":
-            known = [name for track in self.tracks or TRACKS for name in TRACKS[track].ood]
-            known += extreme.EXTREME_SETS
+        if (shipped := SHIPPED.get(self.split)) is not None:
+            known = [name for track in self.tracks or shipped.tracks for name in shipped.tracks[track].ood]
+            known += shipped.generated
         else:
             known = [source.name for role, source in split.sets() if role in ("near", "far")]
         _check_names("OOD set", names, dict.fromkeys(known))
@@ -207,9 +209,9 @@ class Gathering:
 
     Attributes:
         backbone: what embeds them.
-        root: the data root of splits other than the pictograms.
-        folder: where the pictograms are.
-        extreme_images: how many images each of their generated sets has; 0 for none.
+        root: the data root of splits that do not ship with tanl.
+        folder: where the images of one that does are; None is where they came.
+        extreme_images: how many images each generated set of such a split has; 0 for none.
         cache_dir: where embeddings are kept; None is the user's cache folder.
         download: fetch what is missing of a split.
         workers: threads that read images.
@@ -219,7 +221,7 @@ class Gathering:
 
     backbone: Backbone
     root: Path | None = None
-    folder: Path = manifest.FOLDER
+    folder: Path | None = None
     extreme_images: int = EXTREME_IMAGES
     cache_dir: Path | None = None
     download: bool = False
@@ -232,12 +234,13 @@ class Gathering:
 
         Raises:
             FileNotFoundError: a set is not there; the message says where it was looked for and where to get it.
-            ValueError: a set without readable images, class names that cannot be told, or a changed pictogram.
+            ValueError: a set without readable images, class names that cannot be told, or a changed image of a split
+                that ships.
         """
         if config.split == CUSTOM:
             tasks = [self._own(config)]
-        elif config.split == "pictograms":
-            tasks = self._pictograms(config)
+        elif (shipped := SHIPPED.get(config.split)) is not None:
+            tasks = self._shipped(shipped, config)
         else:
             tasks = [self._split(config)]
         if config.stream_length is None:
@@ -291,10 +294,11 @@ class Gathering:
         ]
         return Task("", tuple(classes), (parts[0],), tuple(parts[1:]), stream_length=config.stream_length)
 
-    def _pictograms(self, config: Config) -> list[Task]:
-        rows = manifest.read_manifest(self.folder)
-        every = embeddings(
-            self.backbone, rows, folder=self.folder, cache_dir=self.cache_dir, progress=self.progress
+    def _shipped(self, split: ShippedSplit, config: Config) -> list[Task]:
+        folder = self.folder or split.folder
+        rows = split.read(folder)
+        every = split.embeddings(
+            self.backbone, rows, folder=folder, cache_dir=self.cache_dir, progress=self.progress
         )
 
         def part(name: str, role: str, members: Sequence[int], labels: Sequence[int]) -> Part:
@@ -303,19 +307,19 @@ class Gathering:
             files = tuple(row.file for row in chosen)
             images = ImageSet(
                 name,
-                self.folder,
+                folder,
                 files,
                 tuple(labels[place] for place in places),
-                decode=lambda index: manifest.open_image(self.folder, chosen[index]),
+                decode=lambda index: open_image(folder, chosen[index]),
             )
-            key = manifest.fingerprint(chosen)
+            key = fingerprint(chosen)
             vectors = every[[members[place] for place in places]]
             return Part(role, images, vectors, len(images), key, key, files)
 
-        extremes = [part for part in self._extremes(config.limit) if config.takes(part.name)]
+        extremes = [part for part in self._generated(split, folder, config.limit) if config.takes(part.name)]
         tasks = []
-        for name in config.tracks or TRACKS:
-            chosen = TRACKS[name].select(rows)
+        for name in config.tracks or split.tracks:
+            chosen = split.tracks[name].select(rows)
             ood = [
                 part(title, kind, members, [OOD_LABEL] * len(members))
                 for title, (kind, members) in chosen.ood.items()
@@ -338,9 +342,9 @@ class Gathering:
             )
         return tasks
 
-    def _extremes(self, limit: int | None) -> list[Part]:
+    def _generated(self, split: ShippedSplit, folder: Path, limit: int | None) -> list[Part]:
         parts = []
-        for name, make in extreme.EXTREME_SETS.items() if self.extreme_images else ():
+        for name, make in split.generated.items() if self.extreme_images else ():
             pictures = make(self.extreme_images, 0)
             pictures = [pictures[place] for place in _chosen(len(pictures), limit)]
             key = extreme.fingerprint(pictures)
@@ -353,7 +357,7 @@ class Gathering:
             )
             files = tuple(f"{name}/{number}" for number in range(len(pictures)))
             labels = (OOD_LABEL,) * len(pictures)
-            images = ImageSet(name, self.folder, files, labels, decode=pictures.__getitem__)
+            images = ImageSet(name, folder, files, labels, decode=pictures.__getitem__)
             parts.append(Part("extreme", images, vectors, len(pictures), key, key, None))
         return parts
 
@@ -453,7 +457,7 @@ def _check_names(what: str, names: Sequence[str], known: Iterable[str]) -> None:
     listed = list(known)
     unknown = [name for name in names if name not in listed]
     if unknown or not names:
-        there = f"there are {', '.join(listed)}" if listed else "only the pictograms have any"
+        there = f"there are {', '.join(listed)}" if listed else "only splits that ship with tanl have any"
         raise ValueError(f"no {what} {', '.join(unknown) or 'named'}; {there}")
     if len(set(names)) < len(names):
         raise ValueError(f"a {what} is named twice: {', '.join(names)}")

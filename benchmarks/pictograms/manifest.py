@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from ..data.shipped import read_rows, write_rows
 
 FOLDER = Path(__file__).parent
-MANIFEST = "manifest.csv"
 
 # Emojibase's groups, then the subgroups that leave them. Drawings of cats and monkeys among the faces show
 # animals: no label names them, so they belong neither to the animals nor to an OOD set.
@@ -80,6 +76,11 @@ class Row:
     vendor: str
     sha256: str
 
+    @property
+    def in_tracks(self) -> bool:
+        """Whether tracks take the image: those whose concept was seen."""
+        return self.split == "seen"
+
 
 def set_of(group: str, subgroup: str) -> str:
     """The benchmark set of a concept."""
@@ -100,50 +101,9 @@ def read_manifest(folder: Path = FOLDER) -> list[Row]:
         FileNotFoundError: there is none.
         ValueError: it has other columns, or no rows.
     """
-    path = folder / MANIFEST
-    columns = [field.name for field in fields(Row)]
-    with path.open(encoding="ascii", newline="") as stream:
-        reader = csv.DictReader(stream)
-        if reader.fieldnames != columns:
-            raise ValueError(f"{path} has the columns {reader.fieldnames}, not {columns}")
-        rows = [Row(**row) for row in reader]
-    if not rows:
-        raise ValueError(f"{path} lists no images")
-    return rows
+    return read_rows(folder, Row)
 
 
 def write_manifest(rows: Iterable[Row], folder: Path) -> None:
     """Write the rows, sorted by file."""
-    with (folder / MANIFEST).open("w", encoding="ascii", newline="") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in sorted(rows, key=lambda row: row.file))
-
-
-def read_image_bytes(folder: Path, row: Row) -> bytes:
-    """The image file of a row.
-
-    Raises:
-        ValueError: its SHA-256 isn't the manifest's.
-    """
-    content = (folder / row.file).read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != row.sha256:
-        raise ValueError(f"{row.file} has the SHA-256 {found}, not the manifest's {row.sha256}")
-    return content
-
-
-def open_image(folder: Path, row: Row) -> Image.Image:
-    """The image of a row, in RGB.
-
-    Raises:
-        ValueError: its SHA-256 isn't the manifest's.
-    """
-    with Image.open(io.BytesIO(read_image_bytes(folder, row))) as image:
-        rgb: Image.Image = image.convert("RGB")
-    return rgb
-
-
-def fingerprint(rows: Sequence[Row]) -> str:
-    """SHA-256 of the images' own, in order: what their embeddings depend on."""
-    return hashlib.sha256("\n".join(row.sha256 for row in rows).encode()).hexdigest()
+    write_rows(rows, folder, Row)

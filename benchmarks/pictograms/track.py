@@ -29,11 +29,12 @@ from tanl.labels.corpus import Corpus
 from tanl.metrics import OODMetrics
 
 from ..data.image_cache import cached_image_embeddings
+from ..data.shipped import Kind, Selection, fingerprint, open_image
 from ..engine.bootstrap import METRICS, Floats, interval, mean_of_sets, resample_counts, resampled_metrics
 from ..engine.protocol import ORDERS, Order, run_stream
 from ..output.targets import check_targets
 from . import extreme, manifest
-from .tracks import TRACKS, Kind, Selection, check_tracks
+from .tracks import TRACKS, check_tracks
 
 EXTREME_IMAGES = 200
 _HEADLINE: tuple[Kind, ...] = ("near", "far")
@@ -188,9 +189,9 @@ def embeddings(
     """Embeddings ``[len(rows), D]`` of the manifest's images, from the cache where they are there."""
     return cached_image_embeddings(
         backbone,
-        lambda: (manifest.open_image(folder, row) for row in rows),
+        lambda: (open_image(folder, row) for row in rows),
         count=len(rows),
-        fingerprint=manifest.fingerprint(rows),
+        fingerprint=fingerprint(rows),
         cache_dir=cache_dir,
         progress=progress,
         title="pictograms",
@@ -368,7 +369,7 @@ def _environment(backbone: Backbone, corpus: Corpus, rows: Sequence[manifest.Row
         "backbone_fingerprint": backbone.fingerprint,
         "corpus": f"{corpus.name} ({len(corpus)} words)",
         "corpus_fingerprint": corpus.fingerprint,
-        "images_fingerprint": manifest.fingerprint(rows),
+        "images_fingerprint": fingerprint(rows),
         "device": str(backbone.device),
         "threads": str(torch.get_num_threads()),
         "machine": platform.machine(),

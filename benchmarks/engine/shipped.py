@@ -1,0 +1,17 @@
+"""The splits whose images come with tanl, by name."""
+
+from __future__ import annotations
+
+from ..data.shipped import ShippedSplit
+from ..pictograms import extreme
+from ..pictograms import manifest as pictograms
+from ..pictograms.tracks import TRACKS as PICTOGRAM_TRACKS
+
+SHIPPED: dict[str, ShippedSplit] = {
+    split.name: split
+    for split in (
+        ShippedSplit(
+            "pictograms", pictograms.FOLDER, pictograms.read_manifest, PICTOGRAM_TRACKS, extreme.EXTREME_SETS
+        ),
+    )
+}
