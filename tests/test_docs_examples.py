@@ -1,9 +1,19 @@
-"""Every Python example of the pages in docs/ runs, with tiny models in place of those that need weights."""
+"""Every Python example of the pages and of docstrings runs, with tiny models in place of those that need weights.
+
+The README's is in test_docs.py.
+"""
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import doctest
+import importlib
+import inspect
 import re
 import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +30,9 @@ from conftest import unit
 from tanl.guard import saving as saved_guard
 from tanl.labels import corpus
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+FOLDERS = ("docs", "tanl", "benchmarks", "corpora", "tools", "tests")
 WORDS = corpus.Corpus.load([*COLOURS, *(f"word {number}" for number in range(63))])
 
 
@@ -54,6 +66,17 @@ def run(page: str, names: dict[str, object], *, with_model: str = "") -> dict[st
         example = example.replace('model="google/siglip-base-patch16-224"', f"model={with_model!r}")
         exec(compile(example, f"{page}, example {number}", "exec"), names)
     return names
+
+
+def test_no_page_has_examples_that_do_not_run():
+    pages = {*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))}
+    assert {page.name for page in pages if "```python" in page.read_text(encoding="utf-8")} == {
+        "README.md",  # in test_docs.py
+        "MODEL_CARD.md",
+        "thresholds.md",
+        "streams.md",
+        "integrations.md",
+    }
 
 
 def test_examples_of_thresholds(photos, capsys):
@@ -110,3 +133,161 @@ def test_examples_of_integrations(photos, monkeypatch, capsys):
     names = run("integrations.md", names, with_model=str(folder))
     assert torch.equal(names["features"], made.encode_image(names["pixels"]))
     assert "AUROC" in capsys.readouterr().out
+
+
+def test_example_of_the_model_card():
+    card = (ROOT / "tanl" / "backbones" / "mini" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(example, "MODEL_CARD.md", "exec"), names)
+    z = names["backbone"].encode_texts(["The nice dog."])
+    theirs = names["model"].eval().encode_text(names["tokenizer"](["The nice dog."]))
+    torch.testing.assert_close(z, torch.nn.functional.normalize(theirs, dim=1), atol=1e-5, rtol=0)
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    """All docstrings, by where they are: ``tanl.guard.guard:Guard.stream``."""
+    for path in sorted(
+        path for folder in ("tanl", "benchmarks", "tools") for path in (ROOT / folder).rglob("*.py")
+    ):
+        first, *parts = path.relative_to(ROOT).with_suffix("").parts
+        first = "tanl.benchmarks" if first == "benchmarks" else first
+        module = ".".join([first, *(part for part in parts if part != "__init__")])
+        waiting: list[tuple[str, ast.AST]] = [("", ast.parse(path.read_text(encoding="utf-8")))]
+        while waiting:
+            name, node = waiting.pop()
+            if text := ast.get_docstring(node):  # type: ignore[arg-type]
+                yield f"{module}:{name}", text
+            for each in ast.iter_child_nodes(node):
+                if isinstance(each, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                    waiting.append((f"{name}.{each.name}".lstrip("."), each))
+
+
+def code_in(text: str) -> str:
+    """The indented blocks behind ``::`` that call something; formulas and drawings do not."""
+    found = []
+    for block in re.findall(r"::\n\n((?: +\S.*\n|\n)+)", f"{text}\n"):
+        code = textwrap.dedent(block).strip()
+        try:
+            nodes = [*ast.walk(ast.parse(code))]
+        except SyntaxError:
+            continue
+        if any(isinstance(node, ast.Call) for node in nodes):
+            found.append(code)
+    return "\n".join(found)
+
+
+EXAMPLES = {place: code for place, text in docstrings() if (code := code_in(text))}
+DOCTESTS = [place for place, text in docstrings() if ">>>" in text]
+
+
+def run_example(place: str, names: dict[str, object]) -> dict[str, object]:
+    """Run a docstring's example with these names, and with the public ones."""
+    code = compile(EXAMPLES[place], place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    names = {**{name: getattr(tanl, name) for name in tanl.__all__}, "tanl": tanl, **names}
+    done = eval(code, names)
+    if inspect.iscoroutine(done):
+        asyncio.run(done)
+    return names
+
+
+def test_no_docstring_has_an_example_that_does_not_run():
+    assert {*EXAMPLES} == {
+        "tanl.detectors.csp:CSP",
+        "tanl.detectors.gl_mcm:GLMCM",
+        "tanl.guard.guard:Guard.astream",
+        "tanl.guard.guard:Guard.stream",
+        "tanl.guard.wrapped:GuardedModel",
+        "tanl.integrations.pytorch_ood:as_pytorch_ood",
+        "tanl.integrations.transformers:guard_pipeline",
+    }
+
+
+@pytest.mark.parametrize("place", DOCTESTS)
+def test_doctest(place):
+    module, _, name = place.partition(":")
+    home = importlib.import_module(module)
+    found = home
+    for part in name.split("."):
+        found = getattr(found, part)
+    (case,) = doctest.DocTestFinder(recurse=False).find(found, name, globs=vars(home).copy())
+    assert case.examples
+    assert doctest.DocTestRunner().run(case).failed == 0
+
+
+def test_example_of_csp(photos):
+    names = run_example(
+        "tanl.detectors.csp:CSP",
+        {
+            "backbone": ColourBackbone(),
+            "classes": ["red", "green"],
+            "conjugated_words": lambda: [f"word {number} item" for number in range(700)],
+        },
+    )
+    assert names["detector"].bank.id_names == ("red", "green")
+
+
+def test_example_of_gl_mcm(bank, monkeypatch):
+    z, local = unit(5, 16, seed=3), unit(20, 16, seed=4).view(5, 4, 16)
+    names = run_example(
+        "tanl.detectors.gl_mcm:GLMCM",
+        {
+            "detector": tanl.GLMCM(bank),
+            "backbone": None,
+            "pixels": None,
+            "encode_images_local": lambda backbone, pixels: (z, local),
+        },
+    )
+    assert torch.equal(names["scores"], tanl.GLMCM(bank)(z, local=local))
+
+
+@pytest.mark.parametrize("verb", ["stream", "astream"])
+def test_example_of_a_guards_streams(photos, verb):
+    guard = tanl.Guard(ColourBackbone(), labels=["red", "green"], method="mcm")
+    names = run_example(f"tanl.guard.guard:Guard.{verb}", {"guard": guard, "images": photos[:3]})
+    assert names["verdict"].to_dict() == guard.judge([photos[2]])[0].to_dict()
+
+
+def test_example_of_a_guarded_model(photos, tiny_clip):
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tiny_clip}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
+    paint(Path("photo.jpg"), "red")
+    names = run_example(
+        "tanl.guard.wrapped:GuardedModel",
+        {
+            "model": model.eval(),
+            "preprocess": preprocess,
+            "tokenizer": tokenizer,
+            "pixels": torch.stack([preprocess(Image.open(path)) for path in photos[:2]]),
+            "tokens": tokenizer(["cat", "dog"]),
+            "photo": Image.open(photos[0]),
+        },
+    )
+    assert names["model"].model is model
+
+
+def test_example_of_pytorch_ood(bank):
+    pytest.importorskip("pytorch_ood")
+    evaluated = []
+    z = unit(40, 16, seed=5)
+    run_example(
+        "tanl.integrations.pytorch_ood:as_pytorch_ood",
+        {
+            "backbone": SimpleNamespace(encode_images=lambda pixels: pixels),
+            "bank": bank,
+            "benchmark": SimpleNamespace(evaluate=evaluated.append),
+        },
+    )
+    assert evaluated[0].predict(z).shape == (40,)
+
+
+def test_example_of_guard_pipeline(photos):
+    transformers = pytest.importorskip("transformers")
+    import tiny_hugging_face
+
+    folder = tiny_hugging_face.save_tiny("siglip", Path("siglip"))
+    paint(Path("photo.jpg"), "red")
+    run_example(
+        "tanl.integrations.transformers:guard_pipeline",
+        {"pipeline": lambda task, model: transformers.pipeline(task, model=str(folder))},
+    )
