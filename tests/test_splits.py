@@ -9,6 +9,7 @@ from tanl.benchmarks.data.imagenet import imagenet_index
 from tanl.benchmarks.data.imglist import inside
 from tanl.benchmarks.data.splits import SPLITS, describe_splits, find_split, place
 from tanl.benchmarks.data.torchvision_sets import TORCHVISION
+from tanl.benchmarks.engine.shipped import SHIPPED
 
 ALL = [(split, role, source) for split in SPLITS.values() for role, source in split.sets()]
 
@@ -22,6 +23,7 @@ _V15_LARGE = {
 _FOUR = {"inaturalist": 10_000, "sun": 10_000, "places": 10_000, "textures-all": 5_640}
 PUBLISHED = {
     "pictograms": ({}, {}, {}),
+    "photographs": ({}, {}, {}),
     "openood-imagenet-1k": (
         {"imagenet": 45_000},
         _V15_LARGE,
@@ -135,7 +137,9 @@ def test_hard_pairs_share_no_class():
 
 
 def test_find_split_names_what_there_is():
-    with pytest.raises(ValueError, match="no split 'imagenet'; there are pictograms, openood-imagenet-1k"):
+    with pytest.raises(
+        ValueError, match="no split 'imagenet'; there are pictograms, photographs, openood-imagenet-1k"
+    ):
         find_split("imagenet")
 
 
@@ -147,7 +151,10 @@ def test_describe_splits_has_every_set_and_says_what_is_unknown():
         assert lines[0] == f"{split.name}: {split.source}"
         rows = [line.split()[:2] for line in lines[1:]]
         assert [[role, source.name] for role, source in split.sets()] == rows[: len(list(split.sets()))]
-    assert "49 000  imagenet/test_ssb_hard.txt; can be fetched" in blocks[1]
+    assert (
+        "49 000  imagenet/test_ssb_hard.txt; can be fetched"
+        in blocks[list(SPLITS).index("openood-imagenet-1k")]
+    )
     assert "unknown  hardood/ood_placesbg.txt" in "\n".join(blocks)
 
 
@@ -174,13 +181,13 @@ def test_class_names(key, count, some):
     assert {index: names[index] for index in some} == some
 
 
-def test_every_split_but_two_has_class_names_of_its_own():
+def test_every_split_but_those_that_ship_and_one_has_class_names_of_its_own():
     asking = {
         split.name
         for split in SPLITS.values()
         if split.class_names != "imagenet-100" and split.id is not None
     }
-    assert set(SPLITS) - asking == {"pictograms", "imagenet-100-vs-10"}
+    assert set(SPLITS) - asking == {*SHIPPED, "imagenet-100-vs-10"}
     for name in asking:
         assert class_names(SPLITS[name].class_names)
 

