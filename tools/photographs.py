@@ -285,8 +285,7 @@ def describe_licences(rows: Iterable[Row]) -> str:
         lines.append(f"| {text} | {counts[licence]} |")
     lines += ["", "| File | Author | Licence | Source |", "| --- | --- | --- | --- |"]
     for row in ordered:
-        file = row.file.removeprefix("images/")
-        lines.append(f"| `{file}` | {row.author} | {row.licence} | <{row.source}> |")
+        lines.append(f"| `{row.file}` | {row.author} | {row.licence} | <{row.source}> |")
     return "\n".join([*lines, ""])
 
 
