@@ -47,7 +47,7 @@ def test_draw_stream_is_half_id_as_far_as_there_are_enough(count, inside, outsid
 
 
 def judged(is_id, is_ood, score=0.5, label="cat", truth="cat"):
-    evidence = (Evidence("spoon", 0.25, True),) if is_ood else ()
+    evidence = (Evidence("spoon", 0.25),) if is_ood else ()
     return demo.Judged(
         demo.Pictogram(Path("x.png"), truth, is_id),
         Result(Path("x.png"), Verdict(score, is_ood, label, 0.75, evidence)),

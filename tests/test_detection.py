@@ -9,7 +9,7 @@ import tanl
 
 
 def test_verdicts_explain_themselves_in_words():
-    evidence = (tanl.Evidence("basketball player", 0.297, True), tanl.Evidence("basketball", 0.0042, True))
+    evidence = (tanl.Evidence("basketball player", 0.297), tanl.Evidence("basketball", 0.0042))
     detection = tanl.Detection(
         torch.tensor([0.9143, 0.0359]),
         torch.tensor([True, False]),
@@ -31,7 +31,7 @@ def test_verdicts_without_threshold_or_evidence_claim_nothing_more():
 
 def detection(count, *, decided=True):
     scores = torch.linspace(0, 1, count)
-    evidence = tuple((tanl.Evidence(f"word {i}", 0.5, True),) for i in range(count))
+    evidence = tuple((tanl.Evidence(f"word {i}", 0.5),) for i in range(count))
     return tanl.Detection(
         scores,
         scores > 0.5 if decided else None,

@@ -38,7 +38,6 @@ def test_call_score_and_predict_agree_and_keep_nothing(bank):
     before = state_of(detector)
     scores = detector(z, local=local)
     assert torch.equal(scores, detector.score(z, local=local))
-    assert torch.equal(scores, detector.forward(z, local=local))
     assert scores.shape == (40,)
     assert scores.dtype == torch.float32
     assert_same_state(detector.state_dict(), before)
@@ -119,9 +118,7 @@ def test_whole_images_are_checked_first(bank):
 
 
 def test_explain_takes_whole_images(bank):
-    (evidence,) = GLMCM(bank).explain(bank.id_embeddings[2:3], k=1)
-    assert evidence[0].label == "class 2"
-    assert not evidence[0].is_negative
+    assert GLMCM(bank).explain(bank.id_embeddings[2:4], k=1) == [(), ()]
 
 
 @pytest.mark.parametrize(

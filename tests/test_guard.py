@@ -44,7 +44,6 @@ def test_detection_is_what_the_detector_says(guard):
     assert list(detection.evidence[int(detection.is_ood.int().argmax())][0]._fields) == [
         "label",
         "probability",
-        "is_negative",
     ]
 
 

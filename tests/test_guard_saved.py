@@ -500,15 +500,20 @@ def new():
 guard, replayed, expected, most = new(), new(), {}, 0
 new().save(saved)
 for kill in range(12):
+    done, tell = os.pipe()
     child = os.fork()
     if child == 0:
         for seed in range(10**6):
             guard(pixels(5, seed))
             guard.save(saved)
-    time.sleep(0.01 + 0.04 * random.random())
+            os.write(tell, b".")
+    os.close(tell)
+    assert os.read(done, 1 + kill % 3)  # the first is there, however slow the machine is
+    time.sleep(0.01 * random.random())
     tanl.Guard.load(saved, backbone=BACKBONE, cache_dir=cache)  # while it is written
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    os.close(done)
     state = tanl.Guard.load(saved, backbone=BACKBONE, cache_dir=cache).detector.state_dict()
     images = state["stream"]["images"]
     while replayed.detector.state.images < images:

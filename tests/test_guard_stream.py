@@ -516,7 +516,7 @@ def test_a_cancelled_astream_ends_at_once_though_its_source_blocks(guard, kind):
                 found.append(verdict)
 
         task = asyncio.create_task(consume())
-        while len(found) < 3:
+        while len(found) < 3 and not task.done():
             await asyncio.sleep(0.005)
         before = time.monotonic()
         task.cancel()

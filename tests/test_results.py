@@ -18,7 +18,7 @@ ROWS = [
     Result(Path("a.png"), Verdict(0.125, False, "cat", 0.75, ())),
     Result(
         Path('b, "c".png'),
-        Verdict(0.875, True, "dog", 0.5, (Evidence("spoon", 0.25, True), Evidence("fork", 0.125, True))),
+        Verdict(0.875, True, "dog", 0.5, (Evidence("spoon", 0.25), Evidence("fork", 0.125))),
     ),
     Result(Path("d.png"), error="the file is empty"),
     Result(Path("é.png"), Verdict(0.5, None, "naïve label", 0.5, ())),
@@ -32,8 +32,8 @@ RECORDS = [
 for record in RECORDS:
     record |= {"evidence": [], "error": None}
 RECORDS[1]["evidence"] = [
-    {"label": "spoon", "probability": 0.25, "is_negative": True},
-    {"label": "fork", "probability": 0.125, "is_negative": True},
+    {"label": "spoon", "probability": 0.25},
+    {"label": "fork", "probability": 0.125},
 ]
 RECORDS[2]["error"] = "the file is empty"
 

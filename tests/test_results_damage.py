@@ -29,7 +29,7 @@ D = 16
 
 
 def rows(start, count):
-    evidence = (Evidence("spoon", 0.25, True),)
+    evidence = (Evidence("spoon", 0.25),)
     return [
         Result(f"id-{n}", Verdict(n / 1e6, bool(n % 2), "cat", 0.5, evidence if n % 2 else ()))
         for n in range(start, start + count)

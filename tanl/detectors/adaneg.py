@@ -71,8 +71,8 @@ class AdaNeg(GroupedNegatives):
             but count in no group.
         memory_length: slots of a label, one of which holds its text embedding; at least 2.
         lambda_value: weight of the texts' share beside the proxies'.
-        threshold: t in [0, 1], the confidence about which ``gap`` opens. Not the threshold on scores that
-            `predict` uses: that one is set by `calibrate`. Kept as ``memory_threshold``.
+        memory_threshold: t in [0, 1], the confidence about which ``gap`` opens. The threshold on scores, which
+            `predict` uses, is set by `calibrate`.
         gap: g in [0, 1]: how far past t a confidence must lie for an image to be remembered.
         seed: shuffles the negatives before they are split; None keeps their order.
 
@@ -88,7 +88,7 @@ class AdaNeg(GroupedNegatives):
         groups: int = 5,
         memory_length: int = 10,
         lambda_value: float = 0.1,
-        threshold: float = 0.5,
+        memory_threshold: float = 0.5,
         gap: float = 0.5,
         seed: int | None = 0,
     ) -> None:
@@ -99,7 +99,7 @@ class AdaNeg(GroupedNegatives):
         if not 0 <= lambda_value < float("inf"):
             raise ValueError(f"lambda_value must be finite and not negative, not {lambda_value}")
         self.lambda_value = lambda_value
-        self.memory_threshold = fraction(threshold, "threshold")
+        self.memory_threshold = fraction(memory_threshold, "memory_threshold")
         self.gap = fraction(gap, "gap")
         self._names, self._embeddings = grouped_negatives(bank, num_negatives, groups, seed)
         self.num_negatives = num_negatives
@@ -124,8 +124,6 @@ class AdaNeg(GroupedNegatives):
         self._memory.update(ahead.changes)
         self._proxies[ahead.touched] = ahead.proxies
         return ahead.scores
-
-    forward = __call__
 
     def _scores(self, z: Tensor) -> Tensor:
         return self._advance(z).scores
@@ -204,7 +202,7 @@ class AdaNeg(GroupedNegatives):
             "groups": self.groups,
             "memory_length": self.memory_length,
             "lambda_value": self.lambda_value,
-            "threshold": self.memory_threshold,
+            "memory_threshold": self.memory_threshold,
             "gap": self.gap,
             "seed": self.seed,
         }

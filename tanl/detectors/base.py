@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
 
 class Evidence(NamedTuple):
-    """A label that an image resembles, with its probability; see `Detector.explain`."""
+    """A negative label that an image resembles, with its probability; see `Detector.explain`."""
 
     label: str
     probability: float
-    is_negative: bool
 
 
 class Detector:
@@ -36,8 +35,6 @@ class Detector:
     Args:
         bank: ID labels, and negatives for the methods that use them.
     """
-
-    higher_is_ood = True
 
     def __init__(self, bank: LabelBank) -> None:
         if not isinstance(bank, LabelBank):
@@ -65,8 +62,6 @@ class Detector:
         if source is not None:
             sources_of(source, len(self._checked(z)))
         return self.score(z)
-
-    forward = __call__
 
     @torch.no_grad()
     def score(self, z: Embeddings) -> Tensor:
@@ -141,7 +136,7 @@ class Detector:
         """The ``k`` negative labels that count most against each image, with their probabilities.
 
         Probabilities are the softmax over the labels that the method scores with, at the bank's logit scale:
-        the ID labels and its negatives. A method without negatives gives ID labels.
+        the ID labels and its negatives.
 
         Args:
             z: ``[B, D]``.
@@ -150,7 +145,7 @@ class Detector:
                 negatives; None looks at each of them.
 
         Returns:
-            For each row its evidence, the most probable first.
+            For each row its evidence, the most probable first; none of a method that scores without negatives.
 
         Raises:
             ValueError: the index is of other labels.
@@ -159,24 +154,22 @@ class Detector:
         whole_number(k, "k", at_least=1)
         bank = self.bank
         names, embeddings = self._negatives()
-        lse = kernels.row_lse(z, bank.id_embeddings, bank.logit_scale)
-        if is_negative := len(embeddings) > 0:
-            lse = torch.logaddexp(lse, kernels.row_lse(z, embeddings, bank.logit_scale))
-        else:
-            names, embeddings = bank.id_names, bank.id_embeddings
-        if index is None:
-            found = nearest(z, embeddings, min(k, len(embeddings)))
-        elif len(index) == len(names) and set(index.names) == set(names):
-            found = index.search(z, k)
-        else:
+        if index is not None and not (len(index) == len(names) and set(index.names) == set(names)):
             raise ValueError(
                 f"{index!r} is not of the {len(names)} labels that {type(self).__name__} scores with"
             )
+        if not names:
+            return [()] * len(z)
+        lse = torch.logaddexp(
+            kernels.row_lse(z, bank.id_embeddings, bank.logit_scale),
+            kernels.row_lse(z, embeddings, bank.logit_scale),
+        )
+        found = nearest(z, embeddings, min(k, len(embeddings))) if index is None else index.search(z, k)
         probabilities = (bank.logit_scale * found.cosines - lse[:, None]).exp().clamp(max=1)
         result = []
         for rows, values in zip(found.rows.tolist(), probabilities.tolist(), strict=True):
             labels = [names[row] if index is None else index.names[row] for row in rows]
-            result.append(tuple(Evidence(*pair, is_negative) for pair in zip(labels, values, strict=True)))
+            result.append(tuple(Evidence(*pair) for pair in zip(labels, values, strict=True)))
         return result
 
     def _negatives(self) -> tuple[Sequence[str], Tensor]:

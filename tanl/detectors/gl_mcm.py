@@ -71,8 +71,6 @@ class GLMCM(Detector):
         sources_of(source, len(scores))
         return scores
 
-    forward = __call__
-
     @torch.no_grad()
     def score(self, z: Embeddings, *, local: Embeddings | None = None) -> Tensor:
         """Score a batch.

@@ -189,8 +189,6 @@ class TANL(Detector):
             self._calibrated = ahead.calibrated
         return ahead.scores
 
-    forward = __call__
-
     def _scores(self, z: Tensor) -> Tensor:
         return self._advance(z).scores
 

@@ -225,7 +225,7 @@ def _row(result: Result) -> list[Any]:
         verdict.id_probability,
         verdict.ood_score,
         verdict.is_ood,
-        [[valid_text(item.label), item.probability, item.is_negative] for item in verdict.evidence],
+        [[valid_text(item.label), item.probability] for item in verdict.evidence],
         None,
     ]
 
@@ -252,8 +252,7 @@ def _records(journal: Path, damaged: list[int] | None = None) -> Iterator[Record
                 path, *values, evidence, error = row
                 record = {key: path, **dict(zip(_COLUMNS, values, strict=True))}
                 record["evidence"] = [
-                    {"label": label, "probability": probability, "is_negative": is_negative}
-                    for label, probability, is_negative in evidence
+                    {"label": label, "probability": probability} for label, probability in evidence
                 ]
                 record["error"] = error
             except (ValueError, TypeError):
@@ -358,7 +357,7 @@ def _write_parquet(path: Path, journal: Path, about: Mapping[str, Any]) -> None:
     pa, pq = _pyarrow()
     with journal.open("rb") as file:
         key = _head(file, journal)["key"]
-    evidence = pa.struct([("label", pa.string()), ("probability", pa.float64()), ("is_negative", pa.bool_())])
+    evidence = pa.struct([("label", pa.string()), ("probability", pa.float64())])
     kinds = (pa.string(), pa.float64(), pa.float64(), pa.bool_())
     schema = pa.schema(
         [
