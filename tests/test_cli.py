@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -536,3 +537,42 @@ def test_score_with_the_embedded_model(images, capsys):
         assert 0 <= row["ood_score"] <= 1
         assert row["is_ood"] in (True, False)
         assert row["label"] in ("red square", "green square")
+
+
+def test_a_folder_that_cannot_be_listed_is_named_and_the_others_are_judged(
+    images, loaded, capsys, monkeypatch
+):
+    locked = images / "lost+found"
+    locked.mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == locked.name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert main([*BASE, "--out", "results.csv"]) == 1
+    err = capsys.readouterr().err
+    assert f"tanl: warning: cannot list the folder {Path('images', 'lost+found')}: permission denied\n" in err
+    assert len(rows_of("results.csv")) == 60
+    # A shell makes this of images/*.
+    files = [str(path.relative_to(Path.cwd())) for path in sorted(images.iterdir())]
+    assert main(["judge", *files, *BASE[2:]]) == 1
+    assert "cannot list the folder images/lost+found" in capsys.readouterr().err
+    # The calibration images count too; alone, it is a mistake.
+    assert main([*BASE[:1], files[0], *BASE[2:], "--calibrate", "images"]) == 1
+    capsys.readouterr()
+    assert main(["judge", str(locked), *BASE[2:]]) == 2
+    assert_one_line_error(capsys, "lost+found")
+
+
+def test_what_is_passed_over_is_counted_and_named(images, loaded, capsys):
+    for name in ("a.mp4", "b.MP4", "notes.txt", ".hidden.mov"):
+        (images / name).touch()
+    for name in ("cats", "dogs", "cows"):
+        (images / name).symlink_to(Path.cwd(), target_is_directory=True)
+    assert main([*BASE, "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "tanl: warning: images: passed over 3 linked folders, 2 .mp4 files, 1 .txt file\n"
+    assert len(out.splitlines()) == 61

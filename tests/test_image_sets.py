@@ -1,5 +1,6 @@
 """Sets of images as they lie on disk: found, counted, opened, embedded once; and fetched only when asked to."""
 
+import os
 import sys
 import types
 from dataclasses import replace
@@ -687,3 +688,27 @@ def test_torchvision_has_the_sets_and_their_parts():
     for name, parts in download.TORCHVISION.values():
         known = inspect.signature(getattr(torchvision.datasets, name)).parameters
         assert all({"download", *part} <= set(known) for part in parts)
+
+
+def test_a_set_with_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
+    paint(tmp_path / "set" / "red" / "a.png", "red")
+    (tmp_path / "set" / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(
+        PermissionError, match=r"a part of .*set cannot be read: Permission denied: .*lost\+found"
+    ):
+        custom_set(tmp_path / "set", ood=True)
+
+
+def test_a_set_with_linked_folders_warns_that_they_are_not_followed(tmp_path):
+    paint(tmp_path / "set" / "red" / "a.png", "red")
+    (tmp_path / "set" / "green").symlink_to(tmp_path / "set" / "red", target_is_directory=True)
+    with pytest.warns(UserWarning, match=r"set: 1 linked folder is not followed"):
+        assert len(custom_set(tmp_path / "set", ood=True)) == 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from tanl.io.images import find_images
+from tanl.io.image_files import find_images
 from tanl.io.paths import local_path
 from tanl.io.text import first_of
 
@@ -86,7 +87,7 @@ def custom_set(
         classed = not ood and any(texts)
         labels = tuple(_class(text, known, given) for text in texts) if classed else ()
     else:
-        files = tuple(file.relative_to(base).as_posix() for file in find_images(given))
+        files = tuple(file.relative_to(base).as_posix() for file in _all_images(given))
         parents = [_plain(file.split("/")[0]) if "/" in file else "" for file in files]
         classed = not ood and all(parent in known for parent in parents)
         labels = tuple(known[parent] for parent in parents) if classed else ()
@@ -141,7 +142,7 @@ def _whole_folder(source: Source, root: Path) -> ImageSet | None:
     for folder in source.folders:
         base = root / folder
         try:
-            paths = find_images(base)
+            paths = _all_images(base)
         except (FileNotFoundError, ValueError):  # no such folder, or no image in it
             continue
         files = [path.relative_to(base).as_posix() for path in paths]
@@ -152,6 +153,17 @@ def _whole_folder(source: Source, root: Path) -> ImageSet | None:
             labels = [number[file.split("/")[0]] for file in files]
         return ImageSet(source.name, base, tuple(files), tuple(labels), expected=source.count)
     return None
+
+
+def _all_images(path: Path) -> tuple[Path, ...]:
+    """The images at a path, all of them: a set that lacks a folder would be another set."""
+    found = find_images(path)
+    for folder, error in found.unreadable:
+        raise PermissionError(error.errno, f"a part of {path} cannot be read: {error.strerror}", str(folder))
+    if links := found.passed_over.get("linked folder"):
+        are = "linked folders are" if links > 1 else "linked folder is"
+        warnings.warn(f"{path}: {links} {are} not followed; put what is linked in its place", stacklevel=2)
+    return tuple(found)
 
 
 def _stored_by_torchvision(source: Source, root: Path) -> ImageSet | None:

@@ -66,7 +66,7 @@ results: a .csv or .jsonl file comes with NAME.json beside it, which says how it
 and settings, threshold, calibration, version. In .parquet this is in the metadata, under "tanl". A run that is
 killed leaves NAME.*.partial; `tanl recover` makes a results file of it.
 
-exit codes: 0 all judged; 1 some could not be read (each is named on stderr and keeps a row with its
+exit codes: 0 all judged; 1 some could not be read (each is named on stderr; an image keeps a row with its
 error); 2 a mistake in what was asked for; 130 interrupted, 143 terminated (what was judged by then is kept)."""
 
 
@@ -188,7 +188,8 @@ def main(arguments: argparse.Namespace) -> int:
 class _Stream:
     """What is to be judged: how its rows are named and counted, and how it begins once the slow parts are there.
 
-    ``begin`` loads the model and gives the detector, the rows that are known to be ID, and the results.
+    ``begin`` loads the model and gives the detector, the rows that are known to be ID, and the results. ``unlisted``
+    is how many folders could not be listed.
     """
 
     key: str
@@ -197,18 +198,19 @@ class _Stream:
     longest: int
     about: dict[str, Any]
     begin: Callable[[Timings], tuple[Detector, Iterable[Batch], Iterator[list[Result]]]]
+    unlisted: int = 0
 
 
 def _images(arguments: argparse.Namespace) -> _Stream:
-    from ..io.images import find_images
-
     refuse(
         arguments, ("--column", "--id-column", "--normalize"), "is for files of embeddings; these are images"
     )
     labels = class_names(arguments)
     corpus = _corpus(arguments)
-    paths = [path for source in arguments.inputs for path in find_images(source, arguments.recursive)]
-    known = find_images(arguments.calibrate, arguments.recursive) if arguments.calibrate else []
+    paths, unlisted = _image_files(arguments.inputs, arguments.recursive)
+    known, unlisted_known = _image_files(
+        [arguments.calibrate] * bool(arguments.calibrate), arguments.recursive
+    )
     if arguments.shuffle:
         random.Random(arguments.seed).shuffle(paths)
 
@@ -224,7 +226,31 @@ def _images(arguments: argparse.Namespace) -> _Stream:
 
     longest = max(len(one_line(shown_path(path))) for path in paths)
     about = {"backbone": arguments.backbone or "mini", **_labels_in_words(arguments, labels, corpus)}
-    return _Stream("path", "images", len(paths), longest, about, begin)
+    return _Stream("path", "images", len(paths), longest, about, begin, unlisted + unlisted_known)
+
+
+def _image_files(sources: Sequence[Path], recursive: bool) -> tuple[list[Path], int]:
+    """The images that are named, and how many folders could not be listed; these and what was passed over are told."""
+    from ..io.image_files import Found, find_images
+
+    paths: list[Path] = []
+    unlisted = 0
+    for source in sources:
+        try:
+            found = find_images(source, recursive)
+        except PermissionError as error:
+            # Of several, as a shell makes them of photos/*, one is passed over as it is inside a folder.
+            if len(sources) == 1:
+                raise
+            found = Found((), unreadable=((source, error),))
+        for note in found.notes():
+            where = "" if note.startswith("cannot") else f"{shown_path(source)}: "
+            print(f"tanl: warning: {one_line(where + note)}", file=sys.stderr)
+        paths += found
+        unlisted += len(found.unreadable)
+    if sources and not paths:
+        raise ValueError(f"there are no images: {sources[0]} and what else is named cannot be listed")
+    return paths, unlisted
 
 
 def _embeddings(arguments: argparse.Namespace) -> _Stream:
@@ -365,7 +391,8 @@ def _judge(stream: _Stream, arguments: argparse.Namespace) -> int:
         )
         print(f"tanl: {in_words(stop)}{kept}", file=sys.stderr)
         return exit_code(stop)
-    return 1 if counts["unreadable"] or (calibration or {}).get("unreadable") else 0
+    left_out = counts["unreadable"] + (calibration or {}).get("unreadable", 0) + stream.unlisted
+    return 1 if left_out else 0
 
 
 @contextmanager

@@ -1,26 +1,40 @@
-"""Image files in, RGB images out: find them, read them, and say plainly which ones cannot be read."""
+"""Image files in, RGB images out: read them, and say plainly which ones cannot be read."""
 
 from __future__ import annotations
 
+import math
 import os
-import stat
+import threading
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# fmt: off
-SUFFIXES: frozenset[str] = frozenset({
-    ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
-    ".tiff", ".webp",
-})
-# fmt: on
-"""The endings, in lower case, by which :func:`find_images` knows an image in a directory."""
+from .dicom import DicomFile
+from .image_files import head_of, is_dicom, is_heif, reason
+from .levels import to_8_bits
+
+MAX_PIXELS = 1 << 27
+"""The most pixels, 134 million, that are decoded of one image. A JPEG of more than `LARGE` is decoded at a half,
+quarter or eighth of its size."""
+
+LARGE = 1 << 25
+"""Files of more pixels than this, 33 million, are decoded one at a time, whatever the number of threads, and are made
+smaller by a whole factor before they are handed on: what models see of them is far smaller still."""
 
 # A strip of 1 x 100 000 pixels is a small file, but a backbone that resizes the shorter side to 224 would ask
 # for 15 GB. No photograph comes near this ratio.
 _LARGEST_ASPECT_RATIO = 100
+_SHORTEST_SIDE = 1024  # below it no image is made smaller
+_STRIP = 1 << 20  # pixels that are converted at once
 _EXIF_ORIENTATION = 0x0112
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+
+_one_large_image = threading.Lock()
 
 
 class UnreadableImage(ValueError):  # noqa: N818, the name says what it is
@@ -35,58 +49,28 @@ class UnreadableImage(ValueError):  # noqa: N818, the name says what it is
         return f"cannot read the image {self.path}: {self.reason}"
 
 
-def find_images(path: str | os.PathLike[str], recursive: bool = True) -> list[Path]:
-    """The images at ``path``, sorted: a file whatever its ending, or a directory's files with image endings.
-
-    Hidden files and directories (a leading dot) inside a directory are passed over, and links to directories
-    are not followed.
-
-    Args:
-        path: a file or a directory.
-        recursive: whether to descend into sub-directories.
-
-    Raises:
-        FileNotFoundError: nothing is at ``path``.
-        ValueError: the directory holds no image.
-    """
-    root = Path(path)
-    if not root.is_dir():
-        if not root.exists():
-            raise FileNotFoundError(f"there is no file or directory {root}")
-        return [root]
-
-    found: list[Path] = []
-    for folder, subfolders, names in os.walk(root, onerror=_raise):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")] if recursive else []
-        found += [
-            Path(folder, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
-    if not found:
-        where = "in or below" if recursive else "directly in"
-        raise ValueError(f"there are no images {where} {root}: looked for {' '.join(sorted(SUFFIXES))}")
-    return sorted(found)
-
-
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
     """Read a file as an RGB image, by the rules of :func:`to_rgb`; of an animation, its first frame.
 
+    Formats are those that Pillow knows, HEIC with the extra ``heif``, and DICOM with the extra ``medical``, whose
+    greys go through the file's rescale slope and window.
+
     Raises:
         UnreadableImage: the file is missing, empty, truncated, not an image, one that :func:`to_rgb` refuses,
-            or larger than Pillow's limit against decompression bombs.
+            larger than Pillow's limit against decompression bombs, DICOM of several frames, or of a format whose
+            extra is not installed.
     """
+    path = Path(path)
     try:
-        status = Path(path).stat()
-        if stat.S_ISDIR(status.st_mode):
+        mode = path.stat().st_mode
+        if S_ISDIR(mode):
             raise UnreadableImage(path, "it is a directory")
-        if not stat.S_ISREG(status.st_mode):
+        if not S_ISREG(mode):
             raise UnreadableImage(path, "it is not a regular file")
-        if status.st_size == 0:
+        head = head_of(path)
+        if not head:
             raise UnreadableImage(path, "the file is empty")
-        with Image.open(path) as image:
-            image.load()
-            return to_rgb(image)
+        return _read_dicom(path) if is_dicom(head) else _read(path, head)
     except UnreadableImage:
         raise
     # Decoders meet arbitrary bytes and raise whatever their parsing stumbles on (SyntaxError, struct.error,
@@ -98,58 +82,181 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Turn any Pillow image into the upright, opaque RGB image that a person would see.
 
-    The EXIF orientation is applied; transparency is laid on white; 16-bit greys keep their upper 8 bits. Of
-    32-bit integers, values up to 255 are kept and values up to 65535 read as 16-bit; all others, and floats,
-    are stretched from their minimum to their maximum.
+    The EXIF orientation is applied; transparency is laid on white; greys of more than 8 bits, and floats, follow
+    `tanl.io.levels.to_8_bits`. An image of more than `LARGE` pixels is made smaller by a whole factor.
 
     Raises:
         TypeError: not a Pillow image.
-        ValueError: no pixels, a side more than 100 times the other, values that are not finite, or a colour
-            mode that Pillow cannot convert.
+        ValueError: no pixels, more than `MAX_PIXELS`, a side more than 100 times the other, values that are not
+            finite, or a colour mode that Pillow cannot convert.
     """
     if not isinstance(image, Image.Image):
         raise TypeError(f"expected a PIL image, got {type(image).__name__}")
-    width, height = image.size
+    check_size(image.size)
+    return _to_rgb(image)
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Refuse an image of this width and height that has no pixels, too many, or is a thin strip."""
+    width, height = size
     if min(width, height) == 0:
         raise ValueError(f"the image has no pixels: {width} x {height}")
     if max(width, height) > _LARGEST_ASPECT_RATIO * min(width, height):
         raise ValueError(
             f"{width} x {height} pixels: one side is over {_LARGEST_ASPECT_RATIO} times the other; crop it"
         )
-    image = _upright(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return _grey_to_8_bits(image).convert("RGB")
-    if image.mode in ("RGBa", "La"):
-        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(paper, image).convert("RGB")
-    return image.convert("RGB")
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"{width} x {height} pixels are more than the limit of {MAX_PIXELS} for one image "
+            "(tanl.io.images.MAX_PIXELS); make it smaller"
+        )
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _read(path: Path, head: bytes) -> Image.Image:
     try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-        return image if orientation == 1 else ImageOps.exif_transpose(image)
+        opened: Image.Image = Image.open(path)
+    except UnidentifiedImageError:
+        if is_heif(head):
+            opened = _open_heif(path)
+        elif path.suffix.lower() in (".dcm", ".dicom"):  # an old one, without the preamble
+            return _read_dicom(path)
+        else:
+            raise
+    with opened as image:
+        full_size = image.size
+        if image.format in ("JPEG", "MPO") and (factor := _factor(full_size)) > 1:
+            scale = 2 if factor == 2 else 4 if factor <= 4 else 8
+            image.draft(None, (image.width // scale, image.height // scale))
+        check_size(image.size)
+        with _turn(full_size):
+            # Asked before the file is decoded, which forgets it.
+            halves_colours = ";16" in _raw_mode(image) and not image.mode.startswith("I")
+            white, inverted = _declared(image, head)
+            image.load()
+            if halves_colours:
+                _check_upper_halves(image)
+            return _to_rgb(image, white, inverted=inverted)
+
+
+def _read_dicom(path: Path) -> Image.Image:
+    file = DicomFile(path)
+    check_size(file.size)
+    with _turn(file.size):
+        return _to_rgb(file.image())
+
+
+def _open_heif(path: Path) -> Image.Image:
+    try:
+        pillow_heif: Any = import_module("pillow_heif")
+    except ImportError as error:
+        raise ImportError(
+            'it is HEIC or AVIF, which this Pillow does not read: pip install "tanl[heif]" for HEIC, and a newer '
+            "Pillow for AVIF"
+        ) from error
+    image: Image.Image = pillow_heif.HeifImageFile(path)
+    return image
+
+
+def _to_rgb(image: Image.Image, white: int | None = None, *, inverted: bool = False) -> Image.Image:
+    """What `to_rgb` gives; ``white`` and ``inverted`` are what a file of greys beyond 8 bits declares."""
+    orientation = _orientation(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = to_8_bits(np.asarray(image), white)
+        image = Image.fromarray(255 - grey if inverted else grey)
+    rgb = _opaque(image, _factor(image.size))
+    if orientation != 1:
+        rgb.getexif()[_EXIF_ORIENTATION] = orientation
+        rgb = ImageOps.exif_transpose(rgb)
+    return rgb
+
+
+def _turn(size: tuple[int, int]) -> AbstractContextManager[Any]:
+    return _one_large_image if size[0] * size[1] > LARGE else nullcontext()
+
+
+def _factor(size: tuple[int, int]) -> int:
+    """By how much an image of this size is made smaller before it is handed on."""
+    width, height = size
+    return max(1, min(math.ceil(math.sqrt(width * height / LARGE)), min(size) // _SHORTEST_SIDE))
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How a file that is not decoded yet has its pixels, in Pillow's words: "RGB;16B"."""
+    tile = next(iter(getattr(image, "tile", ())), None)
+    arguments = tile[3] if tile else None
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _check_upper_halves(image: Image.Image) -> None:
+    """Refuse colours of 16 bits that have nothing in their upper 4: Pillow drops the lower half."""
+    ranges = zip(image.getbands(), cast(Any, image.getextrema()), strict=True)
+    if max(high for band, (_, high) in ranges if band not in "Aa") < 16:
+        raise ValueError(
+            "its colours have 16 bits and use at most the lower 12, of which Pillow drops 8; save it with 8 bits "
+            "a colour"
+        )
+
+
+def _declared(image: Image.Image, head: bytes) -> tuple[int | None, bool]:
+    """What a file that is not decoded yet declares of greys beyond 8 bits: what is white, and whether 0 is.
+
+    White is None where only the container's bits are known: they say nothing of how many are used.
+    """
+    if not image.mode.startswith("I"):
+        return None, image.mode == "F" and _is_white_zero(image)
+    if image.format == "TIFF":
+        bits = cast(Any, image).tag_v2.get(_BITS_PER_SAMPLE, (16,))[0]
+        return ((1 << bits) - 1 if 8 < bits < 16 else None), _is_white_zero(image)
+    # Pillow spreads the levels of these two over 16 bits, unless they have 16.
+    if image.format == "PPM":
+        return (65535 if _raw_mode(image) == "L" else None), False
+    if image.format == "JPEG2000":
+        return (65535 if _bits_of_jpeg_2000(head) < 16 else None), False
+    return None, False
+
+
+def _is_white_zero(image: Image.Image) -> bool:
+    return image.format == "TIFF" and cast(Any, image).tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def _bits_of_jpeg_2000(head: bytes) -> int:
+    start = head.find(b"\xff\x4f\xff\x51")  # start of the codestream, and of its sizes
+    precision = head[start + 42 : start + 43] if start >= 0 else b""
+    return (precision[0] & 0x7F) + 1 if precision else 16
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     # A garbled EXIF block says nothing about the pixels: they stay as they are stored.
     except Exception:
-        return image
+        return 1
 
 
-def _grey_to_8_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("the image holds values that are not finite")
-    low, high = float(np.min(values)), float(np.max(values))
-    if image.mode == "I" and low >= 0 and high <= 255:
-        grey = values
-    # Some versions of Pillow open 16-bit files in the 32-bit mode "I".
-    elif image.mode.startswith("I") and low >= 0 and high <= 65535:
-        grey = values // 256
-    else:
-        grey = np.rint((values - low) * 255 / (high - low)) if high > low else np.full_like(values, 128)
-    return Image.fromarray(grey.astype(np.uint8))
+def _opaque(image: Image.Image, factor: int) -> Image.Image:
+    """The image in RGB, on white paper, at 1 / ``factor`` of its size; strip by strip, so that no copy is whole."""
+    if factor == 1 and not _is_transparent(image):
+        return image.convert("RGB")
+    rgb = Image.new("RGB", (math.ceil(image.width / factor), math.ceil(image.height / factor)))
+    rows = factor * max(1, _STRIP // (image.width * factor))
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        rgb.paste(_on_paper(strip).reduce(factor), (0, top // factor))
+    return rgb
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
+    if not _is_transparent(image):
+        return image.convert("RGB")
+    if image.mode in ("RGBa", "La"):
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+    image = image.convert("RGBA")
+    paper = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(paper, image).convert("RGB")
 
 
 def _reason(error: Exception) -> str:
@@ -159,10 +266,6 @@ def _reason(error: Exception) -> str:
         return f"{error}; make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+    if isinstance(error, OSError):
+        return reason(error)
     return str(error) or type(error).__name__
-
-
-def _raise(error: OSError) -> None:
-    raise error
