@@ -18,38 +18,51 @@ from tanl.streams.results import Result
 
 def painted(folder, colours, *, is_id):
     return [
-        demo.Pictogram(paint(folder / "vendor" / f"{index}-{is_id}.png", colour), colour, is_id)
+        demo.Picture(paint(folder / "vendor" / f"{index}-{is_id}.png", colour), colour, is_id)
         for index, colour in enumerate(colours)
     ]
 
 
-def test_read_pictograms():
-    pictograms = demo.read_pictograms()
-    counted = Counter(item.is_id for item in pictograms)
-    assert counted[True] >= 200
-    assert counted[False] >= 1000
-    assert all(item.path.is_file() for item in pictograms)
-    names = {item.label for item in pictograms if item.is_id}
-    assert {"cat", "dog", "whale"} <= names
-    assert not names & {item.label for item in pictograms if not item.is_id}
+@pytest.mark.parametrize(
+    ("split", "animals", "others"), [("pictograms", 200, 1000), ("photographs", 50, 200)]
+)
+def test_read_pictures(split, animals, others):
+    pictures = demo.read_pictures(split)
+    counted = Counter(item.is_id for item in pictures)
+    assert counted[True] >= animals
+    assert counted[False] >= others
+    assert all(item.path.is_file() for item in pictures)
+    names = {item.label for item in pictures if item.is_id}
+    assert {"cat", "dog"} <= names
+    assert not names & {item.label for item in pictures if not item.is_id}
+
+
+def test_what_is_held_out_is_of_the_animals_and_not_in_the_stream():
+    pictures = [demo.Picture(Path(f"{i}.png"), "x", is_id=i < 30) for i in range(80)]
+    known, rest = demo.hold_out(pictures, 10, random.Random(3))
+    assert len(set(known)) == 10
+    assert all(item.is_id for item in known)
+    assert set(known) | set(rest) == set(pictures)
+    assert len(known) + len(rest) == 80
+    assert demo.hold_out(pictures, 0, random.Random(3)) == ([], pictures)
 
 
 @pytest.mark.parametrize(
     ("count", "inside", "outside"), [(16, 8, 8), (17, 8, 9), (100, 30, 50), (60, 30, 30)]
 )
 def test_draw_stream_is_half_id_as_far_as_there_are_enough(count, inside, outside):
-    pictograms = [demo.Pictogram(Path(f"{i}.png"), "x", is_id=i < 30) for i in range(80)]
-    stream = demo.draw_stream(pictograms, count, random.Random(3))
+    pictures = [demo.Picture(Path(f"{i}.png"), "x", is_id=i < 30) for i in range(80)]
+    stream = demo.draw_stream(pictures, count, random.Random(3))
     assert Counter(item.is_id for item in stream) == {True: inside, False: outside}
     assert len(set(stream)) == len(stream)
-    assert stream == demo.draw_stream(pictograms, count, random.Random(3))
-    assert stream != demo.draw_stream(pictograms, count, random.Random(4))
+    assert stream == demo.draw_stream(pictures, count, random.Random(3))
+    assert stream != demo.draw_stream(pictures, count, random.Random(4))
 
 
 def judged(is_id, is_ood, score=0.5, label="cat", truth="cat"):
     evidence = (Evidence("spoon", 0.25),) if is_ood else ()
     return demo.Judged(
-        demo.Pictogram(Path("x.png"), truth, is_id),
+        demo.Picture(Path("x.png"), truth, is_id),
         Result(Path("x.png"), Verdict(score, is_ood, label, 0.75, evidence)),
     )
 
@@ -76,16 +89,29 @@ def test_counts_are_honest():
     )
 
 
-def test_demo(tmp_path, monkeypatch, capsys):
-    pictograms = painted(tmp_path, ["red", "green"] * 15, is_id=True)
-    pictograms += painted(tmp_path, ["blue", "yellow", "purple"] * 10, is_id=False)
-    monkeypatch.setattr(demo, "read_pictograms", lambda: pictograms)
-    monkeypatch.setattr("tanl.backbones.load_backbone", lambda name: ColourBackbone())
+@pytest.mark.parametrize(
+    ("options", "split", "backbone", "known"),
+    [
+        ([], "photographs", demo.PHOTOGRAPHS.backbone, 10),
+        (["--pictograms"], "pictograms", demo.PICTOGRAMS.backbone, 0),
+        (["--backbone", "another"], "photographs", "another", 10),
+    ],
+)
+def test_demo(tmp_path, monkeypatch, capsys, options, split, backbone, known):
+    pictures = painted(tmp_path, ["red", "green"] * (15 + known // 2), is_id=True)
+    pictures += painted(tmp_path, ["blue", "yellow", "purple"] * 10, is_id=False)
+    read, loaded = [], []
+    monkeypatch.setattr(demo, "read_pictures", lambda name: read.append(name) or pictures)
+    monkeypatch.setattr("tanl.backbones.load_backbone", lambda name: loaded.append(name) or ColourBackbone())
     monkeypatch.setenv("TANL_CACHE", str(tmp_path / "cache"))
 
-    assert main(["demo", "--images", "60", "--out", str(tmp_path / "out" / "here")]) == 0
+    assert main(["demo", *options, "--images", "60", "--out", str(tmp_path / "out" / "here")]) == 0
     cold, err = capsys.readouterr()
     assert err == ""
+    assert (read, loaded) == ([split], [backbone])
+    assert f"judges {split}, without training" in cold
+    shown = re.findall(r"threshold  \d\.\d{4}, to keep 90% of animals: from (\d+) that are not in", cold)
+    assert shown == ([str(known)] if known else [])
     assert "2 animals: green, red" in cold
     assert re.search(r"negatives  \d{5,6} nouns and adjectives of WordNet", cold)
     assert "60 images, animals and others shuffled" in cold
@@ -108,7 +134,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
     with Image.open(picture) as sheet:
         assert min(sheet.size) > 500
 
-    assert main(["demo", "--images", "60", "--out", str(tmp_path / "out")]) == 0
+    assert main(["demo", *options, "--images", "60", "--out", str(tmp_path / "out")]) == 0
     warm = capsys.readouterr().out
     assert "(from the cache)" in warm
     assert [line for line in warm.splitlines() if line.startswith("vendor/")] == table

@@ -1,4 +1,4 @@
-"""``tanl demo``: the embedded model judges a stream of the shipped pictograms, animals and everything else."""
+"""``tanl demo``: a model that ships with tanl judges a stream of pictures that do, animals and everything else."""
 
 from __future__ import annotations
 
@@ -22,12 +22,32 @@ if TYPE_CHECKING:
 
 _TRACK = "animals"
 _BATCH_SIZE = 64
+_KEPT = 0.9  # the share of animals that the threshold is to keep
 _LISTED = 16
 _PICTURED = 28
 
 
 @dataclass(frozen=True)
-class Pictogram:
+class Subject:
+    """What the demo judges: a split that ships with tanl.
+
+    Attributes:
+        split: its name.
+        backbone: the model that is taken where none is named.
+        calibration: how many animals set the threshold and are not in the stream; with 0 it is the method's own.
+    """
+
+    split: str
+    backbone: str
+    calibration: int
+
+
+PHOTOGRAPHS = Subject("photographs", "mini", calibration=10)
+PICTOGRAMS = Subject("pictograms", "mini", calibration=0)
+
+
+@dataclass(frozen=True)
+class Picture:
     """An image of the benchmark, with what is really on it."""
 
     path: Path
@@ -37,9 +57,9 @@ class Pictogram:
 
 @dataclass(frozen=True)
 class Judged:
-    """A pictogram with what was said of it."""
+    """A picture with what was said of it."""
 
-    truth: Pictogram
+    truth: Picture
     result: Result
 
     @property
@@ -64,8 +84,18 @@ class Judged:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.description = (
-        "Judge pictograms that come with tanl by the model that comes with it: is it an animal, or something "
+        "Judge photographs that come with tanl by a model that comes with it: is it an animal, or something "
         "else? Needs no network. The first run embeds the words of WordNet and keeps the embeddings."
+    )
+    parser.add_argument(
+        "--pictograms",
+        action="store_true",
+        help="judge pictograms, more of them, without a calibrated threshold",
+    )
+    parser.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help=f"the model (default: {PHOTOGRAPHS.backbone}; of pictograms {PICTOGRAMS.backbone})",
     )
     parser.add_argument(
         "--out",
@@ -79,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=positive_number,
         default=256,
-        help="how many images to judge, half of them animals (default: %(default)s)",
+        help="how many images to judge, half of them animals as far as there are enough (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
@@ -96,16 +126,19 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.images < _LISTED:
         raise ValueError(f"--images {arguments.images} is too few to show anything; give {_LISTED} or more")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    pictograms = read_pictograms()
-    labels = sorted({pictogram.label for pictogram in pictograms if pictogram.is_id})
-    stream = draw_stream(pictograms, arguments.images, random.Random(arguments.seed))
-    _say("tanl demo: is it an animal? A vision-language model judges pictures, without training.\n")
+    subject = PICTOGRAMS if arguments.pictograms else PHOTOGRAPHS
+    pictures = read_pictures(subject.split)
+    labels = sorted({picture.label for picture in pictures if picture.is_id})
+    chance = random.Random(arguments.seed)
+    known, pictures = hold_out(pictures, subject.calibration, chance)
+    stream = draw_stream(pictures, arguments.images, chance)
+    _say(f"tanl demo: is it an animal? A vision-language model judges {subject.split}, without training.\n")
 
     from ..backbones import load_backbone
     from ..streams.images import ImageEncoder, judge_images
     from ..streams.pump import Timings
 
-    backbone = load_backbone("mini")
+    backbone = load_backbone(arguments.backbone or subject.backbone)
     loading = time.perf_counter() - started
     _say(
         f"model      {backbone.name}, {backbone.image_size} x {backbone.image_size} pixels; needs no network"
@@ -113,10 +146,15 @@ def main(arguments: argparse.Namespace) -> int:
     _say(f"ID labels  {len(labels)} animals: {', '.join(labels[:6])}, ...")
     guard, embedding, was_cached = _guard(backbone, labels)
     _say(f"negatives  {guard.bank.num_negatives} nouns and adjectives of WordNet")
+    if known:
+        threshold = guard.calibrate([picture.path for picture in known], _KEPT)
+        _say(
+            f"threshold  {threshold:.4f}, to keep {_KEPT:.0%} of animals: from {len(known)} that are not in the stream"
+        )
     _say(f"stream     {len(stream)} images, animals and others shuffled, in batches of {_BATCH_SIZE}\n")
 
     timings = Timings()
-    paths = [pictogram.path for pictogram in stream]
+    paths = [picture.path for picture in stream]
     batches = judge_images(
         ImageEncoder(backbone), paths, guard.detect_embeddings, batch_size=_BATCH_SIZE, timings=timings
     )
@@ -158,29 +196,37 @@ def _guard(backbone: Backbone, labels: Sequence[str]) -> tuple[Guard, float, boo
     return guard, time.perf_counter() - started, files() == before
 
 
-def read_pictograms() -> list[Pictogram]:
-    """The pictograms of the benchmark's animal track, with their class names, and of all its OOD sets."""
-    from tanl.benchmarks.pictograms.manifest import FOLDER, read_manifest
-    from tanl.benchmarks.pictograms.tracks import TRACKS
+def read_pictures(split: str) -> list[Picture]:
+    """The images of the animal track of a split that ships, with their class names, and of all its OOD sets."""
+    from tanl.benchmarks.engine.shipped import SHIPPED
 
-    rows = read_manifest()
-    chosen = TRACKS[_TRACK].select(rows)
+    shipped = SHIPPED[split]
+    rows = shipped.read(shipped.folder)
+    chosen = shipped.tracks[_TRACK].select(rows)
     inside = [
-        Pictogram(FOLDER / rows[index].file, chosen.classes[target], is_id=True)
+        Picture(shipped.folder / rows[index].file, chosen.classes[target], is_id=True)
         for index, target in zip(chosen.images, chosen.targets, strict=True)
     ]
     outside = [
-        Pictogram(FOLDER / rows[index].file, rows[index].label, is_id=False)
+        Picture(shipped.folder / rows[index].file, rows[index].label, is_id=False)
         for _, members in chosen.ood.values()
         for index in members
     ]
     return inside + outside
 
 
-def draw_stream(pictograms: Sequence[Pictogram], count: int, chance: random.Random) -> list[Pictogram]:
-    """``count`` pictograms in random order, half of them ID as far as there are enough."""
-    inside = [pictogram for pictogram in pictograms if pictogram.is_id]
-    outside = [pictogram for pictogram in pictograms if not pictogram.is_id]
+def hold_out(
+    pictures: Sequence[Picture], count: int, chance: random.Random
+) -> tuple[list[Picture], list[Picture]]:
+    """``count`` of the ID pictures, and all others."""
+    known = chance.sample([picture for picture in pictures if picture.is_id], count)
+    return known, [picture for picture in pictures if picture not in known]
+
+
+def draw_stream(pictures: Sequence[Picture], count: int, chance: random.Random) -> list[Picture]:
+    """``count`` pictures in random order, half of them ID as far as there are enough."""
+    inside = [picture for picture in pictures if picture.is_id]
+    outside = [picture for picture in pictures if not picture.is_id]
     num_inside = min(count // 2, len(inside))
     drawn = chance.sample(inside, num_inside) + chance.sample(outside, min(count - num_inside, len(outside)))
     chance.shuffle(drawn)
