@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: a fork inherits n
 import torch
 from tqdm import tqdm
 
-from tanl.cli.main import positive_number
+from tanl.io.arguments import positive_number
 
 from .processes import Disk, Process, killed, small_disk
 from .targets import TARGETS, TOGETHER, Found, Target
