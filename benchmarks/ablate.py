@@ -20,10 +20,9 @@ from . import run
 from .engine.ablation import ADJECTIVES, DIMENSIONS, PAPER, Figures, Plan, ablate, plan_values
 from .engine.options import add_image_options, add_stream_options, common_config, names_in
 from .engine.run_folder import RunFolder
-from .engine.tasks import Config
+from .engine.tasks import Config, tracks_of
 from .output.summary import MEANINGS, METRICS, Value, notes
 from .output.targets import require_matplotlib
-from .pictograms.tracks import TRACKS
 
 DEFAULT_TRACKS = ("animals", "coarse-5")
 
@@ -331,10 +330,11 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         tracks=common.tracks or (DEFAULT_TRACKS if common.split == "pictograms" else ()),
     )
     for name in config.tracks:
-        if not any(map(config.takes, TRACKS[name].ood)):
+        ood = tracks_of(config.split)[name].ood
+        if not any(map(config.takes, ood)):
             raise ValueError(
                 f"the figures are of near and far OOD sets; of those of the track {name}, "
-                f"{', '.join(TRACKS[name].ood)}, --only-ood names none"
+                f"{', '.join(ood)}, --only-ood names none"
             )
     for file in arguments.corpus_file or ():
         if not Path(file).is_file():

@@ -37,6 +37,7 @@ _EPILOG = f"""\
 examples:
   tanl bench run                                      the pictograms that come with tanl, all methods
   tanl bench run --split photographs --tracks animals  photographs that come with tanl
+  tanl bench run --split imagenet-folder --data-root ILSVRC2012/val --tracks dogs animals
   tanl bench run --seeds 0 1 2 --orders shuffled,drift,blocks
   tanl bench run --limit 50 --methods mcm,neglabel,tanl-batch-adaptive
   tanl bench run --split four-ood --backbone ViT-B-16/openai --device cuda --data-root data

@@ -517,6 +517,10 @@ def test_the_command_that_is_kept_gives_the_same_plan(own):
         (["--corpus-file", "missing"], "no such corpus file: missing"),
         (["--tracks", "birds"], "no track birds"),
         (["--tracks", "animals", "--only-ood", "noise"], "of those of the track animals, plants, food, "),
+        (
+            ["--split", "photographs", "--tracks", "fish", "--only-ood", "noise"],
+            "of the track fish, animals, ",
+        ),
         (["--split", "birds"], "no split 'birds'"),
         (["--seeds", "-1"], "seeds must be at least 0"),
     ],

@@ -442,7 +442,7 @@ def test_the_command_goes_on_after_an_interrupt(own, monkeypatch, capsys):
         (["--split", "four-ood", *OWN], "leave out --split four-ood"),
         (["--split", "birds"], "no split 'birds'; there are pictograms"),
         (["--split", "four-ood", *QUICK], "the set imagenet-val is not in data"),
-        (["--split", "four-ood", "--tracks", "food"], "only splits that ship with tanl have any"),
+        (["--split", "four-ood", "--tracks", "food"], "this split has none"),
         (["--split", "four-ood", "--full-spectrum"], "no covariate-shifted sets"),
         (["--tracks", "birds"], "no track birds; there are animals"),
         (["--tracks", "food", "--only-ood", "food"], "no OOD set food; there are animals, plants"),
@@ -600,7 +600,7 @@ def test_the_configuration_refuses_what_does_not_go_together():
         ({"methods": ("MCM", "MCM")}, "named twice"),
         ({"seeds": ()}, "seeds must"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"labels": "x.txt"}, "class names of their own"),
+        ({"labels": "x.txt"}, "class names of its own"),
         ({"split": "openood-imagenet-1k", "full_spectrum": True, "stream_length": 9}, "do not go together"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -24,6 +24,7 @@ _FOUR = {"inaturalist": 10_000, "sun": 10_000, "places": 10_000, "textures-all":
 PUBLISHED = {
     "pictograms": ({}, {}, {}),
     "photographs": ({}, {}, {}),
+    "imagenet-folder": ({}, {}, {}),
     "openood-imagenet-1k": (
         {"imagenet": 45_000},
         _V15_LARGE,
@@ -138,7 +139,8 @@ def test_hard_pairs_share_no_class():
 
 def test_find_split_names_what_there_is():
     with pytest.raises(
-        ValueError, match="no split 'imagenet'; there are pictograms, photographs, openood-imagenet-1k"
+        ValueError,
+        match="no split 'imagenet'; there are pictograms, photographs, imagenet-folder, openood-imagenet-1k",
     ):
         find_split("imagenet")
 
@@ -187,7 +189,7 @@ def test_every_split_but_those_that_ship_and_one_has_class_names_of_its_own():
         for split in SPLITS.values()
         if split.class_names != "imagenet-100" and split.id is not None
     }
-    assert set(SPLITS) - asking == {*SHIPPED, "imagenet-100-vs-10"}
+    assert set(SPLITS) - asking == {*SHIPPED, "imagenet-folder", "imagenet-100-vs-10"}
     for name in asking:
         assert class_names(SPLITS[name].class_names)
 

@@ -63,7 +63,7 @@ class Split:
 
     Attributes:
         name: as given on the command line.
-        id: the ID set; None for a package that brings its own.
+        id: the ID set; None for a package that brings its own, and for a folder that is sorted into sets.
         near: OOD sets whose classes are close to the ID classes.
         far: OOD sets of another nature.
         covariate: ID classes in another guise, added to the ID set in full-spectrum runs.
@@ -370,6 +370,13 @@ _ALL = (
         source="ships with tanl",
         note="offline; few images, so read the intervals; its tracks and counts are in its manifest",
         package="tanl.benchmarks.photographs",
+    ),
+    Split(
+        "imagenet-folder",
+        id=None,
+        source="a folder of ImageNet photographs of your own: --data-root FOLDER",
+        note="each image's WordNet id is in its path; some classes are ID, the others OOD: random-100, animals, dogs, "
+        "artefacts (--tracks)",
     ),
     Split(
         "openood-imagenet-1k",

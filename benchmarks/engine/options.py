@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tanl.io.arguments import Arguments, positive_number
 
-from .shipped import SHIPPED
-from .tasks import CUSTOM, Config
+from ..data.splits import SPLITS
+from .tasks import CUSTOM, Config, tracks_of
 
 
 def add_image_options(parser: argparse.ArgumentParser, *, tracks: Sequence[str] = ()) -> Arguments:
@@ -22,7 +22,7 @@ def add_image_options(parser: argparse.ArgumentParser, *, tracks: Sequence[str] 
     Returns:
         Their group, for the command's own options of the kind.
     """
-    shipped = "; ".join(f"of the {name} {', '.join(split.tracks)}" for name, split in SHIPPED.items())
+    listed = "; ".join(f"of {name} {', '.join(tracks_of(name))}" for name in SPLITS if tracks_of(name))
     images = parser.add_argument_group("images")
     images.add_argument(
         "--split",
@@ -34,7 +34,7 @@ def add_image_options(parser: argparse.ArgumentParser, *, tracks: Sequence[str] 
         metavar="NAMES",
         nargs="+",
         action="extend",
-        help=f"some of those of a split that ships with tanl: {shipped} (default: {', '.join(tracks) or 'all'})",
+        help=f"some of the split's, where it has any: {listed} (default: {', '.join(tracks) or 'all'})",
     )
     images.add_argument(
         "--id", metavar="PATH", help="ID images of your own: a folder, or a CSV file that lists them"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,9 @@ from ..data.class_names import class_names, read_class_names
 from ..data.download import fetch_split
 from ..data.image_cache import cached_image_embeddings
 from ..data.image_sets import ImageSet, encode_image_set
+from ..data.imagenet_folder import CLASS_TRACKS, IMAGENET_FOLDER, ClassTrack, open_imagenet_folder
 from ..data.imglist import OOD_LABEL
-from ..data.shipped import ShippedSplit, fingerprint, open_image
+from ..data.shipped import Selection, ShippedSplit, Track, fingerprint, open_image
 from ..data.sources import custom_set, data_root, open_source
 from ..data.splits import find_split
 from ..pictograms import extreme
@@ -51,7 +52,7 @@ class Config:
         limit: the most images of a set, chosen by a fixed seed; None for all.
         stream_length: shorter streams are made this long by augmentation; None leaves them.
         full_spectrum: covariate-shifted sets are added to the ID set.
-        tracks: of a split that ships with tanl; empty for all of them.
+        tracks: of a split that has some (`tracks_of`); empty for all of them.
         id: folder or CSV file of one's own ID images.
         ood: those of one's own OOD images.
         labels: a file of class names, a name a line; needed with ``id``, else it goes before the split's own.
@@ -84,11 +85,11 @@ class Config:
                 raise ValueError(f"--id and --ood name images of one's own; leave out --split {self.split}")
         _check_names("method", self.methods, METHODS)
         _check_names("order", self.orders, ORDERS)
-        shipped = SHIPPED.get(self.split)
+        tracks = tracks_of(self.split)
         if self.tracks:
-            _check_names("track", self.tracks, () if shipped is None else shipped.tracks)
-        if self.labels is not None and shipped is not None:
-            raise ValueError(f"the {self.split} have class names of their own; leave --labels out")
+            _check_names("track", self.tracks, tracks)
+        if self.labels is not None and tracks:
+            raise ValueError(f"{self.split} has class names of its own; leave --labels out")
         if self.only_ood is not None:
             self._check_only_ood(self.only_ood)
         if not self.seeds or min(self.seeds) < 0:
@@ -109,9 +110,10 @@ class Config:
         split = find_split(self.split)
         if split.drift:
             raise ValueError(f"{self.split} is one stream of all its OOD sets; leave --only-ood out")
-        if (shipped := SHIPPED.get(self.split)) is not None:
-            known = [name for track in self.tracks or shipped.tracks for name in shipped.tracks[track].ood]
-            known += shipped.generated
+        tracks = tracks_of(self.split)
+        if tracks:
+            known = [name for track in self.tracks or tracks for name in tracks[track].ood]
+            known += SHIPPED[self.split].generated if self.split in SHIPPED else ()
         else:
             known = [source.name for role, source in split.sets() if role in ("near", "far")]
         _check_names("OOD set", names, dict.fromkeys(known))
@@ -241,6 +243,8 @@ class Gathering:
             tasks = [self._own(config)]
         elif (shipped := SHIPPED.get(config.split)) is not None:
             tasks = self._shipped(shipped, config)
+        elif config.split == IMAGENET_FOLDER:
+            tasks = self._imagenet_folder(config)
         else:
             tasks = [self._split(config)]
         if config.stream_length is None:
@@ -317,30 +321,30 @@ class Gathering:
             return Part(role, images, vectors, len(images), key, key, files)
 
         extremes = [part for part in self._generated(split, folder, config.limit) if config.takes(part.name)]
-        tasks = []
-        for name in config.tracks or split.tracks:
-            chosen = split.tracks[name].select(rows)
-            ood = [
-                part(title, kind, members, [OOD_LABEL] * len(members))
-                for title, (kind, members) in chosen.ood.items()
-                if config.takes(title)
-            ]
-            if not ood and not extremes:
-                raise ValueError(
-                    f"the track {name} has none of the OOD sets {', '.join(config.only_ood or ())}; "
-                    f"it has {', '.join(chosen.ood)}; name other --tracks"
-                )
-            id_part = part(name, "id", chosen.images, chosen.targets)
-            tasks.append(
-                Task(
-                    name,
-                    tuple(chosen.classes),
-                    (id_part,),
-                    (*ood, *extremes),
-                    stream_length=config.stream_length,
-                )
+        chosen = {name: split.tracks[name].select(rows) for name in config.tracks or split.tracks}
+        return _tracked(config, chosen, part, extremes)
+
+    def _imagenet_folder(self, config: Config) -> list[Task]:
+        every = self._embedded("id", open_imagenet_folder(data_root(self.root)), None)
+        found = every.images
+
+        def part(name: str, role: str, members: Sequence[int], labels: Sequence[int]) -> Part:
+            places = _chosen(len(members), config.limit)
+            taken = [members[place] for place in places]
+            images = replace(found.subset(taken), name=name, labels=tuple(labels[place] for place in places))
+            return Part(
+                role,
+                images,
+                every.embeddings[taken],
+                len(images),
+                images.fingerprint,
+                images.pixels_fingerprint,
+                tuple(str(images.path(index).absolute()) for index in range(len(images))),
             )
-        return tasks
+
+        names = config.tracks or tuple(CLASS_TRACKS)
+        chosen = {name: CLASS_TRACKS[name].select(found.labels) for name in names}
+        return _tracked(config, chosen, part, [])
 
     def _generated(self, split: ShippedSplit, folder: Path, limit: int | None) -> list[Part]:
         parts = []
@@ -440,6 +444,45 @@ class Gathering:
         )
 
 
+def tracks_of(split: str) -> Mapping[str, Track | ClassTrack]:
+    """The tracks of a split, by name; none for most of them."""
+    if split == IMAGENET_FOLDER:
+        return CLASS_TRACKS
+    return SHIPPED[split].tracks if split in SHIPPED else {}
+
+
+def _tracked(
+    config: Config,
+    chosen: Mapping[str, Selection],
+    part: Callable[[str, str, Sequence[int], Sequence[int]], Part],
+    extremes: Sequence[Part],
+) -> list[Task]:
+    """A task for each track: what was selected for it, and the extreme OOD sets of all."""
+    tasks = []
+    for name, selected in chosen.items():
+        ood = [
+            part(title, kind, members, [OOD_LABEL] * len(members))
+            for title, (kind, members) in selected.ood.items()
+            if config.takes(title)
+        ]
+        if not ood and not extremes:
+            raise ValueError(
+                f"the track {name} has none of the OOD sets {', '.join(config.only_ood or ())}; "
+                f"it has {', '.join(selected.ood)}; name other --tracks"
+            )
+        id_part = part(name, "id", selected.images, selected.targets)
+        tasks.append(
+            Task(
+                name,
+                tuple(selected.classes),
+                (id_part,),
+                (*ood, *extremes),
+                stream_length=config.stream_length,
+            )
+        )
+    return tasks
+
+
 def _chosen(count: int, limit: int | None) -> list[int]:
     """Which images of a set are taken: all, or ``limit`` of them by a fixed seed, in their order."""
     if limit is None or limit >= count:
@@ -457,7 +500,7 @@ def _check_names(what: str, names: Sequence[str], known: Iterable[str]) -> None:
     listed = list(known)
     unknown = [name for name in names if name not in listed]
     if unknown or not names:
-        there = f"there are {', '.join(listed)}" if listed else "only splits that ship with tanl have any"
+        there = f"there are {', '.join(listed)}" if listed else "this split has none"
         raise ValueError(f"no {what} {', '.join(unknown) or 'named'}; {there}")
     if len(set(names)) < len(names):
         raise ValueError(f"a {what} is named twice: {', '.join(names)}")
