@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tanl.io.arguments import a_name_or_path, a_path
 from tanl.labels.wordnet import SELECTIONS
 
 from . import run
@@ -264,6 +265,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     varied.add_argument(
         "--corpus-file",
         metavar="FILE",
+        type=a_name_or_path,
         nargs="+",
         action="extend",
         help="lists of words, added to the corpora",
@@ -281,7 +283,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-chart", action="store_true", help="draw none; needs no matplotlib")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=a_path,
         metavar="DIR",
         help="the ablation's folder (default: tanl-bench/ablation- and the split's name)",
     )

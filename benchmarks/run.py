@@ -12,7 +12,7 @@ from textwrap import fill
 
 from tqdm import tqdm
 
-from tanl.io.arguments import positive_number
+from tanl.io.arguments import a_path, positive_number
 
 from .data.splits import SPLITS
 from .engine.methods import METHODS, find_methods
@@ -99,7 +99,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_stream_options(method)
 
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="the run's folder (default: tanl-bench/ and the split's name)"
+        "--out",
+        type=a_path,
+        metavar="DIR",
+        help="the run's folder (default: tanl-bench/ and the split's name)",
     )
 
 

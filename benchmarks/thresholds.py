@@ -11,7 +11,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -22,7 +21,7 @@ from tanl.backbones import load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.detectors import TANL, Detector, NegLabel
 from tanl.detectors.thresholds import threshold_at_tpr, threshold_from_stream
-from tanl.io.arguments import positive_number
+from tanl.io.arguments import a_path, positive_number
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 
@@ -80,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=positive_number, metavar="N", default=64, help="(default: %(default)s)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
+    parser.add_argument(
+        "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:

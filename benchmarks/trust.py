@@ -13,7 +13,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -27,7 +26,7 @@ from tanl.backbones import Backbone, load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.detectors import TANL, Detector, NegLabel
 from tanl.detectors.thresholds import threshold_from_stream
-from tanl.io.arguments import positive_number
+from tanl.io.arguments import a_path, positive_number
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.metrics import OODMetrics
@@ -112,7 +111,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parts", metavar="NAMES", default=", ".join(PARTS), help="what to measure (default: %(default)s)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
+    parser.add_argument(
+        "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -1,11 +1,26 @@
 """Paths as people write them."""
 
+import argparse
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from colour_backbone import ColourBackbone, paint
 
+import tanl
+from conftest import unit
+from tanl.benchmarks.data.image_sets import read_as_stored
+from tanl.benchmarks.data.imglist import read_imglist
+from tanl.benchmarks.data.sources import custom_set, data_root
+from tanl.benchmarks.engine.run_folder import RunFolder
+from tanl.cli.main import _BENCHMARKS, _COMMANDS, _parser
+from tanl.io.arguments import a_name_or_path, a_path
+from tanl.io.image_files import find_images
 from tanl.io.paths import local_path
+from tanl.streams.result_files import open_results
 
 
 @pytest.mark.parametrize("kind", [str, Path])
@@ -61,3 +76,135 @@ def test_addresses_are_refused_by_their_name(scheme):
 def test_what_is_no_path_is_refused(path, error, reason):
     with pytest.raises(error, match=reason):
         local_path(path)
+
+
+@pytest.mark.parametrize("text", ["wordnet", "./wordnet", "../a", "words.txt", "ä"])
+def test_a_name_or_path_stays_as_it_is_written(text):
+    """``./wordnet`` is a file, ``wordnet`` a selection of words."""
+    assert a_name_or_path(text) == text
+
+
+def options_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                yield from options_of(sub)
+        else:
+            yield action
+
+
+PARSERS = {
+    **{name: lambda name=name: _parser([name]) for name in _COMMANDS if name != "bench"},
+    **{f"bench {name}": lambda name=name: _parser(["bench", name]) for name in _BENCHMARKS},
+}
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_every_path_option_spells_a_home_folder_out_and_refuses_addresses(command):
+    for option in options_of(PARSERS[command]()):
+        if re.search(r"PATH|DIR|FILE|RUN|FOLDER", str(option.metavar)):
+            assert option.type in (a_path, a_name_or_path), option.option_strings
+        assert option.type is not Path, option.option_strings
+
+
+def test_path_options_are_found():
+    found = [
+        option
+        for parser in PARSERS.values()
+        for option in options_of(parser())
+        if option.type in (a_path, a_name_or_path)
+    ]
+    assert len(found) > 20
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, bank):
+    """A home folder with a file of each kind; the current folder is another, and stays empty."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    (home / "photos").mkdir(parents=True)
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("TANL_CACHE", str(home / "cache"))
+    monkeypatch.chdir(here)
+    paint(home / "photos" / "a.png", "red")
+    np.save(home / "z.npy", unit(5, 16).numpy())
+    (home / "words.txt").write_text("ant\nbee\n")
+    (home / "list.txt").write_text("a.png 0\n")
+    tanl.save_bank(bank, home / "bank.safetensors")
+    tanl.LabelIndex.of(bank).save(home / "index.safetensors")
+    guard().save(home / "guard")
+    yield home
+    assert list(here.iterdir()) == []
+
+
+def guard(cache_dir=None):
+    words = ["ant", "bee", "spoon"]
+    return tanl.Guard(ColourBackbone(), ["red", "green"], corpus=words, cache_dir=cache_dir)
+
+
+USES = {
+    "find_images": ("photos", lambda path: find_images(path)),
+    "Guard": ("photos/a.png", lambda path: guard()([path])),
+    "Guard.stream": ("photos/a.png", lambda path: list(guard().stream([path]))),
+    "Guard.save": ("saved", lambda path: guard().save(path)),
+    "Guard.load": ("guard", lambda path: tanl.Guard.load(path, backbone=ColourBackbone())),
+    "Guard.restore": ("guard", lambda path: guard().restore(path)),
+    "cache_dir": ("cache", guard),
+    "read_embeddings": ("z.npy", lambda path: next(tanl.read_embeddings(path))),
+    "save_bank": ("new.safetensors", lambda path: tanl.save_bank(small_bank(), path)),
+    "load_bank": ("bank.safetensors", tanl.load_bank),
+    "LabelIndex.save": ("new.safetensors", lambda path: tanl.LabelIndex.of(small_bank()).save(path)),
+    "LabelIndex.load": ("index.safetensors", tanl.LabelIndex.load),
+    "Corpus.load": ("words.txt", tanl.Corpus.load),
+    "open_results": ("results.csv", lambda path: open_results(path).close()),
+    "data_root": (".", lambda path: data_root(path).stat()),
+    "custom_set": ("photos", lambda path: custom_set(path, ood=True)),
+    "read_as_stored": ("photos/a.png", read_as_stored),
+    "read_imglist": ("list.txt", read_imglist),
+    "RunFolder.check": ("run", lambda path: RunFolder.check(path, {})),
+}
+
+
+def small_bank() -> tanl.LabelBank:
+    return tanl.LabelBank(["a", "b", "c"], unit(3, 16), num_id=2)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_the_library_takes_a_home_folder(home, use):
+    path, call = USES[use]
+    call(f"~/{path}")
+    call(Path("~", path))
+
+
+@pytest.mark.parametrize("use", USES)
+def test_the_library_refuses_addresses(home, use):
+    path, call = USES[use]
+    with pytest.raises(ValueError, match="is an address, and only paths of this machine"):
+        call(f"s3://bucket/{path}")
+
+
+def test_an_address_among_images_is_an_unreadable_image(home):
+    photos = ["~/photos/a.png", "https://example.org/a.png"]
+    read, address = guard().stream(photos, errors="yield")
+    assert isinstance(read, tanl.Verdict)
+    assert isinstance(address, tanl.UnreadableImage)
+    assert "https://example.org/a.png is an address" in address.reason
+
+
+def test_the_caches_folder_may_be_in_a_home_folder(home, monkeypatch):
+    monkeypatch.setenv("TANL_CACHE", "~/elsewhere")
+    guard()
+    assert any((home / "elsewhere").rglob("*.safetensors"))
+    monkeypatch.setenv("TANL_CACHE", "s3://bucket/cache")
+    with pytest.raises(ValueError, match="is an address"):
+        guard()
+
+
+def test_a_model_in_a_home_folder(home, tiny_clip):
+    (home / "tiny").symlink_to(tiny_clip)
+    assert tanl.load_backbone("local-dir:~/tiny").encode_texts(["a"]).shape == (1, 24)
+    for name in ("local-dir:s3://bucket/a", "ViT-B-32/s3://bucket/a.pt", "hf:s3://bucket/a"):
+        with pytest.raises(ValueError, match="is an address"):
+            tanl.load_backbone(name)
+    with pytest.raises(ValueError, match=rf"no pretrained weights '{home}/none.pt'"):
+        tanl.load_backbone("ViT-B-32/~/none.pt")

@@ -18,6 +18,8 @@ import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
+from tanl.io.arguments import a_path
+
 WANTED = (
     "tanl/__init__.py",
     "tanl/py.typed",
@@ -70,7 +72,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="where `python -m build` put both")
+    parser.add_argument("folder", type=a_path, help="where `python -m build` put both")
     folder: Path = parser.parse_args().folder
     (wheel,), (archive,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as opened:

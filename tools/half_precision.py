@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from tanl.benchmarks.pictograms import manifest
 from tanl.benchmarks.pictograms.track import embeddings
 from tanl.benchmarks.pictograms.tracks import TRACKS, check_tracks
 from tanl.detectors import TANL
+from tanl.io.arguments import a_path
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.metrics import OODMetrics
@@ -61,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tracks", metavar="NAMES", default=", ".join(TRACKS), help="some of %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of order and method (default: 0)")
     parser.add_argument("--batch-size", type=int, default=64, help="images judged at a time (default: 64)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
+    parser.add_argument(
+        "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -33,6 +33,7 @@ from tanl.benchmarks.pictograms.track import embeddings
 from tanl.benchmarks.pictograms.tracks import TRACKS
 from tanl.detectors.approximate import CANDIDATES, SAMPLE, ApproximateActivation
 from tanl.functional import activation_sums
+from tanl.io.arguments import a_path
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.index import LabelIndex, load_faiss
@@ -310,7 +311,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=default.seed, help="of everything (default: 0)")
     parser.add_argument("--repeats", type=int, default=default.repeats, help="the best time of so many")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
+    parser.add_argument(
+        "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:

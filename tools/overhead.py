@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
@@ -28,7 +27,7 @@ from tanl.backbones.noise import noise_embeddings
 from tanl.benchmarks.output.targets import check_targets
 from tanl.detectors import TANL
 from tanl.guard.guard import Guard
-from tanl.io.arguments import positive_number
+from tanl.io.arguments import a_path, positive_number
 from tanl.labels.bank import LabelBank
 
 
@@ -161,7 +160,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=3,
         help="batches that are timed (default: %(default)s)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
+    parser.add_argument(
+        "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:

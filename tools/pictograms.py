@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tanl.benchmarks.pictograms.manifest import FOLDER, Row, coarse_of, read_manifest, set_of, write_manifest
+from tanl.io.arguments import a_path
 
 from .mini.inputs import MissingInputError, Package, find, unpack
 from .mini.pictograms import EMOJIBASE, PICTOGRAM_PACKAGES, Concept, is_unseen, read_pictograms, render
@@ -148,8 +149,10 @@ def describe_licences(packages: Iterable[Package], rows: Iterable[Row]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Render the pictogram benchmark and write its manifest.")
-    parser.add_argument("--packages", type=Path, required=True, help="the folder of the package archives")
-    parser.add_argument("--output", type=Path, default=FOLDER, help="where to write (default: this package)")
+    parser.add_argument("--packages", type=a_path, required=True, help="the folder of the package archives")
+    parser.add_argument(
+        "--output", type=a_path, default=FOLDER, help="where to write (default: this package)"
+    )
     options = parser.parse_args(arguments)
     try:
         left_out = build(options.packages, options.output)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from tanl.backbones import Backbone
 from tanl.io.cache import cached_embeddings
 from tanl.io.images import UnreadableImage, read_image
+from tanl.io.paths import local_path
 from tanl.io.text import first_of
 from tanl.streams.batches import Read, Reader, Ready, Unusable, default_threads
 from tanl.streams.images import ImageEncoder, unreadable
@@ -254,7 +255,7 @@ def read_as_stored(path: str | PathLike[str]) -> Image.Image:
         UnreadableImage: the file is missing, empty or not an image.
     """
     try:
-        content = Path(path).read_bytes()
+        content = local_path(path).read_bytes()
     except OSError as error:
         raise UnreadableImage(path, (error.strerror or str(error)).lower()) from error
     if not content:

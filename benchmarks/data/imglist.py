@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 from os import PathLike
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import NamedTuple
+
+from tanl.io.paths import local_path
 
 OOD_LABEL = -1
 
@@ -34,7 +36,7 @@ def read_imglist(file: str | PathLike[str]) -> list[Entry]:
             folder, no line at all, or a file that is not UTF-8; the message has the line's number.
     """
     try:
-        text = Path(file).read_text(encoding="utf-8-sig")
+        text = local_path(file).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not a UTF-8 text file: {error}") from error
     entries: list[Entry] = []

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from tanl.io.arguments import Arguments, positive_number
+from tanl.io.arguments import Arguments, a_name_or_path, a_path, positive_number
 
 from ..data.splits import SPLITS
 from .tasks import CUSTOM, Config, tracks_of
@@ -37,11 +36,15 @@ def add_image_options(parser: argparse.ArgumentParser, *, tracks: Sequence[str] 
         help=f"some of the split's, where it has any: {listed} (default: {', '.join(tracks) or 'all'})",
     )
     images.add_argument(
-        "--id", metavar="PATH", help="ID images of your own: a folder, or a CSV file that lists them"
+        "--id",
+        metavar="PATH",
+        type=a_name_or_path,
+        help="ID images of your own: a folder, or a CSV file that lists them",
     )
     images.add_argument(
         "--ood",
         metavar="PATH",
+        type=a_name_or_path,
         nargs="+",
         action="extend",
         help="OOD images of your own, a set each; with --id",
@@ -57,11 +60,12 @@ def add_image_options(parser: argparse.ArgumentParser, *, tracks: Sequence[str] 
         "--labels",
         "--class-names",
         metavar="FILE",
+        type=a_name_or_path,
         help="class names, one a line: needed with --id, else in place of the split's own",
     )
     images.add_argument(
         "--data-root",
-        type=Path,
+        type=a_path,
         metavar="DIR",
         help="where the splits' images lie, in OpenOOD's layout (default: TANL_DATA, else data)",
     )

@@ -29,6 +29,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from tanl.io.paths import local_path
+
 FORMAT = 1
 METRICS = ("AUROC", "AUPR_IN", "AUPR_OUT", "FPR95", "FPR95_ID")
 ANY_ORDER = "any"
@@ -145,7 +147,7 @@ class RunFolder:
                 names the difference. Nothing is written then.
         """
         cls.check(path, config)
-        folder = Path(path)
+        folder = local_path(path)
         entries, lists = _with_image_files(sets, images or {})
         wanted = _plain(
             {
@@ -177,7 +179,7 @@ class RunFolder:
         Raises:
             ValueError: it may not; the message says why.
         """
-        folder = Path(path)
+        folder = local_path(path)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; give a folder for the run")
         if (folder / "run.json").exists():
@@ -194,7 +196,8 @@ class RunFolder:
             FileNotFoundError: there is none.
             ValueError: its ``run.json`` is damaged, or of another format.
         """
-        file = Path(path) / "run.json"
+        folder = local_path(path)
+        file = folder / "run.json"
         if not file.is_file():
             raise FileNotFoundError(f"there is no run in {path}: it has no run.json")
         run = _read_json(file)
@@ -203,7 +206,7 @@ class RunFolder:
         for name, kind in (("config", dict), ("environment", dict), ("sets", list)):
             if not isinstance(run.get(name), kind):
                 raise ValueError(f"{file} has no {name!r}, or one of another kind")
-        return cls(Path(path), run)
+        return cls(folder, run)
 
     def has(self, key: Key) -> bool:
         """Whether that cell is there."""

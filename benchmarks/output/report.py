@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from tanl.io.arguments import a_path
+
 from ..engine.run_folder import ANY_ORDER, Cell, CellScores, RunFolder
 from .report_assets import charts
 from .report_assets.charts import Line, thousands
@@ -46,10 +48,10 @@ _OPEN_SETS = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder that `tanl bench run` wrote")
+    parser.add_argument("run_folder", type=a_path, metavar="RUN", help="folder that `tanl bench run` wrote")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=a_path,
         metavar="FILE",
         help="where the page goes (default: report.html in the run's folder)",
     )

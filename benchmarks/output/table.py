@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tanl.io.arguments import a_path
+
 from ..engine.run_folder import RunFolder
 from .brief import SHOWN, brief
 from .published import of_split
@@ -72,7 +74,7 @@ _CSV_COLUMNS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="folder that `tanl bench run` wrote"
+        "runs", nargs="+", type=a_path, metavar="RUN", help="folder that `tanl bench run` wrote"
     )
     parser.add_argument(
         "--format",
@@ -81,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="brief is Markdown with the means alone, in two short tables (default: %(default)s)",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="where the table goes (default: the terminal)"
+        "--out", type=a_path, metavar="FILE", help="where the table goes (default: the terminal)"
     )
     parser.add_argument(
         "--order",

@@ -23,6 +23,7 @@ import tanl
 from tanl.backbones import Backbone, load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.detectors import MCM, TANL, Detector, MaxLogit, NegLabel
+from tanl.io.arguments import a_path
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
@@ -252,7 +253,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", default=default.device, help="where the model runs (default: %(default)s)"
     )
     parser.add_argument("--detail", action="store_true", help="a line for each OOD set")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
+    parser.add_argument(
+        "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..io.progress import Progress
 from .checks import check_evaluating, check_pixels, check_texts, unit_rows
 from .clip import digest_weights, image_dtype, images_at_once, uncompiled
-from .loading import OFFLINE, PRECISIONS, cannot_load, check_precision, first_line, quiet
+from .loading import OFFLINE, PRECISIONS, cannot_load, check_precision, first_line, home_spelled_out, quiet
 
 PREFIX = "hf:"
 
@@ -234,6 +234,7 @@ def load_hugging_face(
     source = name.removeprefix(PREFIX)
     if not source:
         raise ValueError(f'nothing follows "hf:" in {name!r}: give hf:owner/model or hf:folder')
+    source = home_spelled_out(source)
 
     def load(local_files_only: bool) -> tuple[Any, Any, Any]:
         options = {"local_files_only": local_files_only, "trust_remote_code": False}

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
+from ..io.paths import local_path
 from .base import BackboneError
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -20,6 +21,16 @@ def check_precision(precision: str) -> None:
     """Refuse a precision without a name, before anything is loaded."""
     if precision not in PRECISIONS:
         raise ValueError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
+
+
+def home_spelled_out(source: str) -> str:
+    """The source of a model, a folder, a file or a hub's name, with ``~`` in front as the home folder.
+
+    Raises:
+        ValueError: an address.
+    """
+    path = local_path(source)
+    return str(path) if source.startswith("~") else source
 
 
 _quiet_lock = threading.Lock()

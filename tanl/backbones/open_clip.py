@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from . import mini
 from .clip import ClipBackbone, uncompiled
 from .folding import fold_batch_norms
-from .loading import cannot_load, check_precision, quiet
+from .loading import cannot_load, check_precision, home_spelled_out, quiet
 
-_SCHEMES = ("hf-hub:", "local-dir:")
+_HUB, _FOLDER = "hf-hub:", "local-dir:"
 
 
 def load_open_clip(name: str, *, device: torch.device | str = "cpu", precision: str = "fp32") -> ClipBackbone:
@@ -109,7 +109,9 @@ def _parts(name: str) -> tuple[str, str | None]:
 
     if name == "mini":
         return f"local-dir:{mini.PATH}", None
-    if name.startswith(_SCHEMES):
+    if name.startswith(_FOLDER):
+        return f"{_FOLDER}{home_spelled_out(name.removeprefix(_FOLDER))}", None
+    if name.startswith(_HUB):
         return name, None
     architecture, _, tag = name.partition("/")
     known = open_clip.list_models()
@@ -119,6 +121,7 @@ def _parts(name: str) -> tuple[str, str | None]:
             f"hf-hub:owner/model and local-dir:folder, and transformers' hf:owner/model and hf:folder; "
             f"architectures: {', '.join(known)}"
         )
+    tag = home_spelled_out(tag) if tag else tag
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if tag not in tags and not Path(tag).is_file():
         raise ValueError(

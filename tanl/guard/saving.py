@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..backbones import load_backbone
 from ..io.atomic import PART, write_whole
+from ..io.paths import local_path
 from ..io.text import some_of
 from ..labels.corpus import Corpus
 from ..labels.wordnet import SELECTIONS
@@ -133,7 +134,7 @@ def folder_lock(folder: str | PathLike[str]) -> Iterator[None]:
     Raises:
         OSError: the folder cannot be made or written, or others have been saving into it for a minute.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK, timeout=_PATIENCE)
     try:
@@ -154,7 +155,7 @@ def write_record(record: GuardRecord, folder: str | PathLike[str]) -> None:
     Raises:
         OSError: it cannot be written; the folder then holds what it held before.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     states = {"compact": record.compact} | ({} if record.full is None else {"full": record.full})
     tree, tensors = _split(states)
     packed = bytes_of_tensors(tensors)
@@ -196,7 +197,7 @@ def read_record(folder: str | PathLike[str]) -> GuardRecord:
         FileNotFoundError: it holds none.
         ValueError: a damaged file, or words that this tanl's selection lacks.
     """
-    about, states = _read(Path(folder))
+    about, states = _read(local_path(folder))
     return GuardRecord(
         tanl=about["tanl"],
         backbone=about["backbone"]["name"],

@@ -76,4 +76,6 @@ def a_path(text: str) -> Path:
 
 def a_name_or_path(text: str) -> str:
     """The type of an argument that is a name, or a file: ``~`` in front of it is a home folder."""
-    return str(a_path(text))
+    path = a_path(text)
+    # What is no name's is left as it is written: ./wordnet is a file, wordnet a selection of words.
+    return str(path) if text.startswith("~") else text

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checks import norm_tolerance
+from .paths import local_path
 from .tensors import read_tensors, write_tensors
 
 _FORMAT = "2"  # part of every key: what another version of tanl wrote in another way is not looked at
@@ -27,8 +28,8 @@ def default_cache_dir() -> Path:
         OSError: neither is set, and the system knows no home of this user.
     """
     if own := os.environ.get("TANL_CACHE") or os.environ.get("XDG_CACHE_HOME"):
-        folder = Path(own) if os.environ.get("TANL_CACHE") else Path(own) / "tanl"
-        return folder.expanduser()
+        folder = local_path(own)
+        return folder if os.environ.get("TANL_CACHE") else folder / "tanl"
     try:
         return Path.home() / ".cache" / "tanl"
     except RuntimeError as error:
@@ -61,7 +62,7 @@ def cached_embeddings(
     """
     digest = hashlib.sha256("\0".join((_FORMAT, *key)).encode()).hexdigest()
     try:
-        folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        folder = local_path(cache_dir) if cache_dir else default_cache_dir()
     except OSError as error:
         _warn(f"{kind} embeddings are not kept: {error}")
         return compute()

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .dicom import DicomFile
 from .image_files import head_of, is_dicom, is_heif, reason
 from .levels import to_8_bits
+from .paths import local_path
 
 MAX_PIXELS = 1 << 27
 """The most pixels, 134 million, that are decoded of one image. A JPEG of more than `LARGE` is decoded at a half,
@@ -56,12 +57,12 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     greys go through the file's rescale slope and window.
 
     Raises:
-        UnreadableImage: the file is missing, empty, truncated, not an image, one that :func:`to_rgb` refuses,
-            larger than Pillow's limit against decompression bombs, DICOM of several frames, or of a format whose
-            extra is not installed.
+        UnreadableImage: the path is an address; the file is missing, empty, truncated, not an image, one that
+            :func:`to_rgb` refuses, larger than Pillow's limit against decompression bombs, DICOM of several frames, or
+            of a format whose extra is not installed.
     """
-    path = Path(path)
     try:
+        path = local_path(path)
         mode = path.stat().st_mode
         if S_ISDIR(mode):
             raise UnreadableImage(path, "it is a directory")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import compress
 from os import PathLike, sep
-from pathlib import Path
 
+from ..io.paths import local_path
 from ..io.text import some_of
 from .names import normalise
 from .prompts import TEMPLATES
@@ -216,7 +216,7 @@ def _selection(name: str) -> Corpus:
 
 
 def _read_file(source: str | PathLike[str]) -> Corpus:
-    path = Path(source)
+    path = local_path(source)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the text file with a word a line")
     if not path.is_file():

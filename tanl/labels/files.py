@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..checks import Embeddings, unit_embeddings
+from ..io.paths import local_path
 from ..io.tensors import read_tensors, write_tensors
 from .bank import LabelBank
 
@@ -80,7 +80,7 @@ def save_bank(
     }
     if backbone is not None:
         about |= {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
-    write_tensors(Path(path).expanduser(), tensors, about)
+    write_tensors(local_path(path), tensors, about)
 
 
 def load_bank(path: str | PathLike[str], *, device: torch.device | str = "cpu") -> SavedBank:
@@ -94,7 +94,7 @@ def load_bank(path: str | PathLike[str], *, device: torch.device | str = "cpu") 
         ValueError: not a bank's file, a damaged one, or one of a newer format than this version reads.
         OSError: it cannot be read.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not a label bank's file; {_MAKE_ONE}")
     if not path.exists():

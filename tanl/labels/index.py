@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from ..checks import Embeddings, as_tensor, fraction, unit_embeddings, whole_number
+from ..io.paths import local_path
 from ..io.tensors import read_tensors, write_tensors
 from .bank import LabelBank
 from .names import checked_names
@@ -194,7 +194,7 @@ class LabelIndex:
             "probe": repr(float(self.probe)),
             "seed": str(self.seed),
         }
-        write_tensors(Path(path).expanduser(), tensors, about)
+        write_tensors(local_path(path), tensors, about)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> LabelIndex:
@@ -205,7 +205,7 @@ class LabelIndex:
             ValueError: the file holds no index, is damaged or of another format; the message names it.
             OSError: it cannot be read.
         """
-        path = Path(path).expanduser()
+        path = local_path(path)
         if path.is_dir():
             raise ValueError(f"{path} is a folder, not a label index's file; LabelIndex.save makes one")
         try:

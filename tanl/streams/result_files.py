@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..io.atomic import write_whole
+from ..io.paths import local_path
 from ..io.text import shown_path, valid_text
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def open_results(path: str | os.PathLike[str], *, key: str = "path", evidence: i
         OSError: the folder cannot be written to.
         ImportError: Parquet without pyarrow.
     """
-    target = _checked(Path(path))
+    target = _checked(local_path(path))
     for left in sorted(target.parent.glob(f"{glob.escape(target.name)}.*{PARTIAL}")):
         if not _is_in_use(left) and _holds_rows(left):
             warnings.warn(
@@ -194,12 +195,12 @@ def recover(journal: str | os.PathLike[str], out: str | os.PathLike[str] | None 
         ValueError: no journal, or one that a run still writes; a target that is there already; no rows in it.
         OSError: it cannot be read, or the target cannot be written; the journal stays then.
     """
-    journal = Path(journal)
+    journal = local_path(journal)
     with journal.open("rb") as file:
         head = _head(file, journal)
     if _is_in_use(journal):
         raise ValueError(f"{shown_path(journal)} is still being written; stop that run first, or let it end")
-    target = _checked(journal.with_name(str(head["target"])) if out is None else Path(out))
+    target = _checked(journal.with_name(str(head["target"])) if out is None else local_path(out))
     if target.exists():
         raise ValueError(f"{shown_path(target)} is there already; name another file with --out")
     damaged: list[int] = []

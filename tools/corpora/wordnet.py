@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tanl.io.arguments import a_path
+
 from .medical_branches import BRANCHES, Branch
 
 VERSION = "3.0"
@@ -191,8 +193,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="Make the WordNet corpus from WordNet 3.0's dictionary files."
     )
-    parser.add_argument("dictionary", type=Path, nargs="?", help="the folder of data.noun and data.adj")
-    parser.add_argument("--output", type=Path, default=CORPORA, help="where to write (default: this package)")
+    parser.add_argument("dictionary", type=a_path, nargs="?", help="the folder of data.noun and data.adj")
+    parser.add_argument(
+        "--output", type=a_path, default=CORPORA, help="where to write (default: this package)"
+    )
     parser.add_argument(
         "--report", action="store_true", help="print word counts of the corpus that is in place"
     )

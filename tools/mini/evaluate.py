@@ -26,6 +26,7 @@ from tanl.backbones import Backbone
 from tanl.backbones.clip import ClipBackbone
 from tanl.backbones.mini import PATH
 from tanl.backbones.open_clip import load_open_clip
+from tanl.io.arguments import a_path
 
 from . import inputs, pictograms
 from .teacher import NOUN_TEMPLATE, read_wordnet
@@ -166,9 +167,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--packages", type=Path, required=True, help="folder of package archives")
+    parser.add_argument("--packages", type=a_path, required=True, help="folder of package archives")
     parser.add_argument(
-        "--model", type=Path, default=PATH, help="open_clip folder; figures.json is written there"
+        "--model", type=a_path, default=PATH, help="open_clip folder; figures.json is written there"
     )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)

@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tanl.io.arguments import a_path
+
 from . import clipart, contrast, distil, images, inputs, pictograms, teacher
 
 CONTEXT_LENGTH = 32
@@ -361,8 +363,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--packages", type=Path, required=True, help="folder of package archives")
-    parser.add_argument("--out", type=Path, required=True, help="folder for stage outputs and the model")
+    parser.add_argument("--packages", type=a_path, required=True, help="folder of package archives")
+    parser.add_argument("--out", type=a_path, required=True, help="folder for stage outputs and the model")
     parser.add_argument("--stage", choices=[*STAGES, "all"], default="all")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from tanl.benchmarks.output.targets import check_targets, require_matplotlib
-from tanl.io.arguments import positive_number
+from tanl.io.arguments import a_path, positive_number
 
 from . import chart
 from .config import Config
@@ -61,14 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--half", action="store_true", help="measure labels in half precision too")
     parser.add_argument(
         "--json",
-        type=Path,
+        type=a_path,
         default=Path("tanl-speed.json"),
         metavar="FILE",
         help="where everything that was measured goes (default: %(default)s)",
     )
     parser.add_argument(
         "--chart",
-        type=Path,
+        type=a_path,
         default=Path("tanl-speed.png"),
         metavar="FILE",
         help="where the picture goes, a PNG file (default: %(default)s)",

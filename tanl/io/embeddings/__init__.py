@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..paths import local_path
 from .arrays import open_npy, open_npz
 from .columns import open_parquet
 from .file import EmbeddingBatch, EmbeddingFile
@@ -89,7 +90,7 @@ def is_embedding_file(path: str | PathLike[str], *, beside_images: bool = False)
         path: a file or folder.
         beside_images: whether a folder that also holds images counts.
     """
-    path = Path(path)
+    path = local_path(path)
     return has_parts(path, beside_images) if path.is_dir() else path.suffix.lower() in _OPENERS
 
 
@@ -105,7 +106,7 @@ def open_embeddings(
 
     ``column`` and ``id_column`` are `read_embeddings`'s, and so are the errors.
     """
-    path = Path(path)
+    path = local_path(path)
     if path.is_dir():
         return open_parts(path, column, id_column, _OF_PARTS, lambda part: _opened(part, column, None))
     return _opened(path, column, id_column)
