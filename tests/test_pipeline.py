@@ -1,5 +1,7 @@
 """guard_pipeline around transformers' own pipeline, on tiny random models."""
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -334,3 +336,54 @@ def test_other_pipelines_are_refused(pipe):
     with pytest.raises(ValueError, match="no method 'tnal'"):
         guard_pipeline(pipe, method="tnal")
     assert isinstance(guard_pipeline(pipe), GuardedPipeline)
+
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda thing: pickle.loads(pickle.dumps(thing))}
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_goes_on_where_the_pipeline_was_and_alone(tmp_path, how, kind):
+    guarded = guard_pipeline(pipeline(kind), corpus=CORPUS, cache_dir=tmp_path, labels=LABELS)
+    guarded(pictures(4))
+    twin = COPIES[how](guarded)
+    assert twin.guard_for() is not guarded.guard_for()
+    assert twin.backbone.model is twin.pipeline.model is not guarded.pipeline.model
+    before = state_of(guarded.guard_for().detector.state)
+    assert_same_state(state_of(twin.guard_for().detector.state), before)
+    batch = pictures(5, seed=1)
+    answers = twin(batch)
+    assert same_state(state_of(guarded.guard_for().detector.state), before)
+    assert guarded(batch) == answers
+    assert_same_state(state_of(guarded.guard_for().detector.state), state_of(twin.guard_for().detector.state))
+
+
+def test_a_shallow_copy_shares_the_stream(guarded):
+    guarded(pictures(4), candidate_labels=LABELS)
+    twin = copy.copy(guarded)
+    assert twin.guard_for(LABELS) is guarded.guard_for(LABELS)
+    assert twin.pipeline is guarded.pipeline
+
+
+def test_a_pipeline_is_copied_while_another_thread_calls_it(guarded):
+    batches = [pictures(3, seed) for seed in range(12)]
+    guarded(batches[0], candidate_labels=LABELS)
+    caller = threading.Thread(
+        target=lambda: [guarded(batch, candidate_labels=LABELS) for batch in batches[1:]]
+    )
+    caller.start()
+    twins = [copy.deepcopy(guarded) for _ in range(5)]
+    caller.join()
+    for twin in twins:
+        assert len(twin(batches[0], candidate_labels=LABELS)) == 3
+
+
+def test_a_pipeline_that_is_not_there_yet_has_no_attributes():
+    blank = GuardedPipeline.__new__(GuardedPipeline)
+    with pytest.raises(AttributeError, match="GuardedPipeline has no attribute 'model'"):
+        _ = blank.model
+
+
+def test_repr_names_the_model_and_counts_the_label_sets(guarded):
+    guarded(pictures(1), candidate_labels=LABELS)
+    assert repr(guarded) == "GuardedPipeline('wrapped', label sets: 1)"

@@ -1,5 +1,8 @@
 """Detectors inside pytorch-ood's own metrics and benchmark classes, on data sets in memory."""
 
+import copy
+import pickle
+import subprocess
 import sys
 
 import pytest
@@ -213,3 +216,45 @@ def test_missing_pytorch_ood_names_the_extra(bank, monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_ood.api", None)
     with pytest.raises(ImportError, match=r'pip install "tanl\[pytorch-ood\]"'):
         as_pytorch_ood(tanl.MCM(bank))
+
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda thing: pickle.loads(pickle.dumps(thing))}
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_copy_goes_on_where_the_adapter_was_and_alone(bank, benchmark_set, how, name):
+    adapter = as_pytorch_ood(MAKERS[name](bank), Encoder(), whole_sets=False, batch_size=16, seed=3)
+    images, _ = whole(benchmark_set.id_set)
+    adapter.predict(images)
+    twin = COPIES[how](adapter)
+    assert type(twin) is type(adapter)
+    assert isinstance(twin, FeaturesDetector)
+    assert twin.detector is not adapter.detector
+    assert (twin.batch_size, twin.seed, twin.whole_sets, twin.encoder.images) == (16, 3, False, len(images))
+    scores = twin.predict(images)
+    assert adapter.encoder.images == len(images)
+    assert torch.equal(adapter.predict(images), scores)
+
+
+def test_adapters_of_one_method_have_one_class_with_its_name(bank):
+    first, second = as_pytorch_ood(tanl.MCM(bank)), as_pytorch_ood(tanl.MCM(bank))
+    assert type(first) is type(second)
+    assert type(first).__name__ == "MCM"
+    assert repr(first) == f"as_pytorch_ood({first.detector!r}, whole_sets=False)"
+
+
+def test_an_unpickled_adapter_in_another_process_needs_no_adapter_there_first(bank, tmp_path):
+    adapter = as_pytorch_ood(tanl.MCM(bank))
+    torch.save(adapter, tmp_path / "adapter.pt")
+    z = unit(9, 16, seed=4)
+    torch.save(adapter.predict_features(z), tmp_path / "scores.pt")
+    code = (
+        "import sys, torch\n"
+        "adapter, z, scores = (torch.load(path, weights_only=False) for path in sys.argv[1:])\n"
+        "assert torch.equal(adapter.predict_features(z), scores)"
+    )
+    torch.save(z, tmp_path / "z.pt")
+    files = [str(tmp_path / name) for name in ("adapter.pt", "z.pt", "scores.pt")]
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

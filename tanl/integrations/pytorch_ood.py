@@ -61,10 +61,20 @@ def as_pytorch_ood(
             f"{type(detector).__name__} learns from its stream: say whole_sets=True if each call is given a whole data "
             "set, as benchmarks do, or whole_sets=False if each is the next batch of one stream"
         )
-    # Benchmarks tell detectors apart by the names of their classes.
-    about = {"__module__": __name__, "__doc__": type(detector).__doc__}
-    kind = type(type(detector).__name__, (_adapter(),), about)
-    return kind(detector, encoder, has_stream and bool(whole_sets), batch_size, seed)
+    return _kind(type(detector), _adapter())(detector, encoder, has_stream and bool(whole_sets), batch_size, seed)
+
+
+@cache
+def _kind(detector: type[Detector], adapter: type[Any]) -> Any:
+    """The adapter's class for one of detectors: benchmarks tell them apart by the names of their classes."""
+    about = {"__module__": __name__, "__doc__": detector.__doc__}
+    return type(detector.__name__, (adapter,), about)
+
+
+def _blank(detector: type[Detector]) -> Any:
+    """What a copy or an unpickled adapter is before it has its attributes."""
+    kind = _kind(detector, _adapter())
+    return kind.__new__(kind)
 
 
 @cache
@@ -92,6 +102,13 @@ def _adapter() -> Any:
             self.whole_sets = whole_sets
             self.batch_size = batch_size
             self.seed = seed
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            # Pickle looks classes up by their names, and those made here have none.
+            return _blank, (type(self.detector),), self.__dict__.copy()
+
+        def __repr__(self) -> str:
+            return f"as_pytorch_ood({self.detector!r}, whole_sets={self.whole_sets})"
 
         @torch.no_grad()
         def predict(self, x: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from ..labels.names import checked_names
 
 _TASK = "zero-shot-image-classification"
 _EMBEDDING = "image_embeds"
+_MADE_ANEW = frozenset({"_lock", "_making", "_inner"})  # by a copy of a guarded pipeline
 
 
 def guard_pipeline(
@@ -192,9 +193,27 @@ class GuardedPipeline:
             for (entries, _), verdict in zip(results, detection, strict=True)
         ]
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name not in _MADE_ANEW}
+        with self._lock:
+            state["_guards"] = self._guards.copy()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+        self._making = threading.RLock()
+        self._inner = _with_embeddings(self.pipeline)
+
+    def __repr__(self) -> str:
+        with self._lock:
+            sets = len(self._guards)
+        return f"GuardedPipeline({self.backbone.name!r}, label sets: {sets})"
+
     def __getattr__(self, name: str) -> Any:
-        if name == "pipeline":  # not there yet while a copy is being made
-            raise AttributeError(name)
+        # Copying and unpickling ask before there is a pipeline, and for names that are the class's affair.
+        if name.startswith("__") or "pipeline" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return getattr(self.pipeline, name)
 
 
