@@ -1,13 +1,21 @@
 """Backbones through open_clip: a tiny random CLIP, wrapped objects, and what cannot be loaded."""
 
+import json
 import logging
+import random
+import warnings
+from functools import partial
 
 import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from states import assert_same_state, state_of
+from torchvision import transforms
 
 import tanl
+from conftest import TINY_CLIP
 from tanl.backbones import mini
 from tanl.backbones.folding import fold_batch_norms
 from tanl.backbones.noise import noise_images
@@ -223,3 +231,158 @@ def test_log_lines_come_back_after_loads_that_overlap():
     assert logging.root.manager.disable == logging.ERROR  # the second still loads
     second.__exit__(None, None, None)
     assert logging.root.manager.disable == before
+
+
+@pytest.fixture(scope="module")
+def wide_clip(tmp_path_factory):
+    """A CLIP of images 32 high and 64 wide, saved."""
+    folder = tmp_path_factory.mktemp("wide_clip")
+    vision = {**TINY_CLIP["model_cfg"]["vision_cfg"], "image_size": [32, 64]}
+    config = {
+        "model_cfg": {**TINY_CLIP["model_cfg"], "vision_cfg": vision},
+        "preprocess_cfg": {**TINY_CLIP["preprocess_cfg"], "size": [32, 64]},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    model = open_clip.model.CLIP(config["model_cfg"]["embed_dim"], vision, config["model_cfg"]["text_cfg"])
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def wide_backbones(folder):
+    """Every way to have a model whose images are not square."""
+    loaded = tanl.load_backbone(f"local-dir:{folder}")
+    model, _, preprocess = raw_model(folder)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    encode = model.eval().encode_image
+    return {
+        "loaded": loaded,
+        "wrapped": tanl.ClipBackbone(model, preprocess, tokenizer),
+        "callables": tanl.CallableBackbone(encode, model.encode_text, preprocess, tokenizer),
+    }
+
+
+@pytest.mark.parametrize("way", ["loaded", "wrapped", "callables"])
+def test_a_model_of_images_that_are_not_square_is_served_everywhere(wide_clip, tmp_path, way):
+    backbone = wide_backbones(wide_clip)[way]
+    assert backbone.image_size == (32, 64)
+    assert noise_images(backbone.image_size).shape == (15, 3, 32, 64)
+    guard = tanl.Guard(backbone, ["cat", "dog"], corpus=[f"w{i}" for i in range(30)], cache_dir=tmp_path)
+    pictures = [Image.linear_gradient("L").convert("RGB").resize(size) for size in ((100, 40), (40, 100))]
+    Image.new("RGB", (50, 20)).save(tmp_path / "a.png")
+    pixels = torch.stack([backbone.preprocess(picture) for picture in pictures])
+    assert pixels.shape == (2, 3, 32, 64)
+    assert torch.equal(guard.score(pixels), guard.score(pictures))
+    assert len(guard([*pictures, tmp_path / "a.png"])) == 3
+    assert len(list(guard.stream([*pixels, *pictures, tmp_path / "a.png"], batch_size=2))) == 5
+    turned = pixels.transpose(2, 3)
+    with pytest.raises(ValueError, match=r"shape \[B, 3, 32, 64\] with B >= 1, not \[2, 3, 64, 32\]"):
+        guard(turned)
+    with pytest.raises(ValueError, match=r"shape \[3, 32, 64\], not \[3, 64, 32\]"):
+        list(guard.stream([turned[0]]))
+    guard.save(tmp_path / "guard")
+    assert_same_state(
+        state_of(tanl.Guard.load(tmp_path / "guard", backbone=backbone).detector.state),
+        state_of(guard.detector.state),
+    )
+
+
+def test_patches_of_images_that_are_not_square(wide_clip):
+    z, patches = tanl.encode_images_local(wide_backbones(wide_clip)["loaded"], torch.rand(2, 3, 32, 64))
+    assert (z.shape, patches.shape) == ((2, 24), (2, 8, 24))
+
+
+class Replicated(torch.nn.Module):
+    """What DistributedDataParallel and FSDP are to what they wrap."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
+@pytest.mark.parametrize("wrapper", [torch.nn.DataParallel, Replicated])
+def test_models_spread_over_devices_are_told_by_their_module(tiny_clip, wrapper):
+    model, _, preprocess = raw_model(tiny_clip)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
+    spread = wrapper(model)
+    message = f"{wrapper.__name__} wraps a CLIP and has not its methods: give its .module"
+    for make in (tanl.ClipBackbone, partial(tanl.wrap, labels=["cat"])):
+        for given in (spread, torch.compile(spread)):
+            with pytest.raises(TypeError, match=message):
+                make(given, preprocess, tokenizer)
+    assert tanl.ClipBackbone(spread.module, preprocess, tokenizer).image_size == 32
+
+
+def test_a_dual_encoder_of_transformers_spread_over_devices_is_told_too():
+    transformers = pytest.importorskip("transformers")
+    from tiny_hugging_face import tiny_image_processor, tiny_model, tiny_tokenizer
+
+    spread = torch.nn.DataParallel(tiny_model("clip"))
+    parts = (tiny_image_processor("clip"), tiny_tokenizer(40))
+    for make in (tanl.HuggingFaceBackbone, partial(tanl.wrap, labels=["cat"])):
+        with pytest.raises(TypeError, match=r"DataParallel wraps a CLIPModel .* give its \.module"):
+            make(spread, *parts)
+    pipe = transformers.pipeline(
+        "zero-shot-image-classification",
+        model=spread.module,
+        image_processor=parts[0],
+        tokenizer=parts[1],
+        device="cpu",
+    )
+    pipe.model = spread
+    with pytest.raises(TypeError, match=r"give its \.module"):
+        tanl.guard_pipeline(pipe)
+
+
+def compose(*parts):
+    return transforms.Compose([*parts, transforms.Resize((32, 32)), transforms.ToTensor()])
+
+
+RANDOM = {
+    "RandomResizedCrop": compose(transforms.RandomResizedCrop(32)),
+    "RandomHorizontalFlip": compose(transforms.Resize(40), transforms.RandomHorizontalFlip()),
+    "ColorJitter": compose(transforms.ColorJitter(brightness=0.5)),
+    "RandomErasing": transforms.Compose(
+        [transforms.Resize((32, 32)), transforms.ToTensor(), transforms.RandomErasing(p=0.9)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_a_training_transform_is_warned_of_by_its_name(tiny_clip, name):
+    torch.manual_seed(0)
+    random.seed(0)
+    model, _, _ = raw_model(tiny_clip)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
+    message = rf"gives other pixels for the same image from call to call, by {name}.*for training"
+    with pytest.warns(UserWarning, match=message):
+        tanl.ClipBackbone(model, RANDOM[name], tokenizer)
+    with pytest.warns(UserWarning, match=message):
+        tanl.CallableBackbone(model.encode_image, model.encode_text, RANDOM[name], tokenizer)
+
+
+def test_open_clips_training_transform_and_a_functions_name_are_warned_of(tiny_clip):
+    model, training, preprocess = raw_model(tiny_clip)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
+    with pytest.warns(UserWarning, match="by RandomResizedCrop"):
+        tanl.ClipBackbone(model, training, tokenizer)
+
+    def with_noise(image):
+        return preprocess(image) + torch.rand(1)
+
+    with pytest.warns(UserWarning, match=r"by test_open_clips.*with_noise: it"):
+        tanl.ClipBackbone(model, with_noise, tokenizer)
+
+
+def test_preprocessing_that_is_the_same_at_every_call_is_not_warned_of(tiny_clip):
+    model, _, preprocess = raw_model(tiny_clip)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
+    state = torch.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tanl.ClipBackbone(model, preprocess, tokenizer)
+        tanl.ClipBackbone(model, lambda image: preprocess(image) * float("nan"), tokenizer)
+        # What cannot be used is told by the first image.
+        tanl.ClipBackbone(model, lambda image: 1 / 0, tokenizer)
+        tanl.ClipBackbone(model, lambda image: "pixels", tokenizer)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from tanl.backbones.base import height_and_width
 from tanl.backbones.clip import ClipBackbone
 from tanl.backbones.loading import quiet
 from tanl.backbones.noise import noise_embeddings
@@ -112,7 +113,7 @@ def measure(
     names = [f"class {number}" for number in range(labels)]
     with TemporaryDirectory() as cache:  # random embeddings are nothing to keep
         guard = Guard(backbone, names, corpus=corpus, method=method, cache_dir=cache)
-    pixels = torch.randn(batch_size, 3, backbone.image_size, backbone.image_size)
+    pixels = torch.randn(batch_size, 3, *height_and_width(backbone.image_size))
     encode, detect = [], []
     for number in tqdm(range(rounds + 1), desc="Timing", unit="batches", disable=not progress):
         started = time.perf_counter()

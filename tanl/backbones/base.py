@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from PIL import Image
@@ -12,6 +12,21 @@ from torch import Tensor
 
 class BackboneError(OSError):
     """A model's weights cannot be fetched or read."""
+
+
+ImageSize: TypeAlias = int | tuple[int, int]
+"""Pixels of a square's side, or a height and a width."""
+
+
+def height_and_width(size: ImageSize) -> tuple[int, int]:
+    """Both, of either form of a size."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def image_size(shape: Sequence[int]) -> ImageSize:
+    """The size of pixels ``[..., H, W]`` of this shape, or of this height and width."""
+    height, width = (int(side) for side in shape[-2:])
+    return height if height == width else (height, width)
 
 
 @runtime_checkable
@@ -29,8 +44,8 @@ class Backbone(Protocol):
         """What cosines are multiplied by (CLIP: 100)."""
 
     @property
-    def image_size(self) -> int:
-        """Height and width of the pixels that `encode_images` takes."""
+    def image_size(self) -> ImageSize:
+        """The size of the pixels that `encode_images` takes."""
 
     @property
     def device(self) -> torch.device:

@@ -15,8 +15,17 @@ from torch import Tensor
 
 from ..checks import as_tensor
 from ..io.progress import Progress
-from .checks import check_callable, check_pixels, check_texts, one_image, unit_rows
-from .clip import PROBE_TEXTS, array_bytes, probe_image
+from .base import ImageSize, image_size
+from .checks import (
+    check_callable,
+    check_pixels,
+    check_texts,
+    one_image,
+    probe_image,
+    unit_rows,
+    warn_if_random,
+)
+from .clip import PROBE_TEXTS, array_bytes
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class CallableBackbone:
         encode_image: pixels ``[B, 3, H, W]``, on ``device``, to ``[B, D]``; called once with all pixels.
         encode_text: what ``tokenizer`` makes of n strings, or without one the list of strings itself, to ``[n, D]``;
             called with at most 256 texts. Tokens that are a tensor are moved to ``device``.
-        preprocess: RGB PIL image to pixels ``[3, H, W]``, float32, with H = W.
+        preprocess: RGB PIL image to pixels ``[3, H, W]``, float32.
         tokenizer: list of n strings to what ``encode_text`` takes.
         logit_scale: what cosines are multiplied by (CLIP: 100).
         device: where pixels must be. Embeddings are moved there if they come from elsewhere (a NumPy array always
@@ -85,6 +94,7 @@ class CallableBackbone:
         self.name = name
         self._preprocess = preprocess
         self._fingerprint = fingerprint
+        warn_if_random(self.preprocess, preprocess)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -98,9 +108,9 @@ class CallableBackbone:
         return digest.hexdigest()
 
     @cached_property
-    def image_size(self) -> int:
-        """Height and width of the pixels in, as preprocessing yields them."""
-        return int(self.preprocess(Image.new("RGB", (64, 64))).shape[-1])
+    def image_size(self) -> ImageSize:
+        """The size of the pixels in, as preprocessing yields them."""
+        return image_size(self.preprocess(Image.new("RGB", (64, 64))).shape)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """An RGB image to pixels ``[3, H, W]``.

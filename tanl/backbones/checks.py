@@ -2,17 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+
+from .base import ImageSize, height_and_width
+
+_CALLS = 8  # a flip with probability a half is then missed once in 128 times
 
 
 def check_callable(function: object, what: str) -> None:
     """Refuse what cannot be called, with a TypeError that names it."""
     if not callable(function):
         raise TypeError(f"{what} must be callable, not {function!r:.80}")
+
+
+def check_parts(model: nn.Module, parts: Sequence[str], what: str) -> None:
+    """Refuse a model that lacks any of these attributes, by a TypeError that names its class, and ``what`` has them."""
+    missing = [part for part in parts if not hasattr(model, part)]
+    if not missing:
+        return
+    name = type(getattr(model, "_orig_mod", model)).__name__
+    inner = getattr(model, "module", None)
+    if isinstance(inner, nn.Module):  # DataParallel, DistributedDataParallel and their like
+        raise TypeError(f"{name} wraps a {type(inner).__name__} and has not its methods: give its .module")
+    raise TypeError(f"{name} has no {', '.join(missing)}; {what} them")
+
+
+def warn_if_random(preprocess: Callable[[Image.Image], object], transform: object) -> None:
+    """Warn where an image does not get the same pixels at every call, as with the crops and flips of training.
+
+    Args:
+        preprocess: a backbone's, of which ``transform`` is what it calls; of a ``Compose`` the random part is named.
+        transform: what the warning names.
+    """
+    image = probe_image()
+    try:
+        if not _is_random(preprocess, image):
+            return
+        for part in getattr(transform, "transforms", ()):
+            if _is_random(part, image):
+                transform = part
+                break
+            image = part(image)
+    # What cannot take the picture is told by the first image that it is given.
+    except Exception:
+        return
+    warnings.warn(
+        f"preprocess gives other pixels for the same image from call to call, by {shortened(transform)}: it is for "
+        "training. Give the one for evaluation (of open_clip.create_model_and_transforms the last), or scores differ "
+        "from call to call",
+        stacklevel=3,
+    )
+
+
+def _is_random(function: Callable[[Image.Image], object], image: Any) -> bool:
+    first = function(image)
+    return not all(_same(function(image), first) for _ in range(_CALLS - 1))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and torch.equal(one.nan_to_num(), other.nan_to_num())
+    return bool(np.array_equal(np.asarray(one), np.asarray(other)))
+
+
+def shortened(thing: object) -> str:
+    """A function's name, or what an object says of itself, without its address."""
+    name = getattr(thing, "__qualname__", None)
+    return name or re.sub(r"\s+", " ", re.sub(r" at 0x\w+", "", repr(thing)))[:120]
+
+
+def probe_image() -> Image.Image:
+    """The picture, the same at every call, that tells one preprocessing from another."""
+    falling = Image.linear_gradient("L")
+    return Image.merge("RGB", (falling, falling.rotate(90), Image.radial_gradient("L")))
 
 
 def check_evaluating(model: nn.Module, name: str) -> None:
@@ -32,16 +103,22 @@ def one_image(pixels: object) -> Tensor:
 
 
 def check_pixels(
-    pixels: object, size: int, device: torch.device, name: str, *, patches: tuple[int, int] | None = None
+    pixels: object,
+    size: ImageSize,
+    device: torch.device,
+    name: str,
+    *,
+    patches: tuple[int, int] | None = None,
 ) -> None:
-    """Refuse what is not pixels ``[B, 3, size, size]``, B >= 1, on the device of the backbone ``name``.
+    """Refuse what is not pixels ``[B, 3, H, W]`` of this size, B >= 1, on the device of the backbone ``name``.
 
     Where an image may also be given as patches, their shape is ``patches``.
     """
     if not isinstance(pixels, Tensor) or not pixels.is_floating_point():
         what = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
         raise TypeError(f"pixels must be a floating torch.Tensor, not {what}; see backbone.preprocess")
-    shapes = [[3, size, size]] if patches is None else [[*patches], [3, size, size]]
+    whole = [3, *height_and_width(size)]
+    shapes = [whole] if patches is None else [[*patches], whole]
     if pixels.ndim == 0 or len(pixels) == 0 or list(pixels.shape[1:]) not in shapes:
         wanted = " or ".join(f"[B, {', '.join(map(str, shape))}]" for shape in shapes)
         raise ValueError(f"pixels must have shape {wanted} with B >= 1, not {list(pixels.shape)}")

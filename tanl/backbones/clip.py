@@ -12,7 +12,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..io.progress import Progress
-from .checks import check_callable, check_evaluating, check_pixels, check_texts, one_image, unit_rows
+from .base import ImageSize, image_size
+from .checks import (
+    check_callable,
+    check_evaluating,
+    check_parts,
+    check_pixels,
+    check_texts,
+    one_image,
+    probe_image,
+    unit_rows,
+    warn_if_random,
+)
 
 PROBE_TEXTS = ("a photo of a dog", "The nice café.", "7 x")
 
@@ -51,19 +62,14 @@ class ClipBackbone:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-        missing = [
-            part for part in ("encode_image", "encode_text", "logit_scale") if not hasattr(model, part)
-        ]
-        if missing:
-            raise TypeError(
-                f"{type(uncompiled(model)).__name__} has no {', '.join(missing)}; a CLIP-like model has them"
-            )
+        check_parts(model, ("encode_image", "encode_text", "logit_scale"), "a CLIP-like model has")
         check_callable(preprocess, "preprocess")
         check_callable(tokenizer, "tokenizer")
         self.name = name
         self.model: Any = model.eval()
         self._preprocess = preprocess
         self.tokenizer = tokenizer
+        warn_if_random(self.preprocess, preprocess)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -85,13 +91,13 @@ class ClipBackbone:
         return float(self.model.logit_scale.detach().float().exp())
 
     @property
-    def image_size(self) -> int:
-        """Height and width of the pixels in; read from the model, else from what preprocessing yields."""
+    def image_size(self) -> ImageSize:
+        """The size of the pixels in; read from the model, else from what preprocessing yields."""
         visual = getattr(self.model, "visual", None)
         size = getattr(visual, "image_size", None) or getattr(visual, "input_resolution", None)
         if size is None:
-            size = self.preprocess(Image.new("RGB", (64, 64))).shape[-1]
-        return int(size[0] if isinstance(size, tuple | list) else size)
+            size = self.preprocess(Image.new("RGB", (64, 64))).shape
+        return image_size(size) if isinstance(size, Sequence) else int(size)
 
     @property
     def device(self) -> torch.device:
@@ -193,12 +199,6 @@ def digest_weights(digest: Any, model: nn.Module) -> None:
 def array_bytes(values: Tensor) -> memoryview:
     """The bytes of a tensor on any device, for a hash."""
     return values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
-def probe_image() -> Image.Image:
-    """The picture, the same at every call, that tells one preprocessing from another."""
-    falling = Image.linear_gradient("L")
-    return Image.merge("RGB", (falling, falling.rotate(90), Image.radial_gradient("L")))
 
 
 def images_at_once(device: torch.device) -> int:

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..io.progress import Progress
-from .checks import check_evaluating, check_pixels, check_texts, unit_rows
+from .base import ImageSize, image_size
+from .checks import check_evaluating, check_parts, check_pixels, check_texts, unit_rows, warn_if_random
 from .clip import digest_weights, image_dtype, images_at_once, uncompiled
 from .loading import OFFLINE, PRECISIONS, cannot_load, check_precision, first_line, home_spelled_out, quiet
 
@@ -67,6 +68,7 @@ class HuggingFaceBackbone:
         self.model: Any = model.eval()
         self.image_processor: Any = image_processor
         self.tokenizer: Any = tokenizer
+        warn_if_random(self.preprocess, image_processor)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -91,11 +93,11 @@ class HuggingFaceBackbone:
         return 1 / float(self.model.temperature.detach().float())
 
     @cached_property
-    def image_size(self) -> int:
-        """Height and width of the pixels in; with NaFlex those of the largest square that it takes."""
+    def image_size(self) -> ImageSize:
+        """The size of the pixels in; with NaFlex the side of the largest square that it takes."""
         if self._is_naflex:
-            return int(int(self.image_processor.max_num_patches**0.5) * self.image_processor.patch_size)
-        return self.preprocess(Image.new("RGB", (64, 64))).shape[-1]
+            return int(self._naflex_side * self.image_processor.patch_size)
+        return image_size(self.preprocess(Image.new("RGB", (64, 64))).shape)
 
     @property
     def device(self) -> torch.device:
@@ -167,6 +169,11 @@ class HuggingFaceBackbone:
         return hasattr(self.image_processor, "max_num_patches")
 
     @property
+    def _naflex_side(self) -> int:
+        """Patches along a side of the largest square."""
+        return int(self.image_processor.max_num_patches**0.5)
+
+    @property
     def _patches(self) -> tuple[int, int] | None:
         """The shape of an image's patches, as a NaFlex processor gives them."""
         if not self._is_naflex:
@@ -185,7 +192,7 @@ class HuggingFaceBackbone:
         """What a NaFlex model takes, from patches with their grid or from square pixels."""
         if pixels.ndim == 4:
             size = self.image_processor.patch_size
-            side = self.image_size // size
+            side = self._naflex_side
             # A patch is a row: its rows, columns and channels, as the image processor has them.
             grid = pixels.reshape(-1, 3, side, size, side, size).permute(0, 2, 4, 3, 5, 1)
             patches, shapes = (
@@ -274,14 +281,10 @@ def check_dual_encoder(model: object) -> None:
     """Refuse what has not the encoders and the scale, with a TypeError that names its class."""
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    missing = [part for part in ("get_image_features", "get_text_features") if not hasattr(model, part)]
-    if not missing and not hasattr(model, "logit_scale") and not hasattr(model, "temperature"):
-        missing = ["logit_scale"]
-    if missing:
-        raise TypeError(
-            f"{type(uncompiled(model)).__name__} has no {', '.join(missing)}; a dual encoder of transformers such "
-            "as CLIPModel or SiglipModel has them"
-        )
+    scale = "temperature" if hasattr(model, "temperature") else "logit_scale"
+    what = "a dual encoder of transformers such as CLIPModel or SiglipModel has"
+    check_parts(model, ("get_image_features", "get_text_features"), what)
+    check_parts(model, (scale,), what)
 
 
 def _check_hub(source: str) -> None:

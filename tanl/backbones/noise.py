@@ -7,26 +7,28 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .base import ImageSize, height_and_width
+
 if TYPE_CHECKING:
     from . import Backbone
 
 
-def noise_images(image_size: int, *, per_kind: int = 3, seed: int = 0) -> Tensor:
+def noise_images(image_size: ImageSize, *, per_kind: int = 3, seed: int = 0) -> Tensor:
     """Images of five kinds of noise, as TANL's published code starts with them.
 
     Gaussian, uniform, Poisson(5), Gamma(2, 1), salt and pepper at 0.5; each kind scaled to [0, 1] by its own
     minimum and maximum. They go to the image encoder as they are, without its usual normalisation.
 
     Args:
-        image_size: height and width in pixels.
+        image_size: in pixels: a square's side, or height and width.
         per_kind: images of each kind.
         seed: of the generator.
 
     Returns:
-        ``[5 * per_kind, 3, image_size, image_size]`` in [0, 1].
+        ``[5 * per_kind, 3, H, W]`` in [0, 1].
     """
     generator = torch.Generator().manual_seed(seed)
-    shape = (per_kind, 3, image_size, image_size)
+    shape = (per_kind, 3, *height_and_width(image_size))
     rate = torch.full(shape, 5.0)
     kinds = [
         torch.randn(shape, generator=generator),

@@ -135,14 +135,14 @@ def main(arguments: argparse.Namespace) -> int:
     _say(f"tanl demo: is it an animal? A vision-language model judges {subject.split}, without training.\n")
 
     from ..backbones import load_backbone
+    from ..backbones.base import height_and_width
     from ..streams.images import ImageEncoder, judge_images
     from ..streams.pump import Timings
 
     backbone = load_backbone(arguments.backbone or subject.backbone)
     loading = time.perf_counter() - started
-    _say(
-        f"model      {backbone.name}, {backbone.image_size} x {backbone.image_size} pixels; needs no network"
-    )
+    height, width = height_and_width(backbone.image_size)
+    _say(f"model      {backbone.name}, {height} x {width} pixels; needs no network")
     _say(f"ID labels  {len(labels)} animals: {', '.join(labels[:6])}, ...")
     guard, embedding, was_cached = _guard(backbone, labels)
     _say(f"negatives  {guard.bank.num_negatives} nouns and adjectives of WordNet")

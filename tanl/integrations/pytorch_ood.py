@@ -61,17 +61,19 @@ def as_pytorch_ood(
             f"{type(detector).__name__} learns from its stream: say whole_sets=True if each call is given a whole data "
             "set, as benchmarks do, or whole_sets=False if each is the next batch of one stream"
         )
-    return _kind(type(detector), _adapter())(detector, encoder, has_stream and bool(whole_sets), batch_size, seed)
+    return _kind(type(detector), _adapter())(
+        detector, encoder, has_stream and bool(whole_sets), batch_size, seed
+    )
 
 
 @cache
-def _kind(detector: type[Detector], adapter: type[Any]) -> Any:
+def _kind(detector: Any, adapter: Any) -> Any:
     """The adapter's class for one of detectors: benchmarks tell them apart by the names of their classes."""
     about = {"__module__": __name__, "__doc__": detector.__doc__}
     return type(detector.__name__, (adapter,), about)
 
 
-def _blank(detector: type[Detector]) -> Any:
+def _blank(detector: Any) -> Any:
     """What a copy or an unpickled adapter is before it has its attributes."""
     kind = _kind(detector, _adapter())
     return kind.__new__(kind)

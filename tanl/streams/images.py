@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..backbones.base import height_and_width
 from ..io.images import UnreadableImage, read_image, to_rgb
 from .batches import Ready, Unusable
 from .pump import Batch, Pump, Timings, judged
@@ -95,8 +96,8 @@ class ImageEncoder:
 
     @cached_property
     def _shape(self) -> torch.Size:
-        size = self.backbone.image_size
-        return self.backbone.preprocess(Image.new("RGB", (size, size))).shape
+        height, width = height_and_width(self.backbone.image_size)
+        return self.backbone.preprocess(Image.new("RGB", (width, height))).shape
 
 
 def unreadable(image: Unusable) -> UnreadableImage:

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from tanl.backbones import Backbone
+from tanl.backbones.base import height_and_width
 from tanl.backbones.clip import ClipBackbone
 from tanl.backbones.mini import PATH
 from tanl.backbones.open_clip import load_open_clip
@@ -101,8 +102,7 @@ def measure_vendor(
 
 def measure_throughput(backbone: Backbone, lemmas: Sequence[str], threads: int) -> dict[str, Any]:
     """Images per second (encoder alone) and texts per second (with tokenisation)."""
-    size = backbone.image_size
-    pixels = torch.rand(512, 3, size, size) * 2 - 1
+    pixels = torch.rand(512, 3, *height_and_width(backbone.image_size)) * 2 - 1
     backbone.encode_images(pixels[:64])
     started = time.perf_counter()
     backbone.encode_images(pixels)
@@ -118,8 +118,8 @@ def measure_throughput(backbone: Backbone, lemmas: Sequence[str], threads: int) 
 def check_embeddings(backbone: ClipBackbone) -> dict[str, float]:
     """Largest difference between two runs, and between padded and shortened token rows."""
     texts = ["a dog", "the nice hot beverage."]
-    size = backbone.image_size
-    pixels = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    size = height_and_width(backbone.image_size)
+    pixels = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     image, again = backbone.encode_images(pixels), backbone.encode_images(pixels)
     with torch.inference_mode():
         padded = F.normalize(backbone.model.encode_text(backbone.tokenizer(texts)), dim=-1)
