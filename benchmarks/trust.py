@@ -26,6 +26,7 @@ from tanl.backbones import Backbone, load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.detectors import TANL, Detector, NegLabel
 from tanl.detectors.thresholds import threshold_from_stream
+from tanl.guard.monitor import Monitor
 from tanl.io.arguments import a_path, positive_number
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
@@ -47,7 +48,7 @@ CALIBRATION = 150
 SIZES = (20, 50, 150, 500)
 """Calibration images, of which the larger sets hold the smaller ones."""
 FLOOD = 600
-PARTS = ("outliers", "calibration", "order", "batch size", "attacks")
+PARTS = ("outliers", "calibration", "order", "batch size", "attacks", "monitor")
 _EVERY = 6  # every sixth drawing of the ID set is for calibration
 _SOURCE = "attacker"
 
@@ -200,7 +201,7 @@ def measure(
                     for case, values in _MEASURED[part](detector, images, length, seed):
                         into = found.setdefault((part, case, name), {})
                         for key, value in values.items():
-                            into.setdefault(key, []).append(100 * value)
+                            into.setdefault(key, []).append(value)
     return found
 
 
@@ -262,12 +263,63 @@ def _attacks(detector: Detector, images: Images, length: int, seed: int) -> Case
             yield case if source is None else f"{case}, one source", _ranked(judged) | aimed
 
 
+def _monitored(detector: Detector, images: Images, length: int, seed: int) -> Cases:
+    """In how many batches the guard's monitor notices what begins after half of a stream with one outlier in ten.
+
+    ``noticed`` is the share of streams in which a kind of warning came, in percent; ``batches`` counts to the first of
+    them. ``too early`` is the share of the batches before, in percent, that came with a warning.
+    """
+    half = _mixed_at(images, length // 2, 0.1, seed)
+    generator = torch.Generator().manual_seed(seed)
+
+    def more(share: float) -> Tensor:
+        return _mixed_at(images, length // 2, share, seed + 1000).z
+
+    frequent, only = more(0.5), more(0.9)
+    cases = {"nothing begins": more(0.1), "half are outliers": frequent, "nine in ten are outliers": only}
+    cases |= {name: flood for name, flood in _floods(detector, images, seed) if len(flood)}
+    blurred = torch.randn(images.inside.shape[1], generator=generator)
+    cases["all images change"] = normalize(more(0.1) + 0.3 * normalize(blurred, dim=0), dim=1)
+    for case, later in cases.items():
+        values = _noticed(detector, half.z, later)
+        yield case, values
+    for share in (0.0, 0.01):
+        stream = _mixed_at(images, length, share, seed).z
+        yield f"a stream of {share:.0%} outliers", _noticed(detector, stream[:0], stream)
+
+
+def _noticed(detector: Detector, before: Tensor, later: Tensor) -> dict[str, float]:
+    """Of each kind of warning the batches from the beginning of ``later`` until it came; and those before."""
+    detector.reset()
+    monitor = Monitor()
+    early = 0
+    batches = torch.split(before, BATCH) if len(before) else ()
+    for z in batches:
+        early += bool(_watched(detector, monitor, z))
+    values = {"too early": 100 * early / len(batches)} if batches else {}
+    noticed: dict[str, int] = {}
+    for number, z in enumerate(torch.split(later, BATCH), start=1):
+        for warning in _watched(detector, monitor, z):
+            noticed.setdefault(warning.partition(":")[0], number)
+    for kind in ("runaway", "flood", "shift"):
+        values[f"{kind}: noticed"] = 100 * float(kind in noticed)
+        if kind in noticed:
+            values[f"{kind}: batches"] = noticed[kind]
+    return values
+
+
+def _watched(detector: Detector, monitor: Monitor, z: Tensor) -> tuple[str, ...]:
+    scores = detector(z)
+    return monitor.observe(detector, z, None if detector.threshold is None else scores > detector.threshold)
+
+
 _MEASURED: dict[str, Callable[[Detector, Images, int, int], Cases]] = {
     "outliers": _outliers,
     "calibration": _calibration,
     "order": _orders,
     "batch size": _batch_sizes,
     "attacks": _attacks,
+    "monitor": _monitored,
 }
 
 
@@ -388,12 +440,12 @@ def _judged(
         ("hidden kind caught", stream.hidden),
     ):
         if bool(chosen.any()):
-            values[name] = float(flagged[chosen].float().mean())
+            values[name] = 100 * float(flagged[chosen].float().mean())
     if bool(stream.is_ood.any()) and not bool(stream.is_ood.all()):
         metrics = OODMetrics()
         metrics.update(score, torch.where(stream.is_ood, -1, 0))
         computed = metrics.compute()
-        values |= {"AUROC": float(computed["AUROC"]), "FPR95_ID": float(computed["FPR95_ID"])}
+        values |= {name: 100 * float(computed[name]) for name in ("AUROC", "FPR95_ID")}
     return values
 
 

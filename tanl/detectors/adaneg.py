@@ -194,7 +194,7 @@ class AdaNeg(GroupedNegatives):
         self.reset()
         self._memory = memory
         self._proxies[self._indices(list(memory))] = self._proxies_of(memory) if proxies is None else proxies
-        self._calibrated = state["threshold"]
+        self._calibrated, self._tpr = state["threshold"], state["tpr"]
 
     def _settings(self) -> dict[str, Any]:
         return {

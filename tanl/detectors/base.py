@@ -13,6 +13,7 @@ from ..checks import Embeddings, sources_of, unit_embeddings, whole_number
 from ..labels.bank import LabelBank
 from ..labels.index import LabelIndex
 from ..labels.nearest import nearest
+from .memory import MemoryReport
 from .thresholds import threshold_at_tpr, threshold_from_stream
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Detector:
             raise TypeError(f"bank must be a LabelBank, not {type(bank).__name__}")
         self.bank = bank
         self._calibrated: float | None = None
+        self._tpr: float | None = None
 
     def __call__(self, z: Embeddings, *, source: str | Sequence[str | None] | None = None) -> Tensor:
         """Score a batch of the stream and commit to it.
@@ -76,6 +78,11 @@ class Detector:
         """The OOD score above which `predict` says OOD; None while there is none."""
         return self._calibrated
 
+    @property
+    def tpr(self) -> float | None:
+        """The share of ID images that the calibrated threshold promised to keep; None without such a promise."""
+        return self._tpr
+
     def predict(self, z: Embeddings) -> Tensor:
         """Decide: True = OOD, ``[B, D] -> [B]``; the stream's state stays as it is.
 
@@ -101,7 +108,7 @@ class Detector:
         Returns:
             The threshold; see `tanl.detectors.thresholds.threshold_at_tpr` for what it guarantees.
         """
-        self._calibrated = threshold_at_tpr(id_scores, tpr)
+        self._calibrated, self._tpr = threshold_at_tpr(id_scores, tpr), tpr
         return self._calibrated
 
     def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95) -> float:
@@ -122,12 +129,12 @@ class Detector:
         Returns:
             The threshold; see `tanl.detectors.thresholds.threshold_from_stream` for when it fails.
         """
-        self._calibrated = threshold_from_stream(scores)
+        self._calibrated, self._tpr = threshold_from_stream(scores), None
         return self._calibrated
 
     def uncalibrate(self) -> None:
         """Forget the threshold that was calibrated; TANL goes back to its own, the others have none then."""
-        self._calibrated = None
+        self._calibrated = self._tpr = None
 
     @torch.no_grad()
     def explain(
@@ -176,6 +183,17 @@ class Detector:
         """Names and embeddings ``[K, D]`` of the negatives that the method scores with; none by default."""
         return (), self.bank.embeddings[:0]
 
+    def memory_report(self) -> MemoryReport | None:
+        """What the method remembers of its stream, in figures; None for one without such a report."""
+        return None
+
+    def decided_at_start(self, z: Embeddings) -> Tensor | None:
+        """What the method would decide of ``z [n, D]``, taken together, had it learnt nothing: True = OOD, ``[n]``.
+
+        Where this and `predict` part, the stream has taught the method so. None for a method without such a start.
+        """
+        return None
+
     def reset(self) -> None:
         """Forget the stream; the threshold that `calibrate` set stays. Nothing to do for a stateless method."""
 
@@ -194,7 +212,7 @@ class Detector:
         """
         self._check_same_backbone(bank)
         other = type(self)(bank, **self.settings)
-        other._calibrated = self._calibrated
+        other._calibrated, other._tpr = self._calibrated, self._tpr
         return other
 
     def state_dict(self, *, compact: bool = False) -> dict[str, Any]:
@@ -205,7 +223,7 @@ class Detector:
                 names, not by the bits of its embeddings, so that the state can go to another machine. What was
                 left out agrees up to float32 rounding; without ``compact`` a stream goes on bit for bit.
         """
-        return {**self._identity(compact), "threshold": self._calibrated}
+        return {**self._identity(compact), "threshold": self._calibrated, "tpr": self._tpr}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from `state_dict`, compact or not.
@@ -214,7 +232,7 @@ class Detector:
             ValueError: it comes from another method, bank or setting, or is incomplete; nothing changes then.
         """
         self._check_identity(state)
-        self._calibrated = state["threshold"]
+        self._calibrated, self._tpr = state["threshold"], state["tpr"]
 
     def _identity(self, compact: bool) -> dict[str, Any]:
         bank = {"labels": self.bank.names_fingerprint} if compact else {"bank": self.bank.fingerprint}

@@ -24,6 +24,7 @@ from .guarded import (
     within_share,
     without_duplicates,
 )
+from .memory import MemoryReport, mean_cosine
 from .state import ActivationRing, Activations, ActivationState, RingUpdate
 from .thresholds import threshold_at_tpr
 
@@ -125,8 +126,7 @@ class TANL(Detector):
         self.activation = activation
         self.activations = self._activations(activation)
         self._known: Tensor | None = None
-        self._tpr = 0.0
-        self._start: Start | None
+        self._start: Start
         self.reset()
 
     @staticmethod
@@ -144,22 +144,22 @@ class TANL(Detector):
     @torch.no_grad()
     def reset(self) -> None:
         """Forget the stream: start again from the ID labels and ``initial_ood``."""
-        state = ActivationState.initial(
-            self._labels, self.activations, self.capacity, self.seed, self.initial_ood
-        )
+        self.state, self._start = self._beginning(self.initial_ood)
+        self._running = self._otsu(self.state.history)
+        if self._known is not None:
+            self._calibrated = self._calibrated_for(self._start.selected)
+
+    def _beginning(self, initial_ood: Tensor | None) -> tuple[ActivationState, Start]:
+        """The state before a stream, and what the guarded memory holds on to from it."""
+        state = ActivationState.initial(self._labels, self.activations, self.capacity, self.seed, initial_ood)
         known = self.bank.id_embeddings
-        if self.initial_ood is not None:
-            known = torch.cat([known, self.initial_ood])
+        if initial_ood is not None:
+            known = torch.cat([known, initial_ood])
         selected = self._selected(state.relevance)
         first = 1 - self._share(known, selected)
         state.history = state.extended_history(first)
         num_id, means = self.bank.num_id, (state.positive.mean, state.negative.mean)
-        start = Start(*means, selected, first[:num_id], first[num_id:])
-        self._start = None if self._guarded is None else start
-        self.state = state
-        self._running = self._otsu(state.history)
-        if self._known is not None:
-            self._calibrated = self._calibrated_for(selected)
+        return state, Start(*means, selected, first[:num_id], first[num_id:])
 
     @torch.no_grad()
     def __call__(self, z: Embeddings, *, source: str | Sequence[str | None] | None = None) -> Tensor:
@@ -256,6 +256,38 @@ class TANL(Detector):
         return list(self._negatives()[0])
 
     @torch.no_grad()
+    def memory_report(self) -> MemoryReport:
+        """What the rings hold and where the selection has gone, see `MemoryReport`."""
+        state, now = self.state, self._selected(self._relevance())
+        stayed = torch.isin(now, self._start.selected).sum()
+        return MemoryReport(
+            images=state.images,
+            admitted_id=state.admitted_id,
+            admitted_ood=state.admitted_ood,
+            held_id=len(state.positive),
+            held_ood=len(state.negative),
+            concentration_id=mean_cosine(state.positive.embeddings),
+            concentration_ood=mean_cosine(state.negative.embeddings),
+            moved=1 - int(stayed) / len(now),
+        )
+
+    @torch.no_grad()
+    def decided_at_start(self, z: Embeddings) -> Tensor:
+        """What a TANL that has learnt nothing would decide of ``z [n, D]``, taken together: True = OOD, ``[n]``.
+
+        With the labels selected at the start, and the threshold that is calibrated; without one the anchored threshold
+        of these images alone (docs/method.md).
+        """
+        scores = self._share(self._checked(z), self._start.selected)
+        threshold = self._calibrated_for(self._start.selected)
+        if threshold is None:
+            threshold = self._calibrated
+        if threshold is None:
+            anchor = (self._guarded or GuardedMemory()).anchor
+            threshold = 1 - anchored_threshold(1 - scores, self._start, anchor)
+        return scores > threshold
+
+    @torch.no_grad()
     def relabelled(self, bank: LabelBank) -> Self:
         """The same method with the same settings over other labels, and what it remembers of its stream.
 
@@ -304,7 +336,7 @@ class TANL(Detector):
             "stream": self.state.state_dict(compact=compact),
             "running_threshold": self._running,
             "initial_ood": None if self.initial_ood is None else self.initial_ood.clone(),
-            "calibration": None if self._known is None else {"z": self._known.clone(), "tpr": self._tpr},
+            "calibration": None if self._known is None else self._known.clone(),
         }
 
     @torch.no_grad()
@@ -318,20 +350,23 @@ class TANL(Detector):
         """
         self._check_identity(state)
         initial_ood = self._same_outliers(state["initial_ood"])
-        known, tpr = self._calibration(state["calibration"])
-        self.state = ActivationState.from_state_dict(
+        known = self._calibration(state["calibration"])
+        stream = ActivationState.from_state_dict(
             self._labels, self.activations, self.capacity, state["stream"]
         )
-        self._known, self._tpr = known, tpr
+        start = self._start
+        if initial_ood is not None and not torch.equal(initial_ood, self.initial_ood):  # type: ignore[arg-type]
+            _, start = self._beginning(initial_ood)
+        self.state, self._start = stream, start
+        self._known = known
         self._running = state["running_threshold"]
-        self._calibrated = state["threshold"]
+        self._calibrated, self._tpr = state["threshold"], state["tpr"]
         self.initial_ood = initial_ood
 
-    def _calibration(self, saved: dict[str, Any] | None) -> tuple[Tensor | None, float]:
+    def _calibration(self, saved: Tensor | None) -> Tensor | None:
         if saved is None:
-            return None, 0.0
-        z = unit_embeddings(saved["z"], "the calibration's images", dim=self.bank.dim).to(self.bank.device)
-        return z, float(saved["tpr"])
+            return None
+        return unit_embeddings(saved, "the calibration's images", dim=self.bank.dim).to(self.bank.device)
 
     def _same_outliers(self, saved: Tensor | None) -> Tensor | None:
         """The outliers that were saved, on the bank's device, if they are this detector's up to rounding."""
@@ -383,7 +418,7 @@ class TANL(Detector):
     def _means(self) -> tuple[Tensor, Tensor]:
         """The mean activation of either side that labels are ranked by, ``[M]`` each."""
         state, start = self.state, self._start
-        if self._guarded is None or start is None:
+        if self._guarded is None:
             return state.positive.mean, state.negative.mean
         prior = self._guarded.prior
         return (
@@ -396,7 +431,7 @@ class TANL(Detector):
         return negative - positive
 
     def _otsu(self, history: Tensor) -> float:
-        if self._guarded is None or self._start is None:
+        if self._guarded is None:
             return otsu_threshold(history)
         return anchored_threshold(history, self._start, self._guarded.anchor)
 
@@ -406,9 +441,9 @@ class TANL(Detector):
 
     def _calibrated_for(self, selected: Tensor) -> float | None:
         """The threshold of the calibration images' scores with these negatives; None without such images."""
-        return (
-            None if self._known is None else threshold_at_tpr(self._share(self._known, selected), self._tpr)
-        )
+        if self._known is None or self._tpr is None:
+            return None
+        return threshold_at_tpr(self._share(self._known, selected), self._tpr)
 
     def _confident(self, confidence: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         """Which rows are confident ID, and which confident OOD, ``[B]`` bool each."""
@@ -427,7 +462,7 @@ class TANL(Detector):
     ) -> tuple[Tensor, Tensor]:
         """The numbers of the images that enter the positive and the negative ring."""
         confident = self._confident(confidence, threshold)
-        if self._guarded is None or self._start is None:
+        if self._guarded is None:
             return confident[0].nonzero()[:, 0], confident[1].nonzero()[:, 0]
         settings = self._guarded
         frozen = 1 - kernels.prefix_share(id_lse, self._logits(z, self._start.selected), self.step)

@@ -22,6 +22,7 @@ class Verdict(NamedTuple):
     label: str
     id_probability: float
     evidence: tuple[Evidence, ...]
+    warnings: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """The verdict and its reasons in a line: ``OOD (0.914): basketball player 30%, basketball 20%``.
@@ -37,7 +38,8 @@ class Verdict(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as JSON can hold it, each piece of evidence a dict of its own."""
-        return {**self._asdict(), "evidence": [item._asdict() for item in self.evidence]}
+        evidence = [item._asdict() for item in self.evidence]
+        return {**self._asdict(), "evidence": evidence, "warnings": list(self.warnings)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,6 +54,7 @@ class Detection:
         id_probability: ``[B]``, that label's softmax probability among the ID labels alone: how sure the
             choice is if the image is ID at all.
         evidence: for each image judged OOD the negative labels that it activates most; empty for the others.
+        warnings: what looks wrong with the stream by then, see `tanl.Guard.health`; of each `Verdict` too.
     """
 
     ood_score: Tensor
@@ -59,6 +62,7 @@ class Detection:
     label: list[str]
     id_probability: Tensor
     evidence: list[tuple[Evidence, ...]]
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.label)
@@ -78,6 +82,7 @@ class Detection:
                 self.label[i],
                 self.id_probability[rows],
                 self.evidence[i],
+                self.warnings,
             )
         return Verdict(
             float(self.ood_score[i]),
@@ -85,6 +90,7 @@ class Detection:
             self.label[i],
             float(self.id_probability[i]),
             self.evidence[i],
+            self.warnings,
         )
 
     def __iter__(self) -> Iterator[Verdict]:
@@ -105,12 +111,21 @@ class Detection:
         """
         columns: dict[str, list[Any]] = dict(zip(Verdict._fields, map(list, self._columns()), strict=True))
         columns["evidence"] = [[item._asdict() for item in evidence] for evidence in self.evidence]
+        columns["warnings"] = [list(self.warnings) for _ in self.label]
         return columns
 
-    def _columns(self) -> tuple[list[float], list[Any], list[str], list[float], list[tuple[Evidence, ...]]]:
+    def _columns(self) -> tuple[list[Any], ...]:
         """What the verdicts are made of; each tensor is read back once, not once an image."""
         is_ood = [None] * len(self) if self.is_ood is None else self.is_ood.tolist()
-        return self.ood_score.tolist(), is_ood, self.label, self.id_probability.tolist(), self.evidence
+        warnings = [self.warnings] * len(self)
+        return (
+            self.ood_score.tolist(),
+            is_ood,
+            self.label,
+            self.id_probability.tolist(),
+            self.evidence,
+            warnings,
+        )
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from os import PathLike
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..backbones import Backbone
 from ..backbones.noise import noise_embeddings
-from ..checks import Embeddings, whole_number
+from ..checks import Embeddings, as_tensor, whole_number
 from ..detectors import Detector, Evidence
 from ..detectors.registry import FROM_OUTLIERS, METHODS, WITH_NEGATIVES, make_detector
 from ..detectors.verdict import Detection, Verdict, detect_embeddings
@@ -29,6 +30,7 @@ from ..labels.vocabulary import Vocabulary
 from ..streams.images import ImageEncoder, OneImage, unreadable
 from ..streams.pump import Pump
 from ..streams.verdicts import astream, stream
+from .monitor import Health, Monitor
 from .saving import (
     GuardRecord,
     folder_lock,
@@ -110,6 +112,7 @@ class Guard:
             backbone, labels, corpus=corpus, templates=templates, cache_dir=cache_dir, progress=progress
         )
         self.detector = self._detector(method)
+        self._monitor = Monitor()
         own = None if templates is None else dict(templates)
         self._vocabulary = Vocabulary(self.bank.id_names, corpus, own)
 
@@ -195,7 +198,20 @@ class Guard:
     def detect_embeddings(self, z: Embeddings, *, source: Source = None) -> Detection:
         """Judge one batch of embeddings ``[B, D]``, a tensor or a NumPy array, and learn from it; see `judge`."""
         with self._lock:
-            return detect_embeddings(self.detector, z, evidence=self.evidence, source=source)
+            detection = detect_embeddings(self.detector, z, evidence=self.evidence, source=source)
+            warnings = self._monitor.observe(
+                self.detector, as_tensor(z, "image embeddings"), detection.is_ood
+            )
+        return replace(detection, warnings=warnings)
+
+    def health(self) -> Health:
+        """How the stream and the method's memory are; what looks wrong is in its ``warnings``.
+
+        The same warnings come with every `Detection` and `Verdict`, and the logger ``tanl.guard.monitor`` tells each
+        when it appears. They are about the stream since the guard was made, loaded or reset.
+        """
+        with self._lock:
+            return self._monitor.health(self.detector)
 
     @overload
     def stream(
@@ -505,9 +521,10 @@ class Guard:
         self._edit(lambda vocabulary: vocabulary.without_negatives(words))
 
     def reset(self) -> None:
-        """Forget the stream; a calibrated threshold stays."""
+        """Forget the stream, in the monitor too; a calibrated threshold stays."""
         with self._lock:
             self.detector.reset()
+            self._monitor.reset()
 
     def __repr__(self) -> str:
         detector, bank = self.detector, self.detector.bank
@@ -544,6 +561,7 @@ class Guard:
         with self._lock:
             saved.refuse_other(self._record(compact=True))
             self.detector.load_state_dict(saved.state_for(self.detector.bank.fingerprint, exact))
+            self._monitor.reset()
 
     def _detector(self, method: Method) -> Detector:
         if not isinstance(method, str):
@@ -582,6 +600,7 @@ class Guard:
             # place. A bank does not: the copy is over the same one.
             bank = self.detector.bank
             state["detector"] = copy.deepcopy(self.detector, {id(bank): bank})
+            state["_monitor"] = copy.deepcopy(self._monitor)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
