@@ -32,6 +32,14 @@ def test_every_photograph_is_there_and_is_the_manifests():
     assert files == {row.file for row in ROWS}
 
 
+def test_changed_photographs_are_refused_by_name(tmp_path):
+    row = ROWS[0]
+    (tmp_path / row.file).parent.mkdir(parents=True)
+    (tmp_path / row.file).write_bytes((manifest.FOLDER / row.file).read_bytes() + b"x")
+    with pytest.raises(ValueError, match=rf"{row.file} has the SHA-256 \w+, not the manifest's {row.sha256}"):
+        read_image_bytes(tmp_path, row)
+
+
 def test_photographs_are_small_jpeg_files_without_metadata():
     for row in ROWS:
         with Image.open(manifest.FOLDER / row.file) as image:
