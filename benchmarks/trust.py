@@ -28,6 +28,7 @@ from tanl.detectors import TANL, Detector, NegLabel
 from tanl.detectors.thresholds import threshold_from_stream
 from tanl.guard.monitor import Monitor
 from tanl.io.arguments import a_path, positive_number
+from tanl.io.text import did_you_mean
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.metrics import OODMetrics
@@ -124,7 +125,8 @@ def main(arguments: argparse.Namespace) -> int:
     check_targets(arguments.json)
     parts = [name.strip() for name in arguments.parts.split(",")]
     if unknown := [name for name in parts if name not in PARTS]:
-        raise ValueError(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+        hint = did_you_mean(unknown[0], PARTS)
+        raise ValueError(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}{hint}")
     if arguments.length < 20 * BATCH:
         raise ValueError(f"--length must be at least {20 * BATCH}, not {arguments.length}")
     found = measure(

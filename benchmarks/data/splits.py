@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tanl.io.text import did_you_mean
+
 Role = Literal["id", "near", "far", "covariate"]
 
 _OPENOOD = "OpenOOD's scripts/download/download.py, https://github.com/Jingkang50/OpenOOD"
@@ -108,7 +110,8 @@ def find_split(name: str) -> Split:
     try:
         return SPLITS[name]
     except KeyError:
-        raise ValueError(f"no split {name!r}; there are {', '.join(SPLITS)}") from None
+        there = f"there are {', '.join(SPLITS)}{did_you_mean(name, SPLITS)}"
+        raise ValueError(f"no split {name!r}; {there}") from None
 
 
 def describe_splits() -> str:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from tanl.backbones import Backbone, load_backbone
 from tanl.detectors import TANL, Detector
+from tanl.io.text import did_you_mean
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
@@ -258,7 +259,8 @@ def plan_values(
     asked = list(of)
     unknown = [name for name in asked if name.casefold() not in known]
     if unknown:
-        raise ValueError(f"no dimension {', '.join(unknown)}; there are {', '.join(DIMENSIONS)}")
+        there = f"there are {', '.join(DIMENSIONS)}{did_you_mean(unknown[0], DIMENSIONS)}"
+        raise ValueError(f"no dimension {', '.join(unknown)}; {there}")
     wanted = {known[name.casefold()] for name in asked} or set(DIMENSIONS)
     given: dict[str, list[str]] = {}
     for text in values:

@@ -14,6 +14,7 @@ from tanl.detectors.adaneg import AdaNeg
 from tanl.detectors.csp import CSP
 from tanl.detectors.gl_mcm import GLMCM
 from tanl.detectors.tanl import PRESETS
+from tanl.io.text import did_you_mean
 from tanl.labels.bank import LabelBank
 
 CorpusKind = Literal["user", "csp"]
@@ -158,7 +159,8 @@ def find_methods(names: Iterable[str]) -> tuple[str, ...]:
     wanted = [name.strip() for name in names if name.strip()]
     unknown = [name for name in wanted if _letters(name) not in known]
     if unknown or not wanted:
-        raise ValueError(f"no method {', '.join(unknown) or 'named'}; there are {', '.join(METHODS)}")
+        hint = did_you_mean(unknown[0], METHODS) if unknown else ""
+        raise ValueError(f"no method {', '.join(unknown) or 'named'}; there are {', '.join(METHODS)}{hint}")
     found = {known[_letters(name)] for name in wanted}
     return tuple(name for name in METHODS if name in found)
 

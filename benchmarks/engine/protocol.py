@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tanl.detectors import Detector
+from tanl.io.text import did_you_mean
 
 Order = Literal["shuffled", "id-first", "ood-first", "drift", "blocks"]
 ORDERS: tuple[str, ...] = get_args(Order)
@@ -38,7 +39,7 @@ def stream_order(num_id: int, num_ood: int, order: Order, seed: int) -> Tensor:
     - ``blocks``: ten blocks, of ID and OOD images in turn, ID first; a kind's blocks differ by one image at most.
     """
     if order not in ORDERS:
-        raise ValueError(f"no order {order!r}; there are {', '.join(ORDERS)}")
+        raise ValueError(f"no order {order!r}; there are {', '.join(ORDERS)}{did_you_mean(order, ORDERS)}")
     generator = torch.Generator().manual_seed(seed)
     if order == "shuffled":
         return torch.randperm(num_id + num_ood, generator=generator)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from tanl.backbones import Backbone
+from tanl.io.text import did_you_mean
 
 from ..data import augment
 from ..data.class_names import class_names, read_class_names
@@ -501,6 +502,7 @@ def _check_names(what: str, names: Sequence[str], known: Iterable[str]) -> None:
     unknown = [name for name in names if name not in listed]
     if unknown or not names:
         there = f"there are {', '.join(listed)}" if listed else "this split has none"
-        raise ValueError(f"no {what} {', '.join(unknown) or 'named'}; {there}")
+        hint = did_you_mean(unknown[0], listed) if unknown else ""
+        raise ValueError(f"no {what} {', '.join(unknown) or 'named'}; {there}{hint}")
     if len(set(names)) < len(names):
         raise ValueError(f"a {what} is named twice: {', '.join(names)}")

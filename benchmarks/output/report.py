@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tanl.io.arguments import a_path
+from tanl.io.text import did_you_mean
 
 from ..engine.run_folder import ANY_ORDER, Cell, CellScores, RunFolder
 from .report_assets import charts
@@ -124,7 +125,10 @@ class _Page:
         there = orders_of(folder, self.cells)
         unknown = [order for order in orders or () if order not in there]
         if unknown:
-            raise ValueError(f"{folder.path} has no order {', '.join(unknown)}; it has {', '.join(there)}")
+            hint = did_you_mean(unknown[0], there)
+            raise ValueError(
+                f"{folder.path} has no order {', '.join(unknown)}; it has {', '.join(there)}{hint}"
+            )
         self.orders = tuple(dict.fromkeys(orders or (["shuffled"] if "shuffled" in there else there[:1])))
         self.all_orders = there
         self.methods = tuple(dict.fromkeys(cell.method for cell in self.cells))
@@ -139,9 +143,8 @@ class _Page:
     def _focus(self, method: str | None) -> str:
         if method is not None:
             if method not in self.methods:
-                raise ValueError(
-                    f"{self.folder.path} has no method {method!r}; it has {', '.join(self.methods)}"
-                )
+                there = f"it has {', '.join(self.methods)}{did_you_mean(method, self.methods)}"
+                raise ValueError(f"{self.folder.path} has no method {method!r}; {there}")
             return method
         with_labels = [cell.method for cell in self.cells if cell.activated]
         return next(iter([_FOCUS] if _FOCUS in self.methods else with_labels), self.methods[-1])

@@ -8,7 +8,7 @@ from itertools import product
 from statistics import fmean, stdev
 from typing import Any
 
-from tanl.io.text import first_of
+from tanl.io.text import did_you_mean, first_of
 
 from ..data.splits import SPLITS
 from ..engine.run_folder import ANY_ORDER, Cell, RunFolder
@@ -116,7 +116,8 @@ def summarise(folder: RunFolder, orders: Sequence[str] | None = None) -> list[Bl
     there = orders_of(folder, cells)
     missing = [order for order in orders or () if order not in there]
     if missing:
-        raise ValueError(f"{folder.path} has no order {', '.join(missing)}; it has {', '.join(there)}")
+        hint = did_you_mean(missing[0], there)
+        raise ValueError(f"{folder.path} has no order {', '.join(missing)}; it has {', '.join(there)}{hint}")
     tracks = dict.fromkeys(cell.track for cell in cells)
     return [_block(cells, track, order) for track in tracks for order in orders or there]
 

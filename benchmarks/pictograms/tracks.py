@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tanl.io.text import did_you_mean
+
 from ..data.shipped import Track
 from .manifest import COARSE_CLASSES
 
@@ -20,7 +22,8 @@ def check_tracks(names: Sequence[str]) -> None:
     """
     unknown = [name for name in names if name not in TRACKS]
     if unknown or not names:
-        raise ValueError(f"no track {', '.join(unknown) or 'named'}; there are {', '.join(TRACKS)}")
+        hint = did_you_mean(unknown[0], TRACKS) if unknown else ""
+        raise ValueError(f"no track {', '.join(unknown) or 'named'}; there are {', '.join(TRACKS)}{hint}")
 
 
 def _fine(name: str) -> Track:

@@ -22,6 +22,7 @@ from .checks import (
     check_texts,
     one_image,
     probe_image,
+    shortened,
     unit_rows,
     warn_if_random,
 )
@@ -95,6 +96,10 @@ class CallableBackbone:
         self._preprocess = preprocess
         self._fingerprint = fingerprint
         warn_if_random(self.preprocess, preprocess)
+
+    def __repr__(self) -> str:
+        functions = f"{shortened(self.model.encode_image)}, {shortened(self.model.encode_text)}"
+        return f"CallableBackbone({self.name!r}, {functions}, {self.device})"
 
     @cached_property
     def fingerprint(self) -> str:

@@ -71,6 +71,9 @@ class ClipBackbone:
         self.tokenizer = tokenizer
         warn_if_random(self.preprocess, preprocess)
 
+    def __repr__(self) -> str:
+        return f"ClipBackbone({self.name!r}, {type(uncompiled(self.model)).__name__}, {self.device})"
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of weights, preprocessing and tokenizer, as they are when it is first asked for."""

@@ -70,6 +70,9 @@ class HuggingFaceBackbone:
         self.tokenizer: Any = tokenizer
         warn_if_random(self.preprocess, image_processor)
 
+    def __repr__(self) -> str:
+        return f"HuggingFaceBackbone({self.name!r}, {type(uncompiled(self.model)).__name__}, {self.device})"
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of weights, config, preprocessing and tokenizer."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from ..io.paths import local_path
+from ..io.text import did_you_mean
 from .base import BackboneError
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -20,7 +21,8 @@ OFFLINE = 'load_backbone("mini") needs no network'
 def check_precision(precision: str) -> None:
     """Refuse a precision without a name, before anything is loaded."""
     if precision not in PRECISIONS:
-        raise ValueError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
+        hint = did_you_mean(precision, PRECISIONS)
+        raise ValueError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}{hint}")
 
 
 def home_spelled_out(source: str) -> str:

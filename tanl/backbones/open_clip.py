@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..io.text import did_you_mean, nearest_names
 from . import mini
 from .clip import ClipBackbone, uncompiled
 from .folding import fold_batch_norms
 from .loading import cannot_load, check_precision, home_spelled_out, quiet
 
+_NAMED = 5  # architectures that a message names
 _HUB, _FOLDER = "hf-hub:", "local-dir:"
 
 
@@ -116,10 +118,17 @@ def _parts(name: str) -> tuple[str, str | None]:
     architecture, _, tag = name.partition("/")
     known = open_clip.list_models()
     if architecture not in known:
+        # OpenAI's weights come first; where no weights are named, an architecture's first ones stand for it.
+        pairs = sorted(open_clip.list_pretrained(), key=lambda pair: pair[1] != "openai")
+        if not nearest_names(tag, {each for _, each in pairs}, 1):
+            pairs = list({pair[0]: pair for pair in reversed(pairs)}.values())
+        named = ["mini", *map("/".join, pairs)]
+        like = nearest_names(architecture, known, _NAMED, likeness=0)
         raise ValueError(
             f'no backbone {name!r}: there is "mini", and open_clip\'s "architecture/pretrained", '
             f"hf-hub:owner/model and local-dir:folder, and transformers' hf:owner/model and hf:folder; "
-            f"architectures: {', '.join(known)}"
+            f"architectures: {', '.join(like)} and {len(known) - len(like)} more (open_clip.list_models())"
+            f"{did_you_mean(name, named)}"
         )
     tag = home_spelled_out(tag) if tag else tag
     tags = open_clip.list_pretrained_tags_by_model(architecture)
@@ -127,6 +136,7 @@ def _parts(name: str) -> tuple[str, str | None]:
         raise ValueError(
             f"{architecture} has no pretrained weights {tag!r}; give {architecture}/TAG with a checkpoint file "
             f"or one of: {', '.join(tags) or '(none published)'}"
+            f"{did_you_mean(name, [f'{architecture}/{each}' for each in tags])}"
         )
     return architecture, tag
 

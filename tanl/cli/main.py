@@ -9,6 +9,7 @@ import argparse
 import ctypes
 import io
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -19,7 +20,7 @@ from itertools import takewhile
 from typing import Any, NoReturn, TextIO
 
 from .. import __version__
-from ..io.text import one_line, shown_path
+from ..io.text import did_you_mean, one_line, shown_path
 from .signals import exit_code, in_words, stoppable
 
 _DESCRIPTION = """\
@@ -63,7 +64,19 @@ _HOME = {"table": "output.table", "report": "output.report"}
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, and where help is, in place of argparse's usage listing."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what this command does not know, where its own options are known; argparse leaves it to the whole."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [option for action in self._actions for option in action.option_strings]
+            name = unknown[0].partition("=")[0]
+            hint = did_you_mean(name, options) if name.startswith("-") else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return known, unknown
+
     def error(self, message: str) -> NoReturn:
+        if choice := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message):
+            message += did_you_mean(choice[1], re.findall(r"[\w.-]+", choice[2]))
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 

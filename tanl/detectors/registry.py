@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..io.text import did_you_mean
+
 if TYPE_CHECKING:
     from ..checks import Embeddings
     from ..labels.bank import LabelBank
@@ -31,6 +33,14 @@ FROM_OUTLIERS = ("tanl", "tanl-paper", "tanl-official-script")
 """Those that start from known outliers."""
 
 
+def unknown_method(method: str) -> ValueError:
+    """The error about a method that has no such name."""
+    return ValueError(
+        f"no method {method!r}; there are {', '.join(METHODS)}, or give a function"
+        f"{did_you_mean(method, METHODS)}"
+    )
+
+
 def make_detector(
     method: str, bank: LabelBank, *, seed: int = 0, initial_ood: Embeddings | None = None
 ) -> Detector:
@@ -46,7 +56,7 @@ def make_detector(
         ValueError: an unknown name, or a bank that the method cannot use.
     """
     if method not in METHODS:
-        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
+        raise unknown_method(method)
     kind, preset = METHODS[method]
     made: Any = getattr(import_module(__package__), kind)
     settings: dict[str, Any] = {} if preset is None else made.preset(preset)

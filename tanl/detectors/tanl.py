@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import kernels
 from ..checks import Embeddings, fraction, sources_of, unit_embeddings, whole_number
 from ..functional import activation_sums, otsu_threshold
+from ..io.text import did_you_mean
 from ..labels.bank import LabelBank
 from .base import Detector
 from .guarded import (
@@ -138,7 +139,8 @@ class TANL(Detector):
                 library's own for streams in which outliers are rare.
         """
         if name not in PRESETS:
-            raise ValueError(f"no preset {name!r}; there are {', '.join(map(repr, PRESETS))}")
+            there = f"there are {', '.join(map(repr, PRESETS))}{did_you_mean(name, PRESETS)}"
+            raise ValueError(f"no preset {name!r}; {there}")
         return dict(PRESETS[name])
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from ..backbones import Backbone
 from ..backbones.noise import noise_embeddings
 from ..checks import Embeddings, as_tensor, whole_number
 from ..detectors import Detector, Evidence
-from ..detectors.registry import FROM_OUTLIERS, METHODS, WITH_NEGATIVES, make_detector
+from ..detectors.registry import FROM_OUTLIERS, METHODS, WITH_NEGATIVES, make_detector, unknown_method
 from ..detectors.verdict import Detection, Verdict, detect_embeddings
 from ..io.images import UnreadableImage
 from ..labels.bank import LabelBank
@@ -93,7 +93,7 @@ class Guard:
         progress: bool = False,
     ) -> None:
         if isinstance(method, str) and method not in METHODS:
-            raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}, or give a function")
+            raise unknown_method(method)
         if not hasattr(backbone, "encode_texts"):  # not isinstance, which would ask for the fingerprint
             raise TypeError(
                 f"backbone must be a Backbone, not a {type(backbone).__name__}; tanl.load_backbone loads one by its "

@@ -61,9 +61,8 @@ def as_pytorch_ood(
             f"{type(detector).__name__} learns from its stream: say whole_sets=True if each call is given a whole data "
             "set, as benchmarks do, or whole_sets=False if each is the next batch of one stream"
         )
-    return _kind(type(detector), _adapter())(
-        detector, encoder, has_stream and bool(whole_sets), batch_size, seed
-    )
+    kind: Any = type(detector)
+    return _kind(kind, _adapter())(detector, encoder, has_stream and bool(whole_sets), batch_size, seed)
 
 
 @cache

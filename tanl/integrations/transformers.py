@@ -16,7 +16,8 @@ from torch.nn.functional import normalize
 
 from ..backbones.hugging_face import HuggingFaceBackbone
 from ..checks import whole_number
-from ..guard.guard import METHODS, Guard, Method
+from ..detectors.registry import METHODS, unknown_method
+from ..guard.guard import Guard, Method
 from ..labels.corpus import Corpus
 from ..labels.names import checked_names
 
@@ -63,7 +64,7 @@ def guard_pipeline(
         what = getattr(pipe, "task", None) or type(pipe).__name__
         raise TypeError(f"guard_pipeline takes a {_TASK} pipeline of transformers, not {what!r}")
     if isinstance(method, str) and method not in METHODS:
-        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}, or give a function")
+        raise unknown_method(method)
     whole_number(label_sets, "label_sets", at_least=1)
     if corpus is not None and not isinstance(corpus, Corpus | str | PathLike):
         corpus = tuple(corpus)  # it is read once for every label set

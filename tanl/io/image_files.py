@@ -46,7 +46,7 @@ class Found(Sequence[Path]):
         unreadable: folders that could not be listed, each with its error; what they hold is not among the others.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path, ...] = field(repr=False)
     passed_over: Mapping[str, int] = field(default_factory=dict)
     unreadable: tuple[tuple[Path, OSError], ...] = ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -40,6 +40,28 @@ def first_of(texts: Sequence[str], shown: int) -> str:
 def some_of(names: Sequence[str], shown: int) -> str:
     """The first names, quoted, and how many more there are."""
     return first_of([*map(repr, names)], shown)
+
+
+def did_you_mean(unknown: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name, "; did you mean 'neglabel'?"; empty where nothing is like it."""
+    nearest = nearest_names(unknown, known, 1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def nearest_names(unknown: str, known: Iterable[str], shown: int, *, likeness: float = 0.6) -> list[str]:
+    """The names that are spelled most like this one, the nearest first; case and punctuation count for little."""
+    from difflib import SequenceMatcher
+
+    wanted = _letters(unknown)
+    ranked = sorted(
+        (-SequenceMatcher(None, wanted, _letters(name)).ratio(), place, name)
+        for place, name in enumerate(known)
+    )
+    return [name for ratio, _, name in ranked[:shown] if -ratio >= likeness]
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()
 
 
 def shown_percentage(probability: float) -> str:

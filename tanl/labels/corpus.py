@@ -13,7 +13,7 @@ from itertools import compress
 from os import PathLike, sep
 
 from ..io.paths import local_path
-from ..io.text import some_of
+from ..io.text import did_you_mean, some_of
 from .names import normalise
 from .prompts import TEMPLATES
 from .terms import synonyms
@@ -223,7 +223,10 @@ def _read_file(source: str | PathLike[str]) -> Corpus:
         if not isinstance(source, str) or path.suffix or sep in source or "/" in source:
             raise FileNotFoundError(f"no such corpus file: {path}")
         names = ", ".join(SELECTIONS)
-        raise ValueError(f"unknown corpus {source!r}: no file of that name, and the selections are {names}")
+        hint = did_you_mean(source, SELECTIONS)
+        raise ValueError(
+            f"unknown corpus {source!r}: no file of that name, and the selections are {names}{hint}"
+        )
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
