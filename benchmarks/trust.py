@@ -26,7 +26,7 @@ from tanl.backbones import Backbone, load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.detectors import TANL, Detector, NegLabel
 from tanl.detectors.thresholds import threshold_from_stream
-from tanl.guard.monitor import Monitor
+from tanl.guard.monitor import Monitor, kind_of
 from tanl.io.arguments import a_path, positive_number
 from tanl.io.text import did_you_mean
 from tanl.labels.bank import LabelBank
@@ -302,7 +302,7 @@ def _noticed(detector: Detector, before: Tensor, later: Tensor) -> dict[str, flo
     noticed: dict[str, int] = {}
     for number, z in enumerate(torch.split(later, BATCH), start=1):
         for warning in _watched(detector, monitor, z):
-            noticed.setdefault(warning.partition(":")[0], number)
+            noticed.setdefault(kind_of(warning), number)
     for kind in ("runaway", "flood", "shift"):
         values[f"{kind}: noticed"] = 100 * float(kind in noticed)
         if kind in noticed:

@@ -154,7 +154,7 @@ def guard_of(tmp_path, world):  # noqa: F811
 
 def test_warnings_come_with_verdicts_and_are_logged_once(world, tmp_path, caplog):  # noqa: F811
     guard = guard_of(tmp_path, world)
-    with caplog.at_level(logging.WARNING, logger="tanl.guard.monitor"):
+    with caplog.at_level(logging.WARNING, logger="tanl.guard.guard"):
         for part in world["inside"].split(64):
             detection = guard.detect_embeddings(part)
             if detection.warnings:
@@ -165,7 +165,7 @@ def test_warnings_come_with_verdicts_and_are_logged_once(world, tmp_path, caplog
     assert all(verdict.warnings == detection.warnings for verdict in detection)
     assert detection[0].to_dict()["warnings"] == list(detection.warnings)
     assert detection.to_dict()["warnings"] == [list(detection.warnings)] * len(detection)
-    with caplog.at_level(logging.WARNING, logger="tanl.guard.monitor"):
+    with caplog.at_level(logging.WARNING, logger="tanl.guard.guard"):
         guard.detect_embeddings(world["inside"][:8])  # too few for another look
     assert [record.getMessage() for record in caplog.records] == list(detection.warnings)
 

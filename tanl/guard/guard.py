@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -30,7 +31,7 @@ from ..labels.vocabulary import Vocabulary
 from ..streams.images import ImageEncoder, OneImage, unreadable
 from ..streams.pump import Pump
 from ..streams.verdicts import astream, stream
-from .monitor import Health, Monitor
+from .monitor import Health, Monitor, kind_of
 from .saving import (
     GuardRecord,
     folder_lock,
@@ -49,6 +50,7 @@ Images = Sequence[Image.Image | str | PathLike[str]] | Tensor
 Source = str | Sequence[str | None] | None
 Method = str | Callable[[LabelBank], Detector]
 
+_LOG = logging.getLogger(__name__)
 _AT_ONCE = 256  # images in memory as pixels
 
 
@@ -199,16 +201,19 @@ class Guard:
         """Judge one batch of embeddings ``[B, D]``, a tensor or a NumPy array, and learn from it; see `judge`."""
         with self._lock:
             detection = detect_embeddings(self.detector, z, evidence=self.evidence, source=source)
-            warnings = self._monitor.observe(
-                self.detector, as_tensor(z, "image embeddings"), detection.is_ood
-            )
+            told = set(map(kind_of, self._monitor.warnings))
+            rows = as_tensor(z, "image embeddings")
+            warnings = self._monitor.observe(self.detector, rows, detection.is_ood)
+        for warning in warnings:
+            if kind_of(warning) not in told:
+                _LOG.warning("%s", warning)
         return replace(detection, warnings=warnings)
 
     def health(self) -> Health:
         """How the stream and the method's memory are; what looks wrong is in its ``warnings``.
 
-        The same warnings come with every `Detection` and `Verdict`, and the logger ``tanl.guard.monitor`` tells each
-        when it appears. They are about the stream since the guard was made, loaded or reset.
+        The same warnings come with every `Detection` and `Verdict`, and the logger ``tanl.guard.guard`` tells each when
+        it appears. They are about the stream since the guard was made, loaded or reset.
         """
         with self._lock:
             return self._monitor.health(self.detector)

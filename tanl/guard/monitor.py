@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import deque
 from dataclasses import dataclass
@@ -13,8 +12,6 @@ from torch import Tensor
 
 from ..detectors import Detector
 from ..detectors.memory import MemoryReport, mean_cosine
-
-_LOG = logging.getLogger(__name__)
 
 WINDOW = 256
 """Images that each look is at: the latest ones."""
@@ -115,12 +112,7 @@ class Monitor:
         if self._images - self._looked >= EVERY:
             self._looked = self._images
             self._compare_with_start(detector)
-            warnings = self.health(detector).warnings
-            told = {_kind(warning) for warning in self.warnings}
-            for warning in warnings:
-                if _kind(warning) not in told:
-                    _LOG.warning("%s", warning)
-            self.warnings = warnings
+            self.warnings = self.health(detector).warnings
         return self.warnings
 
     def health(self, detector: Detector) -> Health:
@@ -202,7 +194,8 @@ def _shift(rows: Tensor, usual: _Usual) -> float:
     return (distance - usual.spread * both) / max(deviation, 1e-12)
 
 
-def _kind(warning: str) -> str:
+def kind_of(warning: str) -> str:
+    """What a warning is of: runaway, flood or shift."""
     return warning.partition(":")[0]
 
 
