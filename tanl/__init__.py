@@ -44,6 +44,7 @@ _HOME = {
     "save_bank": "labels.files",
     "load_bank": "labels.files",
     "SavedBank": "labels.files",
+    "read_labels": "labels.label_files",
     "understood_labels": "labels.understood",
     "UnderstoodLabel": "labels.understood",
     "guard_pipeline": "integrations.transformers",
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from .labels.corpus import Corpus
     from .labels.files import SavedBank, load_bank, save_bank
     from .labels.index import LabelIndex, near_duplicates
+    from .labels.label_files import read_labels
     from .labels.understood import UnderstoodLabel, understood_labels
     from .metrics import OODMetrics
 

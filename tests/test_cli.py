@@ -105,10 +105,16 @@ def test_method_names_are_the_guards():
     assert guard.METHODS is score.METHODS
 
 
+UNDERSTOOD = (
+    "labels: 0 of the 44 words of corpus.txt are labels or synonyms of one; no word found for 'red', 'green'"
+)
+
+
 def test_score_prints_a_table(images, loaded, capsys):
     assert main(BASE) == 0
     out, err = capsys.readouterr()
-    header, *rows, summary = out.splitlines()
+    understood, header, *rows, summary = out.splitlines()
+    assert understood == UNDERSTOOD
     assert header.split()[:4] == ["file", "verdict", "score", "label"]
     assert len(rows) == 60
     for row in rows:
@@ -137,7 +143,7 @@ def test_score_writes_every_format_alike(images, loaded, capsys, ending):
     out = Path(f"results.{ending}")
     assert main([*BASE, "--out", str(out), "--evidence", "2"]) == 1
     captured = capsys.readouterr()
-    assert captured.out.startswith("61 images: 30 ID, 30 OOD, 1 unreadable; ")
+    assert captured.out.startswith(f"{UNDERSTOOD}\n61 images: 30 ID, 30 OOD, 1 unreadable; ")
     assert captured.err.startswith("tanl: warning: cannot read images/31-broken.png: it is not an image")
 
     if ending.lower() == "csv":
@@ -213,7 +219,7 @@ def test_score_in_a_terminal_cuts_lines_to_its_width(images, loaded, capsys, mon
     monkeypatch.setenv("COLUMNS", "70")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert main(BASE) == 0
-    header, *rows, _ = capsys.readouterr().out.splitlines()
+    _, header, *rows, _ = capsys.readouterr().out.splitlines()
     assert max(map(len, [header, *rows])) <= 70
     assert any(row.startswith("...") and "by-far/red.png  ID " in row for row in rows)
 
@@ -326,7 +332,7 @@ def test_score_interrupted_keeps_what_was_scored(images, loaded, stops, capsys, 
     assert main([*stops, "--out", str(out)]) == 130
     captured = capsys.readouterr()
     assert captured.err == f"tanl: interrupted; 40 rows are kept in r.{ending}\n"
-    assert captured.out.startswith("40 images: ")
+    assert captured.out.startswith(f"{UNDERSTOOD}\n40 images: ")
     if ending == "parquet":
         assert pytest.importorskip("pyarrow.parquet").read_table(out).num_rows == 40
     else:
@@ -373,7 +379,7 @@ MISTAKES = {
     "no labels": (["judge", "images"], "give --labels FILE"),
     "no labels file": (["judge", "images", "--labels", "nowhere.txt"], "nowhere.txt: No such file"),
     "labels of nothing": (["judge", "images", "--labels", "empty.txt"], "empty.txt names no classes"),
-    "labels are an image": (["judge", "images", "--labels", "images/00-red.png"], "is not a UTF-8 text file"),
+    "labels are an image": (["judge", "images", "--labels", "images/00-red.png"], "line 1: not UTF-8 text"),
     "labels are a folder": (["judge", "images", "--labels", "images"], "images: Is a directory"),
     "labels twice": ([*SCORE, "--label", "red"], "labels given more than once: 'red'"),
     "empty label": ([*SCORE, "--label", " "], "empty ID label"),

@@ -244,12 +244,44 @@ def test_a_file_may_be_named_like_a_selection(tmp_path: Path, monkeypatch: pytes
         (b"dog\t\n", "line 1: '' is no part of speech"),
         (b"dog\tnoun\tx\n", "line 1: 'noun\\\\tx' is no part of speech"),
         (b"dog\ncaf\xe9\n", "line 2: not UTF-8"),
+        (b"d\0o\0g\0", "line 1: not UTF-8 text, but with NUL characters"),
+        (b"{0: 'dog'}", "is a dict as Python prints it"),
+        (b"['dog', 'cat']", "is a list as Python prints it"),
+        (b'"dog",\n"cat"\n', "has each name in quotes"),
+        (b'{"dog": "cat"}', "in no form that is read"),
+        (b"<html></html>", "is XML or HTML"),
         (b"dog\ncat\nDog\ncat\n", "repeats 'Dog', 'cat' "),
     ],
 )
 def test_user_file_refused(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Corpus.load(write(tmp_path / "words.txt", content))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("words.json", '["dog", "fire engine"]'),
+        ("words.txt", '["dog",\n"fire engine"]'),
+        ("index.json", '{"0": "dog", "1": "fire engine"}'),
+        ("words.csv", "name\ndog\nfire engine\n"),
+        ("words.yaml", "names: [dog, fire engine]\n"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_words_in_any_file_that_labels_are_read_from(
+    tmp_path: Path, file: str, content: str, encoding: str
+) -> None:
+    path = write(tmp_path / file, content.encode(encoding))
+    corpus = Corpus.load(path)
+    assert corpus.words == ("dog", "fire engine")
+    assert corpus.parts_of_speech == ("noun", "noun")
+    assert corpus.name == file
+
+
+def test_a_table_of_words_with_several_columns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has the columns 'id', 'word': say which has the names"):
+        Corpus.load(write(tmp_path / "words.csv", "id,word\n0,dog\n"))
 
 
 def test_unknown_name_lists_the_selections() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tanl.benchmarks.data.class_names import class_names, read_class_names
+from tanl.benchmarks.data.class_names import class_names
 from tanl.benchmarks.data.download import _ARCHIVES
 from tanl.benchmarks.data.image_sets import ImageSet
 from tanl.benchmarks.data.imagenet import imagenet_index
@@ -238,17 +238,7 @@ def test_class_names_unknown_key():
 def test_class_names_file_goes_before_all_else(tmp_path):
     file = tmp_path / "names.txt"
     file.write_text("# mine\n\n great auk \nchair\n", encoding="utf-8-sig")
-    assert class_names("cifar-10", file=file) == read_class_names(file) == ["great auk", "chair"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"), [(b"# none\n\n", "names no classes"), (b"\xff\xfe\x00", "not a UTF-8 text file")]
-)
-def test_read_class_names_refuses(tmp_path, content, message):
-    file = tmp_path / "names.txt"
-    file.write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        read_class_names(file)
+    assert class_names("cifar-10", file=file) == ["great auk", "chair"]
 
 
 def test_imagenet_index():

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from os import PathLike
-from pathlib import Path
+
+from tanl.labels.label_files import read_labels
 
 from .image_sets import ImageSet
 from .imagenet import imagenet_index, imagenet_names
@@ -54,14 +55,14 @@ def class_names(
 
     Args:
         key: ``class_names`` of the split.
-        file: a text file with a class name a line, which goes before all else.
+        file: of class names, as `read_labels` takes it, which goes before all else.
         images: the ID set; needed for ``imagenet-100``, whose classes are in its files' paths.
 
     Raises:
         ValueError: no such key, or classes that cannot be told from the set's paths.
     """
     if file is not None:
-        return read_class_names(file)
+        return read_labels(file)
     if key in _WRITTEN:
         return list(_WRITTEN[key])
     if key == "imagenet-1k":
@@ -74,23 +75,6 @@ def class_names(
         if split.class_names == key and split.id is not None and split.id.wnids:
             return _named(split.id.wnids)
     raise ValueError(f"no class names {key!r}; give a file with a name a line (--class-names)")
-
-
-def read_class_names(file: str | PathLike[str]) -> list[str]:
-    """Class names from a text file, one a line; lines that start with # and blank ones are passed over.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not UTF-8, or names no class.
-    """
-    try:
-        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not a UTF-8 text file; write one class name a line") from error
-    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not names:
-        raise ValueError(f"{file} names no classes; write one class name a line")
-    return names
 
 
 def _imagenet_200() -> Sequence[str]:

@@ -61,7 +61,8 @@ def add_image_options(parser: argparse.ArgumentParser, *, tracks: Sequence[str] 
         "--class-names",
         metavar="FILE",
         type=a_name_or_path,
-        help="class names, one a line: needed with --id, else in place of the split's own",
+        help="class names (text, .json, .csv, .yaml; see tanl judge --help): needed with --id, else in place of "
+        "the split's own",
     )
     images.add_argument(
         "--data-root",

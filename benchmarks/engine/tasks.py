@@ -14,9 +14,10 @@ from torch import Tensor
 
 from tanl.backbones import Backbone
 from tanl.io.text import did_you_mean
+from tanl.labels.label_files import read_labels
 
 from ..data import augment
-from ..data.class_names import class_names, read_class_names
+from ..data.class_names import class_names
 from ..data.download import fetch_split
 from ..data.image_cache import cached_image_embeddings
 from ..data.image_sets import ImageSet, encode_image_set
@@ -56,7 +57,7 @@ class Config:
         tracks: of a split that has some (`tracks_of`); empty for all of them.
         id: folder or CSV file of one's own ID images.
         ood: those of one's own OOD images.
-        labels: a file of class names, a name a line; needed with ``id``, else it goes before the split's own.
+        labels: a file of class names, as `read_labels` takes it; needed with ``id``, else in place of the split's own.
         only_ood: the OOD sets of the split that are measured, by name; None for all.
     """
 
@@ -282,7 +283,7 @@ class Gathering:
 
     def _own(self, config: Config) -> Task:
         assert config.id is not None and config.labels is not None, "Config has checked them"
-        classes = read_class_names(config.labels)
+        classes = read_labels(config.labels)
         given = [config.id, *config.ood]
         names = [Path(path).name for path in given]
         # Folders of one name are told apart by their whole paths.

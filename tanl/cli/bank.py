@@ -11,7 +11,13 @@ from ..io.arguments import a_name_or_path, a_path, given, positive
 from ..io.text import shown_path
 from ..labels.corpus import Corpus
 from ..labels.wordnet import SELECTIONS
-from .judge import add_backbone_argument, add_label_arguments, add_normalize_argument, class_names
+from .judge import (
+    add_backbone_argument,
+    add_label_arguments,
+    add_normalize_argument,
+    class_names,
+    labels_told,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,16 +134,18 @@ def main(arguments: argparse.Namespace) -> int:
             raise ValueError("--negatives and --negative-embeddings go together: give both, or neither")
     labels = class_names(arguments)
     make = _embedded_by_a_model if arguments.id_embeddings is None else _of_embeddings
-    bank, outliers, left_out = make(arguments, labels)
+    bank, outliers, corpus = make(arguments, labels)
     if not arguments.quiet:
-        print(_summary(arguments.out, bank, outliers, left_out))
+        if corpus is not None:
+            print(labels_told(labels, corpus))
+        print(_summary(arguments.out, bank, outliers))
     return 0
 
 
 def _embedded_by_a_model(
     arguments: argparse.Namespace, labels: Sequence[str]
-) -> tuple[LabelBank, Tensor | None, int]:
-    """Write a bank that a backbone embeds; gives it, its outliers, and how many words of the corpus were left out."""
+) -> tuple[LabelBank, Tensor | None, Corpus | None]:
+    """Write a bank that a backbone embeds; gives it, its outliers, and the corpus that its negatives are of."""
     corpus = None if arguments.corpus == "none" else Corpus.load(arguments.corpus or "wordnet")
 
     import torch
@@ -157,12 +165,12 @@ def _embedded_by_a_model(
     )
     outliers = noise_embeddings(backbone)
     save_bank(bank, arguments.out, initial_ood=outliers, backbone=backbone)
-    return bank, outliers, 0 if corpus is None else len(corpus) - bank.num_negatives
+    return bank, outliers, corpus
 
 
 def _of_embeddings(
     arguments: argparse.Namespace, labels: Sequence[str]
-) -> tuple[LabelBank, Tensor | None, int]:
+) -> tuple[LabelBank, Tensor | None, Corpus | None]:
     """The same of embeddings that are there."""
     import torch
 
@@ -170,7 +178,7 @@ def _of_embeddings(
     from ..labels.files import save_bank
 
     rows = _rows(arguments, arguments.id_embeddings, labels, "labels")
-    names, left_out = list(labels), 0
+    names, words = list(labels), None
     if arguments.negatives is not None:
         words = Corpus.load(arguments.negatives)
         embeddings = _rows(
@@ -185,7 +193,6 @@ def _of_embeddings(
             )
         rows = torch.cat([rows, embeddings[[place[word] for word in kept.words]]])
         names += kept.words
-        left_out = len(words) - len(kept)
     bank = LabelBank(
         names,
         rows,
@@ -195,7 +202,7 @@ def _of_embeddings(
     )
     outliers = None if arguments.outliers is None else _rows(arguments, arguments.outliers)
     save_bank(bank, arguments.out, initial_ood=outliers)
-    return bank, outliers, left_out
+    return bank, outliers, words
 
 
 def _rows(
@@ -219,10 +226,8 @@ def _rows(
     return z
 
 
-def _summary(path: Path, bank: LabelBank, outliers: Tensor | None, left_out: int) -> str:
+def _summary(path: Path, bank: LabelBank, outliers: Tensor | None) -> str:
     parts = [f"{bank.num_id} ID labels", f"{bank.num_negatives} negative labels", f"D = {bank.dim}"]
-    if left_out:
-        parts[1] += f" ({left_out} left out, as labels or synonyms of one)"
     if outliers is not None:
         parts.append(f"{len(outliers)} outliers")
     return f"{shown_path(path)}: {', '.join(parts)}, {path.stat().st_size / 1e6:.1f} MB"

@@ -197,6 +197,8 @@ class _Stream:
     count: int | None
     longest: int
     about: dict[str, Any]
+    labels: Sequence[str]
+    corpus: Corpus | None
     begin: Callable[[Timings], tuple[Detector, Iterable[Batch], Iterator[list[Result]]]]
     unlisted: int = 0
 
@@ -226,7 +228,9 @@ def _images(arguments: argparse.Namespace) -> _Stream:
 
     longest = max(len(one_line(shown_path(path))) for path in paths)
     about = {"backbone": arguments.backbone or "mini", **_labels_in_words(arguments, labels, corpus)}
-    return _Stream("path", "images", len(paths), longest, about, begin, unlisted + unlisted_known)
+    return _Stream(
+        "path", "images", len(paths), longest, about, labels, corpus, begin, unlisted + unlisted_known
+    )
 
 
 def _image_files(sources: Sequence[Path], recursive: bool) -> tuple[list[Path], int]:
@@ -270,7 +274,7 @@ def _embeddings(arguments: argparse.Namespace) -> _Stream:
     if arguments.bank is not None:
         refuse(
             arguments,
-            ("--labels", "--label", "--corpus", "--backbone"),
+            ("--labels", "--label", "--label-column", "--corpus", "--backbone"),
             "contradicts --bank, which has labels",
         )
     elif arguments.backbone is None:
@@ -319,7 +323,7 @@ def _embeddings(arguments: argparse.Namespace) -> _Stream:
     else:
         about = {"bank": shown_path(arguments.bank)}
     longest = len(str(count)) if named_by_number and count else _ID_WIDTH
-    return _Stream("id", "embeddings", count, longest, about, begin)
+    return _Stream("id", "embeddings", count, longest, about, labels, corpus, begin)
 
 
 def _labels_in_words(
@@ -355,6 +359,8 @@ def _judge(stream: _Stream, arguments: argparse.Namespace) -> int:
             "shuffled": arguments.shuffle,
             "calibration": calibration,
         }
+        if stream.corpus is not None and not arguments.quiet:
+            print(labels_told(stream.labels, stream.corpus))
         table = None
         if writer is None:
             table = Table("file" if stream.key == "path" else "id", stream.longest, detector.bank.id_names)
@@ -420,7 +426,13 @@ def add_label_arguments(group: Arguments) -> None:
         "--labels",
         metavar="FILE",
         type=a_path,
-        help="class names, one a line; lines that start with # are skipped",
+        help="class names: text, one a line (lines that start with # are skipped); a .json list or index; .csv or .tsv "
+        "with a header; .yaml with names:",
+    )
+    group.add_argument(
+        "--label-column",
+        metavar="NAME",
+        help="the column of a .csv or .tsv with several that has the class names",
     )
     group.add_argument(
         "--label", metavar="NAME", action="append", default=[], help="one more class name; may be repeated"
@@ -447,30 +459,35 @@ def add_normalize_argument(group: Arguments) -> None:
 
 
 def class_names(arguments: argparse.Namespace) -> list[str]:
-    """The classes that ``--labels`` and ``--label`` name.
+    """The classes that ``--labels`` and ``--label`` name, as they are shown.
 
     Raises:
-        ValueError: none, a name twice, or a file that is not text.
+        ValueError: none, a name twice, one that is no plain text, or a file that cannot be read in one way.
         OSError: the file cannot be read.
     """
+    from ..labels.label_files import read_labels
+    from ..labels.names import checked_id_names
+
     labels = list(arguments.label)
     if arguments.labels is not None:
-        try:
-            lines = arguments.labels.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{arguments.labels} is not a UTF-8 text file; write one class name a line"
-            ) from error
-        named = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        if not named:
-            raise ValueError(f"{arguments.labels} names no classes; write one class name a line")
-        labels = named + labels
+        labels = read_labels(arguments.labels, column=arguments.label_column) + labels
+    elif arguments.label_column is not None:
+        raise ValueError(
+            "--label-column says where the names are in a table that --labels names: give --labels too"
+        )
     if not labels:
         raise ValueError("no labels: give --labels FILE with a class name a line, or --label NAME")
     repeated = [label for label, count in Counter(labels).items() if count > 1]
     if repeated:
         raise ValueError(f"labels given more than once: {', '.join(map(repr, repeated))}; give each once")
-    return labels
+    return list(checked_id_names(labels))
+
+
+def labels_told(labels: Sequence[str], corpus: Corpus) -> str:
+    """A line that says what was understood of the labels, and for which no word of the corpus was found."""
+    from ..labels.understood import told, understood_labels
+
+    return one_line(f"labels: {told(understood_labels(labels, corpus), corpus)}")
 
 
 def _corpus(arguments: argparse.Namespace) -> Corpus | None:

@@ -14,6 +14,7 @@ from os import PathLike, sep
 
 from ..io.paths import local_path
 from ..io.text import did_you_mean, some_of
+from .label_files import decoded, read_labels, structured
 from .names import normalise
 from .prompts import TEMPLATES
 from .terms import synonyms
@@ -59,8 +60,9 @@ class Corpus:
 
         Args:
             source: a name in ``tanl.labels.wordnet.SELECTIONS``; the path of a UTF-8 text file with a word a line,
-                optionally followed by a tab and ``noun`` or ``adj`` (a noun when nothing is said); or words, taken
-                as nouns. A file that is named like a selection is reached as ``./wordnet``.
+                optionally followed by a tab and ``noun`` or ``adj`` (a noun when nothing is said), or of a JSON, CSV
+                or YAML file as ``tanl.read_labels`` takes it; or words, taken as nouns. A file that is named like a
+                selection is reached as ``./wordnet``.
 
         Raises:
             ValueError: an unknown selection, no words, an empty line, a repeated word, text that isn't UTF-8.
@@ -91,10 +93,13 @@ class Corpus:
             _add_forms(found, word)
         return found
 
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {word: place for place, word in enumerate(self.words)}
+
     def words_for(self, labels: Iterable[str]) -> tuple[str, ...]:
         """The words here that are one of ``labels`` or a WordNet synonym of one, in order: what `without` takes out."""
-        found = self._claimed(labels)
-        return tuple(word for word in self.words if word in found) if found else ()
+        return tuple(sorted(self._claimed(labels), key=self._places.__getitem__))
 
     def without(self, labels: Iterable[str]) -> Corpus:
         """This corpus less ``labels`` and their WordNet synonyms (see ``tanl.labels.terms``).
@@ -227,14 +232,15 @@ def _read_file(source: str | PathLike[str]) -> Corpus:
         raise ValueError(
             f"unknown corpus {source!r}: no file of that name, and the selections are {names}{hint}"
         )
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from error
+    text = decoded(path)
     if not text.strip():
         raise ValueError(f"{path} is empty; write a word a line")
+    if path.suffix.lower() in (".json", ".csv", ".yaml", ".yml"):
+        listed: list[str] | None = read_labels(path)
+    else:
+        listed = structured(path, text)
+    if listed is not None:
+        return Corpus(tuple(listed), ("noun",) * len(listed), path.name)
     words, parts = [], []
     for number, row in enumerate(text.removesuffix("\n").split("\n"), start=1):
         word, _, part = (field.strip() for field in row.partition("\t"))
