@@ -82,7 +82,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (by default the process's own) and return the exit code."""
-    _write_any_text()
+    write_any_text()
     argv = spelled_out(sys.argv[1:] if argv is None else argv)
     if not argv:
         _parser(argv).print_help()
@@ -122,7 +122,7 @@ def spelled_out(argv: Sequence[str]) -> list[str]:
     return [*before, "run", *rest] if short else [*before, *rest]
 
 
-def _write_any_text() -> None:
+def write_any_text() -> None:
     r"""Let a path or label that the console's encoding lacks come out as ``\xe9``, in place of ending the run."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -156,6 +156,7 @@ def _parser(argv: Sequence[str]) -> Parser:
             set_up(command, f"tanl.cli.{name}", wanted=name in argv)
             continue
         command.description = what
+        add_traceback(command, default=argparse.SUPPRESS)
         benchmarks = command.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
         for benchmark, measured in _BENCHMARKS.items():
             set_up(
