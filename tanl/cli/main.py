@@ -54,8 +54,7 @@ _BENCHMARKS = {
     "report": "a run as one HTML page: tables, histograms, curves, activated labels, worst mistakes",
     "list": "the splits and the methods that `run` knows, and what they need",
     "pictograms": "emoji of vendors that the embedded model never saw: one set is ID, the others OOD",
-    "trust": "few outliers, orders, batch sizes and floods: what they do to methods that learn from their stream",
-    "thresholds": "what calibrated thresholds and the stream's own keep and catch, and where they fail",
+    "trust": "few outliers, thresholds, orders, batch sizes, attacks: what they do to methods that learn from a stream",
 }
 _HOME = {"table": "output.table", "report": "output.report"}
 """The benchmarks that are no module of their own."""
