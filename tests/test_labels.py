@@ -211,4 +211,4 @@ def test_every_detector_takes_labels_in_half_precision(make):
     scores = half(z)
     assert scores.dtype == torch.float32
     torch.testing.assert_close(scores, full(z), atol=1e-3, rtol=1e-3)
-    assert len(half.explain(z[:2], 3)[0]) == 3
+    assert len(half.explain(z[:2], 3)[0]) == (3 if make in (tanl.TANL, tanl.NegLabel) else 0)

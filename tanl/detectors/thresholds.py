@@ -60,7 +60,10 @@ def threshold_from_stream(scores: Tensor) -> float:
 
 
 def _checked_scores(scores: Tensor, name: str) -> Tensor:
-    scores = torch.as_tensor(scores, dtype=torch.float32).detach()
+    if isinstance(scores, Tensor):
+        scores = scores.detach().float()
+    else:
+        scores = torch.as_tensor(scores, dtype=torch.float32, device="cpu")
     if scores.ndim != 1:
         raise ValueError(f"{name} must have shape [n], not {list(scores.shape)}")
     if not bool(scores.isfinite().all()):
