@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,6 @@ Embeddings = Tensor | NDArray[np.floating[Any]]
 """Rows of embeddings ``[n, D]``, as whoever calls has them."""
 
 # Rounding a unit vector to half precision moves its norm by up to about 5e-4 (fp16) and 4e-3 (bf16).
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _NORM_TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
@@ -38,12 +39,16 @@ def as_tensor(z: Embeddings, what: str) -> Tensor:
         return torch.from_numpy(z)
     if not isinstance(z, Tensor):
         raise TypeError(f"{what} must be a torch.Tensor or a NumPy array, not {type(z).__name__}")
-    if z.is_nested or z.layout is not torch.strided:
-        kind = "nested" if z.is_nested else str(z.layout)
-        raise TypeError(f"{what} must be a dense tensor, not a {kind} one")
-    if z.dtype not in _DTYPES:
+    if not is_dense(z):
+        raise TypeError(f"{what} must be a dense tensor, not a nested, sparse or quantized one")
+    if not z.is_floating_point() or z.itemsize < 2:  # torch computes nothing in eight bits
         raise TypeError(f"{what} must be of a floating dtype, not {z.dtype}")
-    return z.as_subclass(Tensor).resolve_neg()
+    return z.resolve_neg()
+
+
+def is_dense(z: Tensor) -> bool:
+    """Whether a tensor is of the usual kind: not nested, sparse or quantized."""
+    return z.layout is torch.strided and not z.is_nested and not z.is_quantized
 
 
 def _strides_fit(z: NDArray[Any]) -> bool:
@@ -71,7 +76,7 @@ def unit_embeddings(
     dtype: torch.dtype = torch.float32,
     tolerance: float | None = None,
 ) -> Tensor:
-    """Check embeddings and give them as a contiguous tensor of float32 (or ``dtype``), detached from any graph.
+    """Check embeddings and give them as a tensor of float32 (or ``dtype``), detached from any graph.
 
     Args:
         z: ``[n, D]``, a tensor or a NumPy array, floating point, unit rows, n >= 1.
@@ -100,6 +105,8 @@ def unit_embeddings(
         raise ValueError(
             f"{what} is on {z.device}, but the label bank is on {device}; move one with .to(...)"
         )
+    if z.is_meta:
+        raise ValueError(f"{what} is on meta, which holds no values")
     norms, off = off_norm(z, tolerance)
     if bool(off.any()):
         row = int(off.nonzero()[0])
@@ -109,7 +116,68 @@ def unit_embeddings(
         if not is_array:
             how = "torch.nn.functional.normalize(z, dim=1)"
         raise ValueError(f"{what}: row {row} has norm {float(norms[row]):.4g}, not 1; normalise with {how}")
-    return z.detach().to(dtype).contiguous()
+    return z.detach().to(dtype)
+
+
+def kept_tensor(value: object, what: str, shape: tuple[int | None, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor of a saved state, checked.
+
+    Args:
+        value: what the state holds.
+        what: what to call it in an error.
+        shape: that it must have; None where any length will do.
+        dtype: that it must have.
+
+    Raises:
+        ValueError: no dense tensor, another shape or dtype, on meta, or a NaN or infinite value.
+    """
+    if not isinstance(value, Tensor) or not is_dense(value) or value.is_meta:
+        raise ValueError(f"{what} must be a dense tensor that holds values, not {_in_short(value)}")
+    if value.ndim != len(shape) or not all(map(_fits, shape, value.shape)):
+        wanted = ", ".join("n" if n is None else str(n) for n in shape)
+        raise ValueError(f"{what} must be [{wanted}], not {list(value.shape)}")
+    if value.dtype != dtype:
+        raise ValueError(f"{what} must be of {dtype}, not {value.dtype}")
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"{what} has a NaN or infinite value")
+    return value.detach()
+
+
+def _fits(wanted: int | None, length: int) -> bool:
+    return wanted is None or wanted == length
+
+
+def _in_short(value: object) -> str:
+    return f"one of {value.layout}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def real(value: object, name: str) -> float:
+    """The value as a float, be it infinite or NaN, or an error that names it: a number (not a bool)."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, not {_shown(value)}")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"{name} is too large: {_shown(value)}") from error
+
+
+def finite(value: object, name: str) -> float:
+    """The value as a float, or an error that names it: a finite number (not a bool)."""
+    if not math.isfinite(found := real(value, name)):
+        raise ValueError(f"{name} must be finite, not {found}")
+    return found
+
+
+def seed_or_none(value: int | None, name: str = "seed") -> int | None:
+    """The value, or an error that names it: a whole number that a generator takes, or None."""
+    if value is not None and whole_number(value, name, at_least=0) >= 2**63:
+        raise ValueError(f"{name} must be below 2 ** 63, not {value}")
+    return value
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"a {type(value).__name__}"
 
 
 def whole_number(value: int, name: str, *, at_least: int) -> int:

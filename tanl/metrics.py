@@ -7,6 +7,8 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 from torch import Tensor
 
+from .checks import is_dense
+
 Array = npt.NDArray[np.float64]
 
 
@@ -43,7 +45,13 @@ class OODMetrics:
         self._is_ood.append(targets < 0)
 
     def merge_state(self, other: OODMetrics) -> None:
-        """Add all that another one has gathered."""
+        """Add all that another one has gathered.
+
+        Raises:
+            TypeError: it is no OODMetrics.
+        """
+        if not isinstance(other, OODMetrics):
+            raise TypeError(f"other must be an OODMetrics, not a {type(other).__name__}")
         self._scores += other._scores
         self._is_ood += other._is_ood
 
@@ -72,7 +80,9 @@ class OODMetrics:
 
 def _array(values: Tensor | npt.ArrayLike) -> Array:
     if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
+        if not is_dense(values) or values.is_meta:
+            raise TypeError("scores and labels must be dense tensors that hold values")
+        values = values.detach().cpu().resolve_neg().resolve_conj().numpy()
     return np.asarray(values, dtype=np.float64)
 
 

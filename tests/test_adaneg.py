@@ -282,11 +282,11 @@ def test_refuses_a_state_of_another_bank_method_or_setting(bank, stream):
         (detector_for(other).state_dict(), "another bank"),
         (detector_for(bank, memory_length=5).state_dict(), "another settings"),
         (tanl.MaxLogit(bank).state_dict(), "lacks memory: it is not one of AdaNeg's"),
-        ({**detector.state_dict(), "memory": {}}, "memory's state lacks 'labels'"),
+        ({**detector.state_dict(), "memory": {}}, "memory's state lacks 'counts'"),
         (damaged("rows", lambda t: t[:, :9]), r"memory's rows must be \[\d+, 16\], not \[\d+, 9\]"),
         (damaged("proxies", lambda t: t[1:]), r"memory's proxies must be \[\d+, 16\]"),
         (damaged("labels", lambda t: t + 110), "labels must lie below 110"),
-        (damaged("entropies", lambda t: t[1:]), "not of one stream"),
+        (damaged("entropies", lambda t: t[1:]), r"memory's entropies must be \[\d+\], not"),
         (damaged("counts", lambda t: torch.cat([t[:1] * 0, t[1:2] + t[:1], t[2:]])), "remembers 1 to 3"),
     ):
         with pytest.raises(ValueError, match=message):

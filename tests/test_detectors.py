@@ -242,12 +242,81 @@ def test_tanl_refuses_a_state_of_another_bank_method_or_setting(bank, stream):
             "lacks calibration, initial_ood, running_threshold, stream: it is not one of TANL's",
         ),
         ({}, "lacks bank, calibration, initial_ood, method"),
-        ({**detector.state_dict(), "stream": {}}, "state lacks 'positive'"),
+        ({**detector.state_dict(), "stream": {}}, "state lacks 'history'"),
         ({**detector.state_dict(), "stream": cut}, r"ring's rows must be \[\d+, 16\], not \[\d+, 9\]"),
     ):
         with pytest.raises(ValueError, match=message):
             detector.load_state_dict(state)
     assert_same_state(detector.state_dict(), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update(threshold=torch.ones(3)), "state's threshold must be a number"),
+        (lambda s: s.update(threshold=float("nan")), "state's threshold must be finite"),
+        (lambda s: s.update(running_threshold=None), "running_threshold must be a number"),
+        (lambda s: s["settings"].update(gap=torch.ones(3)), "another settings"),
+        (lambda s: s.update(stream=None), "stream's state must be a dict, not a NoneType"),
+        (lambda s: s["stream"].update(positive=[]), "ring's state must be a dict, not a list"),
+        (lambda s: s["stream"].update(images=-1), "images must be at least 0"),
+        (lambda s: s["stream"].update(images=1.5), "images must be a whole number"),
+        (lambda s: s["stream"]["history"].fill_(float("nan")), "history has a NaN"),
+        (lambda s: s["stream"]["history"].fill_(2), r"history must be at most 20000 confidences in \[0, 1\]"),
+        (lambda s: s["stream"].update(history=torch.rand(3, 3)), r"history must be \[n\], not \[3, 3\]"),
+        (lambda s: s["stream"].update(history=torch.rand(3).double()), "history must be of torch.float32"),
+        (lambda s: s["stream"].update(history=torch.rand(3, device="meta")), "must be a dense tensor"),
+        (lambda s: s["stream"].update(history=torch.rand(3).to_sparse()), "must be a dense tensor"),
+        (lambda s: s["stream"]["negative"].update(front=torch.ones(5)), r"front must be \[103\], not \[5\]"),
+        (lambda s: s["stream"]["negative"].update(front=None), "front does not belong to its total"),
+        (lambda s: s["stream"]["negative"]["rows"].mul_(2), "ring's rows: row 0 has norm 2"),
+        (lambda s: s["stream"]["negative"]["sums"].mul_(float("inf")), "ring's sums has a NaN or infinite"),
+        (lambda s: s.update(calibration=unit(30, 16)), "has calibration images and no tpr"),
+        (lambda s: s.update(initial_ood="a file"), "initial_ood must be a dense tensor"),
+    ],
+)
+def test_states_that_are_damaged_are_refused_by_name(bank, stream, change, message):
+    used = tanl_detector(bank, gap=0.0)
+    for z in stream:
+        used(z)
+    state = state_of(used)
+    assert state["stream"]["negative"]["front"] is not None
+    detector = tanl_detector(bank, gap=0.0)
+    detector(stream[2])
+    before = state_of(detector)
+    change(state)
+    with pytest.raises((TypeError, ValueError), match=message):
+        detector.load_state_dict(state)
+    assert_same_state(detector.state_dict(), before)
+
+
+def test_what_is_no_state_is_refused(detector):
+    for state in (None, "state", [], torch.ones(3)):
+        with pytest.raises(TypeError, match="state must be a dict, from state_dict"):
+            detector.load_state_dict(state)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["sparse", "nested", "quantized", "float8"])
+def test_tensors_of_other_kinds_are_refused(detector, kind):
+    z = {
+        "sparse": lambda: unit(3, 16).to_sparse(),
+        "nested": lambda: torch.nested.nested_tensor([unit(3, 16), unit(2, 16)]),
+        "quantized": lambda: torch.quantize_per_tensor(unit(3, 16), 0.1, 0, torch.qint8),
+        "float8": lambda: unit(3, 16).to(torch.float8_e4m3fn),
+    }[kind]()
+    before = state_of(detector)
+    for verb in (detector, detector.score, detector.explain):
+        with pytest.raises(TypeError, match=r"dense tensor|floating dtype"):
+            verb(z)
+    assert_same_state(detector.state_dict(), before)
+
+
+@pytest.mark.parametrize("seed", ["3", 1.5, -1, 2**63, [1], torch.ones(3)], ids=repr)
+@pytest.mark.parametrize("method", ["NegLabel", "CSP", "AdaNeg", "TANL"])
+def test_seeds_that_no_generator_takes_are_refused(bank, method, seed):
+    with pytest.raises((TypeError, ValueError), match="seed must be"):
+        getattr(tanl, method)(bank, seed=seed, **({} if method == "TANL" else {"groups": 2}))
 
 
 def test_stateless_state_round_trips_and_refuses_others(bank):

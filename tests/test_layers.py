@@ -147,6 +147,7 @@ PUBLIC = {"_exit", "_asdict", "_fields", "_make", "_replace", "_field_defaults"}
 # What other packages call so and have no other name for.
 OF_OTHERS = {
     ("tanl.backbones.clip", "_orig_mod"),  # the model that torch.compile wrapped
+    ("tanl.backbones.checks", "_orig_mod"),
     ("tanl.integrations.transformers", "_forward"),  # the step that a pipeline of one's own defines
     ("tanl.integrations.transformers", "_batch_size"),  # what the pipeline was made with
 }

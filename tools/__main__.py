@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tanl.cli.main import Parser, carry_out, set_up, write_any_text
+from tanl.cli.main import Parser, carry_out, set_up
 
 STUDIES = {
     "speed": "the time and memory of one step of TANL against a bare matrix product",
@@ -16,7 +16,6 @@ STUDIES = {
 
 def main(argv: Sequence[str]) -> int:
     """Run a study and return its exit code."""
-    write_any_text()
     return carry_out(parsed(argv))
 
 

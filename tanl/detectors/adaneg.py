@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..checks import Embeddings, fraction, whole_number
+from ..checks import Embeddings, fraction, kept_tensor, real, unit_embeddings, whole_number
 from ..functional import grouped_negative_share
-from ..kernels.surroundings import product, undisturbed
-from ..labels.bank import LabelBank
+from ..labels.bank import KEPT_TOLERANCE, LabelBank
+from .base import saved_threshold
 from .neglabel import GroupedNegatives, grouped_negatives
 
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ class AdaNeg(GroupedNegatives):
         TypeError, ValueError: an unusable setting; a bank without negatives, or with fewer than ``groups``.
     """
 
-    @undisturbed
     def __init__(
         self,
         bank: LabelBank,
@@ -98,7 +97,7 @@ class AdaNeg(GroupedNegatives):
         self._require_negatives()
         self.groups = whole_number(groups, "groups", at_least=1)
         self.memory_length = whole_number(memory_length, "memory_length", at_least=2)
-        if not 0 <= lambda_value < float("inf"):
+        if not 0 <= real(lambda_value, "lambda_value") < float("inf"):
             raise ValueError(f"lambda_value must be finite and not negative, not {lambda_value}")
         self.lambda_value = lambda_value
         self.memory_threshold = fraction(memory_threshold, "memory_threshold")
@@ -108,13 +107,12 @@ class AdaNeg(GroupedNegatives):
         self.seed = seed
         self.reset()
 
-    @undisturbed
     def reset(self) -> None:
         """Forget the stream: every label's proxy is its text embedding again."""
         self._memory: dict[int, _Remembered] = {}
         self._proxies = torch.cat([self.bank.embeddings[: self.bank.num_id], self._embeddings])
 
-    @undisturbed
+    @torch.no_grad()
     def __call__(self, z: Embeddings, *, source: str | Sequence[str | None] | None = None) -> Tensor:
         """Score a batch of the stream, ``[B, D] -> [B]``, and remember its confident images.
 
@@ -131,7 +129,7 @@ class AdaNeg(GroupedNegatives):
     def _scores(self, z: Tensor) -> Tensor:
         return self._advance(z).scores
 
-    @undisturbed
+    @torch.no_grad()
     def relabelled(self, bank: LabelBank) -> Self:
         """The same method with the same settings over other labels, and what it remembers of its stream.
 
@@ -175,11 +173,7 @@ class AdaNeg(GroupedNegatives):
         memory: dict[str, Any] = {
             "counts": self._indices([len(images.rows) for images in remembered]),
             "rows": torch.cat([images.rows for images in remembered] or [self.bank.id_embeddings[:0]]),
-            "entropies": torch.tensor(
-                [e for images in remembered for e in images.entropies],
-                dtype=torch.float64,
-                device=self.bank.device,
-            ),
+            "entropies": torch.tensor([e for images in remembered for e in images.entropies]).double(),
         }
         if compact:
             names = self._label_names()
@@ -198,10 +192,11 @@ class AdaNeg(GroupedNegatives):
         """
         self._check_identity(state)
         memory, proxies = self._read(state["memory"])
+        calibrated = saved_threshold(state)
         self.reset()
         self._memory = memory
         self._proxies[self._indices(list(memory))] = self._proxies_of(memory) if proxies is None else proxies
-        self._calibrated, self._tpr = state["threshold"], state["tpr"]
+        self._calibrated, self._tpr = calibrated
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -261,7 +256,7 @@ class AdaNeg(GroupedNegatives):
         entropies: list[float] = []
         for part in torch.split(rows * self.bank.logit_scale, _ROWS):
             tiles = torch.split(labels, _TILE_LABELS)
-            logits = torch.cat([product(part, tile.float().T) for tile in tiles], dim=1)
+            logits = torch.cat([part @ tile.float().T for tile in tiles], dim=1)
             best += logits.argmax(dim=1).tolist()
             probability = logits.softmax(dim=1)
             entropies += (-(probability * (probability + 1e-8).log()).sum(dim=1)).tolist()
@@ -288,22 +283,28 @@ class AdaNeg(GroupedNegatives):
 
     def _read(self, state: dict[str, Any]) -> tuple[dict[int, _Remembered], Tensor | None]:
         """The memory in a `state_dict`, checked, and the proxies of its labels; None from a compact one."""
-        device, dim = self.bank.device, self.bank.dim
-        compact = "names" in state
+        if not isinstance(state, dict):
+            raise ValueError(f"the memory's state must be a dict, not a {type(state).__name__}")
+        bank, compact = self.bank, "names" in state
+
+        def kept(name: str, shape: tuple[int | None, ...], dtype: torch.dtype) -> Tensor:
+            tensor = kept_tensor(state[name], f"the memory's {name}", shape, dtype)
+            if tensor.ndim == 2 and len(tensor):
+                unit_embeddings(tensor, f"the memory's {name}", tolerance=KEPT_TOLERANCE)
+            return tensor.to(bank.device, copy=True)
+
         try:
-            labels = state["names"] if compact else state["labels"].tolist()
-            counts, entropies = state["counts"], state["entropies"]
-            rows = state["rows"].to(device, copy=True)
-            proxies = None if compact else state["proxies"].to(device, copy=True)
+            lengths = kept("counts", (None,), torch.long).tolist()
+            rows = kept("rows", (sum(lengths), bank.dim), torch.float32)
+            entropies = kept("entropies", (len(rows),), torch.float64)
+            labels = state["names"] if compact else kept("labels", (len(lengths),), torch.long).tolist()
+            proxies = None if compact else kept("proxies", (len(labels), bank.dim), bank.dtype)
         except KeyError as error:
             raise ValueError(f"the memory's state lacks {error}") from error
-        lengths = counts.tolist()
-        expected = {"rows": (rows, sum(lengths)), "proxies": (proxies, len(labels))}
-        for name, (tensor, count) in expected.items():
-            if tensor is not None and tuple(tensor.shape) != (count, dim):
-                raise ValueError(f"the memory's {name} must be [{count}, {dim}], not {list(tensor.shape)}")
-        if len(lengths) != len(labels) or len(entropies) != len(rows):
-            raise ValueError("the memory's labels, counts and entropies are not of one stream")
+        if not isinstance(labels, list) or not all(isinstance(name, str | int) for name in labels):
+            raise ValueError("the memory's names must be a list of strings")
+        if len(labels) != len(lengths) or len(set(labels)) != len(labels):
+            raise ValueError("the memory's labels must be different ones, with a count each")
         if not all(0 < length < self.memory_length for length in lengths):
             raise ValueError(f"a label remembers 1 to {self.memory_length - 1} images")
         parts = zip(labels, torch.split(rows, lengths), torch.split(entropies, lengths), strict=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import kernels
-from ..checks import Embeddings, sources_of, unit_embeddings, whole_number
-from ..kernels.surroundings import undisturbed
+from ..checks import Embeddings, finite, sources_of, unit_embeddings, whole_number
 from ..labels.bank import LabelBank
 from ..labels.index import LabelIndex
 from ..labels.nearest import nearest
@@ -66,7 +66,7 @@ class Detector:
             sources_of(source, len(self._checked(z)))
         return self.score(z)
 
-    @undisturbed
+    @torch.no_grad()
     def score(self, z: Embeddings) -> Tensor:
         """The scores that the call would give, ``[B, D] -> [B]``; the stream's state stays as it is."""
         return self._scores(self._checked(z))
@@ -109,7 +109,7 @@ class Detector:
         Returns:
             The threshold; see `tanl.detectors.thresholds.threshold_at_tpr` for what it guarantees.
         """
-        self._calibrated, self._tpr = threshold_at_tpr(id_scores, tpr), tpr
+        self._calibrated, self._tpr = threshold_at_tpr(id_scores, tpr), float(tpr)
         return self._calibrated
 
     def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95) -> float:
@@ -137,7 +137,7 @@ class Detector:
         """Forget the threshold that was calibrated; TANL goes back to its own, the others have none then."""
         self._calibrated = self._tpr = None
 
-    @undisturbed
+    @torch.no_grad()
     def explain(
         self, z: Embeddings, k: int = 5, *, index: LabelIndex | None = None
     ) -> list[tuple[Evidence, ...]]:
@@ -233,13 +233,15 @@ class Detector:
             ValueError: it comes from another method, bank or setting, or is incomplete; nothing changes then.
         """
         self._check_identity(state)
-        self._calibrated, self._tpr = state["threshold"], state["tpr"]
+        self._calibrated, self._tpr = saved_threshold(state)
 
     def _identity(self, compact: bool) -> dict[str, Any]:
         bank = {"labels": self.bank.names_fingerprint} if compact else {"bank": self.bank.fingerprint}
         return {"method": type(self).__name__, **bank, "settings": self.settings}
 
     def _check_identity(self, state: dict[str, Any]) -> None:
+        if not isinstance(state, dict):
+            raise TypeError(f"the state must be a dict, from state_dict(), not a {type(state).__name__}")
         compact = "labels" in state
         missing = sorted(self.state_dict(compact=compact).keys() - state.keys())
         if missing:
@@ -247,7 +249,7 @@ class Detector:
                 f"the state lacks {', '.join(missing)}: it is not one of {type(self).__name__}'s state_dict()"
             )
         for key, own in self._identity(compact).items():
-            if state[key] != own:
+            if not _is_same(state[key], own):
                 raise ValueError(
                     f"the state was saved with another {key}: {state[key]!r}, while this detector has {own!r}"
                 )
@@ -283,3 +285,28 @@ class Detector:
     def __repr__(self) -> str:
         settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
         return f"{type(self).__name__}({self.bank!r}{settings})"
+
+
+def saved_threshold(state: dict[str, Any]) -> tuple[float | None, float | None]:
+    """The calibrated threshold of a state, and the share that it is to keep; None where there is none."""
+    threshold, tpr = state["threshold"], state["tpr"]
+    if threshold is not None:
+        threshold = finite(threshold, "the state's threshold")
+    if tpr is not None and (threshold is None or not 0 < finite(tpr, "the state's tpr") < 1):
+        raise ValueError(f"the state's tpr must lie between 0 and 1, with a threshold, not be {tpr}")
+    return threshold, None if tpr is None else float(tpr)
+
+
+def _is_same(saved: object, own: object) -> bool:
+    """Whether a setting that was saved is this one; what is saved may be anything."""
+    if isinstance(own, dict):
+        return (
+            isinstance(saved, dict)
+            and saved.keys() == own.keys()
+            and all(_is_same(saved[key], own[key]) for key in own)
+        )
+    if isinstance(own, tuple | list):
+        return isinstance(saved, tuple | list) and len(saved) == len(own) and all(map(_is_same, saved, own))
+    if isinstance(own, Real):
+        return isinstance(saved, Real) and isinstance(saved, bool) == isinstance(own, bool) and saved == own
+    return type(saved) is type(own) and saved == own

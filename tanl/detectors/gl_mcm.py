@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import Embeddings, as_tensor, sources_of, unit_embeddings
+from ..checks import Embeddings, as_tensor, real, sources_of, unit_embeddings
 from ..functional import mcm_score
-from ..kernels.surroundings import product, undisturbed
 from ..labels.bank import LabelBank
 from .base import Detector
 
@@ -51,11 +50,11 @@ class GLMCM(Detector):
         super().__init__(bank)
         if bank.num_id < 2:
             raise ValueError("GLMCM needs at least two ID labels; with one, every image has probability 1")
-        if not 0 < lambda_value < float("inf"):
+        if not 0 < real(lambda_value, "lambda_value") < float("inf"):
             raise ValueError(
                 f"lambda_value must be positive and finite, not {lambda_value}; MCM uses no patches"
             )
-        if not 0 < temperature < float("inf"):
+        if not 0 < real(temperature, "temperature") < float("inf"):
             raise ValueError(f"temperature must be positive and finite, not {temperature}")
         self.lambda_value = lambda_value
         self.temperature = temperature
@@ -72,7 +71,7 @@ class GLMCM(Detector):
         sources_of(source, len(scores))
         return scores
 
-    @undisturbed
+    @torch.no_grad()
     def score(self, z: Embeddings, *, local: Embeddings | None = None) -> Tensor:
         """Score a batch.
 
@@ -91,10 +90,8 @@ class GLMCM(Detector):
         patches = self._checked_patches(local, len(z))
         ids = self.bank.id_embeddings
         rows = max(1, _LOGITS_AT_ONCE // len(ids))
-        best = torch.cat(
-            [mcm_score(product(part, ids.T), self.temperature) for part in torch.split(patches, rows)]
-        )
-        whole = mcm_score(product(z, ids.T), self.temperature)
+        best = torch.cat([mcm_score(part @ ids.T, self.temperature) for part in torch.split(patches, rows)])
+        whole = mcm_score(z @ ids.T, self.temperature)
         return whole + self.lambda_value * best.view(len(z), -1).amin(dim=1)
 
     def predict(self, z: Embeddings, *, local: Embeddings | None = None) -> Tensor:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..checks import real
 from ..functional import mcm_score
-from ..kernels.surroundings import product
 from ..labels.bank import LabelBank
 from .base import Detector
 
@@ -27,12 +27,12 @@ class MCM(Detector):
         super().__init__(bank)
         if bank.num_id < 2:
             raise ValueError("MCM needs at least two ID labels; with one, every image has probability 1")
-        if not 0 < temperature < float("inf"):
+        if not 0 < real(temperature, "temperature") < float("inf"):
             raise ValueError(f"temperature must be positive and finite, not {temperature}")
         self.temperature = temperature
 
     def _scores(self, z: Tensor) -> Tensor:
-        return mcm_score(product(z, self.bank.id_embeddings.T), self.temperature)
+        return mcm_score(z @ self.bank.id_embeddings.T, self.temperature)
 
     def _settings(self) -> dict[str, Any]:
         return {"temperature": self.temperature}

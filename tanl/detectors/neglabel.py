@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import whole_number
-from ..functional import grouped_negative_share, shuffled
-from ..kernels.surroundings import undisturbed
+from ..checks import seed_or_none, whole_number
+from ..functional import grouped_negative_share
 from ..labels.bank import LabelBank
 from .base import Detector
 
@@ -47,7 +46,6 @@ class NegLabel(GroupedNegatives):
         seed: shuffles the negatives before they are split; None keeps their order.
     """
 
-    @undisturbed
     def __init__(
         self, bank: LabelBank, *, num_negatives: int | None = 10_000, groups: int = 5, seed: int | None = 0
     ) -> None:
@@ -81,4 +79,6 @@ def group_order(count: int, groups: int, seed: int | None) -> Tensor:
     """The order in which ``count`` negatives are split into groups, ``[count]``; None keeps theirs."""
     if count < groups:
         raise ValueError(f"{count} negatives cannot make {groups} groups; lower groups")
-    return torch.arange(count, dtype=torch.int64, device="cpu") if seed is None else shuffled(count, seed)
+    if seed_or_none(seed) is None:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed or 0))

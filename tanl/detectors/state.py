@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..functional import shuffled
+from ..checks import kept_tensor, unit_embeddings, whole_number
 from ..kernels import Segments
-from ..kernels.surroundings import product
-from ..labels.bank import LabelBank
+from ..labels.bank import KEPT_TOLERANCE, LabelBank
 
 # Rows to a partial sum: an eviction recomputes at most half as many. With 20 a stream of 300 rows over 70 000 labels
 # takes 11 MB; with 16 it would take 13.
@@ -134,7 +133,7 @@ class ActivationRing:
         kept: dict[str, Any] = {"total": self._total, "rows": self._rows.clone()}
         if compact:
             return kept
-        empty = torch.zeros(0, self._bank.num_negatives, dtype=torch.float32, device=self._bank.device)
+        empty = torch.zeros(0, self._bank.num_negatives, device=self._bank.device)
         return {
             **kept,
             "sums": torch.stack(self._sums) if self._sums else empty,
@@ -148,20 +147,30 @@ class ActivationRing:
         Raises:
             ValueError: a tensor does not fit the bank or the capacity.
         """
+        if not isinstance(state, dict):
+            raise ValueError(f"a ring's state must be a dict, not a {type(state).__name__}")
         ring = cls(bank, capacity)
-        ring._total = int(state["total"])
+        ring._total = whole_number(state["total"], "the ring's total", at_least=0)
         first = ring._first_block
-        expected = {"rows": (ring._total - first * BLOCK, bank.dim)}
-        compact = not {"sums", "front"} & state.keys()
-        if not compact:
-            expected["sums"] = (ring._blocks_from(first), bank.num_negatives)
-        for name, shape in expected.items():
-            if tuple(state[name].shape) != shape:
-                raise ValueError(f"the ring's {name} must be {list(shape)}, not {list(state[name].shape)}")
-        ring._rows = state["rows"].to(bank.device, copy=True)
-        if not compact:
-            ring._sums = list(state["sums"].to(bank.device, copy=True))
-            ring._front = None if state["front"] is None else state["front"].to(bank.device, copy=True)
+        rows = kept_tensor(
+            state["rows"], "the ring's rows", (ring._total - first * BLOCK, bank.dim), torch.float32
+        )
+        if len(rows):
+            rows = unit_embeddings(rows, "the ring's rows", tolerance=KEPT_TOLERANCE)
+        ring._rows = rows.to(bank.device, copy=True)
+        if not {"sums", "front"} & state.keys():
+            return ring
+        shape = (ring._blocks_from(first), bank.num_negatives)
+        sums = kept_tensor(state["sums"], "the ring's sums", shape, torch.float32)
+        front = state["front"]
+        if (front is not None) != (len(rows) > len(ring)):  # only where rows of the first block are evicted
+            raise ValueError("the ring's front does not belong to its total")
+        if front is not None:
+            front = kept_tensor(front, "the ring's front", shape[1:], torch.float32).to(
+                bank.device, copy=True
+            )
+        ring._sums = list(sums.to(bank.device, copy=True))
+        ring._front = front
         return ring
 
     @classmethod
@@ -263,10 +272,9 @@ class ActivationState:
         positive, negative = ActivationRing(bank, capacity), ActivationRing(bank, capacity)
         known = bank.id_embeddings
         if seed is not None:
-            known = known[shuffled(len(known), seed).to(bank.device)]
-        state = cls(
-            bank, activations, positive, negative, torch.zeros(0, dtype=torch.float32, device=bank.device)
-        )
+            order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
+            known = known[order.to(bank.device)]
+        state = cls(bank, activations, positive, negative, torch.zeros(0, device=bank.device))
         state.commit(*state.prepare(known[-capacity:], known[:0] if initial_ood is None else initial_ood))
         state.admitted_id = state.admitted_ood = 0  # these are not of the stream
         return state
@@ -282,21 +290,30 @@ class ActivationState:
         Raises:
             ValueError: it is incomplete, or does not fit the bank or the capacity.
         """
+        if not isinstance(state, dict):
+            raise ValueError(f"the stream's state must be a dict, not a {type(state).__name__}")
         try:
+            history = kept_tensor(state["history"], "the stream's history", (None,), torch.float32)
+            images, admitted_id, admitted_ood = (
+                whole_number(state[name], f"the stream's {name}", at_least=0)
+                for name in ("images", "admitted_id", "admitted_ood")
+            )
             restored = cls(
                 bank,
                 activations,
                 ActivationRing.from_state_dict(bank, capacity, state["positive"]),
                 ActivationRing.from_state_dict(bank, capacity, state["negative"]),
-                state["history"].to(bank.device, copy=True),
-                int(state["images"]),
-                int(state["admitted_id"]),
-                int(state["admitted_ood"]),
+                history.to(bank.device, copy=True),
+                images,
+                admitted_id,
+                admitted_ood,
                 _sources(state, "sources_id", state["positive"], capacity),
                 _sources(state, "sources_ood", state["negative"], capacity),
             )
         except KeyError as error:
             raise ValueError(f"the stream's state lacks {error}") from error
+        if len(history) > HISTORY or bool(((history < 0) | (history > 1)).any()):
+            raise ValueError(f"the stream's history must be at most {HISTORY} confidences in [0, 1]")
         restored._make_sums()
         return restored
 
@@ -309,12 +326,10 @@ class ActivationState:
         """
         known = self.positive.embeddings
         names = set(bank.id_names)
-        kept = torch.tensor(
-            [name in names for name in self.bank.id_names], dtype=torch.bool, device=known.device
-        )
+        kept = torch.tensor([name in names for name in self.bank.id_names], device=known.device)
         sources_id = self.sources_id
         if len(known) and not bool(kept.all()):
-            still = kept[product(known, self.bank.id_embeddings.T).argmax(dim=1)]
+            still = kept[(known @ self.bank.id_embeddings.T).argmax(dim=1)]
             known = known[still]
             sources_id = tuple(s for s, stays in zip(sources_id, still.tolist(), strict=True) if stays)
         other = ActivationState(

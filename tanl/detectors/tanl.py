@@ -11,12 +11,20 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from ..checks import Embeddings, fraction, sources_of, unit_embeddings, whole_number
+from ..checks import (
+    Embeddings,
+    finite,
+    fraction,
+    kept_tensor,
+    seed_or_none,
+    sources_of,
+    unit_embeddings,
+    whole_number,
+)
 from ..functional import activation_sums, otsu_threshold
 from ..io.text import did_you_mean
-from ..kernels.surroundings import product, undisturbed
 from ..labels.bank import LabelBank
-from .base import Detector
+from .base import Detector, saved_threshold
 from .guarded import (
     GuardedMemory,
     Start,
@@ -95,7 +103,6 @@ class TANL(Detector):
         TypeError, ValueError: an unusable setting; a bank without negatives.
     """
 
-    @undisturbed
     def __init__(
         self,
         bank: LabelBank,
@@ -118,7 +125,7 @@ class TANL(Detector):
         self.gap = fraction(gap, "gap")
         self.alpha = fraction(alpha, "alpha")
         self.capacity = whole_number(capacity, "capacity", at_least=1)
-        self.seed = seed
+        self.seed = seed_or_none(seed)
         if initial_ood is not None:
             initial_ood = unit_embeddings(initial_ood, "initial_ood", dim=bank.dim, device=bank.device)
         self.initial_ood = initial_ood
@@ -145,7 +152,7 @@ class TANL(Detector):
             raise ValueError(f"no preset {name!r}; {there}")
         return dict(PRESETS[name])
 
-    @undisturbed
+    @torch.no_grad()
     def reset(self) -> None:
         """Forget the stream: start again from the ID labels and ``initial_ood``."""
         self.state, self._start = self._beginning(self.initial_ood)
@@ -165,7 +172,7 @@ class TANL(Detector):
         num_id, means = self.bank.num_id, (state.positive.mean, state.negative.mean)
         return state, Start(*means, selected, first[:num_id], first[num_id:])
 
-    @undisturbed
+    @torch.no_grad()
     def __call__(self, z: Embeddings, *, source: str | Sequence[str | None] | None = None) -> Tensor:
         """Score a batch of the stream, ``[B, D] -> [B]``, and learn from its confident images.
 
@@ -201,14 +208,14 @@ class TANL(Detector):
         """The OOD score above which `predict` says OOD: calibrated, or Otsu's of the stream so far."""
         return 1 - self._running if self._calibrated is None else self._calibrated
 
-    @undisturbed
+    @torch.no_grad()
     def predict(self, z: Embeddings) -> Tensor:
         """Decide, True = OOD; without a calibrated threshold by Otsu's, this batch included."""
         ahead = self._advance(self._checked(z))
         threshold = self._calibrated if ahead.calibrated is None else ahead.calibrated
         return ahead.scores > (1 - ahead.threshold if threshold is None else threshold)
 
-    @undisturbed
+    @torch.no_grad()
     def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95) -> float:
         """Set the threshold from ID images, and keep it where they are while the stream goes on.
 
@@ -229,7 +236,7 @@ class TANL(Detector):
         """
         z = self._checked(z)
         threshold = threshold_at_tpr(self._share(z, self._selected(self._relevance())), tpr)
-        self._known, self._tpr, self._calibrated = z.clone(), tpr, threshold
+        self._known, self._tpr, self._calibrated = z.clone(), float(tpr), threshold
         return threshold
 
     def calibrate(self, id_scores: Tensor, tpr: float = 0.95) -> float:
@@ -259,7 +266,7 @@ class TANL(Detector):
         """The negative labels that the stream activates most, as the next batch's first pass will use them."""
         return list(self._negatives()[0])
 
-    @undisturbed
+    @torch.no_grad()
     def memory_report(self) -> MemoryReport:
         """What the rings hold and where the selection has gone, see `MemoryReport`."""
         state, now = self.state, self._selected(self._relevance())
@@ -275,7 +282,7 @@ class TANL(Detector):
             moved=1 - int(stayed) / len(now),
         )
 
-    @undisturbed
+    @torch.no_grad()
     def decided_at_start(self, z: Embeddings) -> Tensor:
         """What a TANL that has learnt nothing would decide of ``z [n, D]``, taken together: True = OOD, ``[n]``.
 
@@ -291,7 +298,7 @@ class TANL(Detector):
             threshold = 1 - anchored_threshold(1 - scores, self._start, anchor)
         return scores > threshold
 
-    @undisturbed
+    @torch.no_grad()
     def relabelled(self, bank: LabelBank) -> Self:
         """The same method with the same settings over other labels, and what it remembers of its stream.
 
@@ -343,7 +350,7 @@ class TANL(Detector):
             "calibration": None if self._known is None else self._known.clone(),
         }
 
-    @undisturbed
+    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from `state_dict`: bit for bit, or from a compact one up to rounding, with a pass over the labels.
 
@@ -354,7 +361,9 @@ class TANL(Detector):
         """
         self._check_identity(state)
         initial_ood = self._same_outliers(state["initial_ood"])
-        known = self._calibration(state["calibration"])
+        calibrated, tpr = saved_threshold(state)
+        known = self._calibration(state["calibration"], tpr)
+        running = finite(state["running_threshold"], "the state's running_threshold")
         stream = ActivationState.from_state_dict(
             self._labels, self.activations, self.capacity, state["stream"]
         )
@@ -363,20 +372,26 @@ class TANL(Detector):
             _, start = self._beginning(initial_ood)
         self.state, self._start = stream, start
         self._known = known
-        self._running = state["running_threshold"]
-        self._calibrated, self._tpr = state["threshold"], state["tpr"]
+        self._running = running
+        self._calibrated, self._tpr = calibrated, tpr
         self.initial_ood = initial_ood
 
-    def _calibration(self, saved: Tensor | None) -> Tensor | None:
+    def _calibration(self, saved: Tensor | None, tpr: float | None) -> Tensor | None:
         if saved is None:
             return None
-        return unit_embeddings(saved, "the calibration's images", dim=self.bank.dim).to(self.bank.device)
+        z = unit_embeddings(saved, "the calibration's images", dim=self.bank.dim)
+        if tpr is None:
+            raise ValueError("the state has calibration images and no tpr")
+        threshold_at_tpr(torch.zeros(len(z)), tpr)  # are they enough for it?
+        return z.to(self.bank.device)
 
     def _same_outliers(self, saved: Tensor | None) -> Tensor | None:
         """The outliers that were saved, on the bank's device, if they are this detector's up to rounding."""
         own = self.initial_ood
         if saved is None and own is None:
             return None
+        if saved is not None:
+            saved = kept_tensor(saved, "the state's initial_ood", (None, self.bank.dim), torch.float32)
         if saved is not None and own is not None and saved.shape == own.shape:
             saved = saved.to(own.device, copy=True)
             if float(torch.linalg.vector_norm(saved - own, dim=1).max()) <= _ROUNDING:
@@ -494,12 +509,12 @@ class TANL(Detector):
 
     def _logits(self, z: Tensor, selected: Tensor) -> Tensor:
         """Logits of the selected negatives, ``[B, K]``."""
-        return product(z * self.bank.logit_scale, self._labels.negative_embeddings[selected].float().T)
+        return (z * self.bank.logit_scale) @ self._labels.negative_embeddings[selected].float().T
 
     def _chosen_again(self, z: Tensor, logits: Tensor, first: Tensor, final: Tensor) -> Tensor:
         """Logits of the final choice: those of the first one in another order, and the few that are new."""
-        place = torch.full((self._labels.num_negatives,), -1, dtype=torch.int64, device=first.device)
-        place[first] = torch.arange(len(first), dtype=torch.int64, device=first.device)
+        place = torch.full((self._labels.num_negatives,), -1, device=first.device)
+        place[first] = torch.arange(len(first), device=first.device)
         columns = place[final]
         result = logits.index_select(1, columns.clamp(min=0))
         new = (columns < 0).nonzero()[:, 0]

@@ -9,8 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..checks import Embeddings, unit_embeddings, whole_number
-from ..kernels.surroundings import product, undisturbed
+from ..checks import Embeddings, real, unit_embeddings, whole_number
 from .names import checked_names
 
 MINING_QUANTILE = 0.95
@@ -45,7 +44,8 @@ class LabelBank:
         logit_scale: float = 100.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self._set_up(names, unit_embeddings(embeddings, "label embeddings", dtype=dtype), num_id, logit_scale)
+        rows = unit_embeddings(embeddings, "label embeddings", dtype=_checked_dtype(dtype))
+        self._set_up(names, rows, num_id, logit_scale)
 
     @classmethod
     def of_kept(
@@ -79,7 +79,7 @@ class LabelBank:
         whole_number(num_id, "num_id", at_least=1)
         if num_id > len(names):
             raise ValueError(f"num_id is {num_id}, but there are only {len(names)} labels")
-        if not 0 < logit_scale < float("inf"):
+        if not 0 < real(logit_scale, "logit_scale") < float("inf"):
             raise ValueError(f"logit_scale must be positive and finite, not {logit_scale}")
         if len(embeddings) != len(names):
             raise ValueError(f"{len(names)} names, but {len(embeddings)} embeddings; give one row a name")
@@ -152,12 +152,21 @@ class LabelBank:
         Args:
             device: where to; None leaves them where they are.
             dtype: float32 or float16; None leaves them as they are.
+
+        Raises:
+            TypeError, ValueError: another dtype; no such device, or not on this machine.
         """
         dtype = _checked_dtype(self.dtype if dtype is None else dtype)
-        embeddings = self.embeddings.to(self.device if device is None else device, dtype)
+        try:
+            embeddings = self.embeddings.to(self.device if device is None else device, dtype)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"the labels cannot be moved to {device!r}: {str(error).splitlines()[0]}"
+            ) from error
         return self.of_checked(self.names, embeddings, num_id=self.num_id, logit_scale=self.logit_scale)
 
-    @undisturbed
     def mined(self, count: int) -> LabelBank:
         """NegLabel's mining: keep the ``count`` negatives that are least similar to the ID labels.
 
@@ -171,7 +180,7 @@ class LabelBank:
         negatives = self.negative_embeddings
         similarity = torch.cat(
             [
-                torch.quantile(product(part.float(), self.id_embeddings.T), MINING_QUANTILE, dim=1)
+                torch.quantile(part.float() @ self.id_embeddings.T, MINING_QUANTILE, dim=1)
                 for part in torch.split(negatives, _MINING_ROWS)
             ]
         )
@@ -192,6 +201,6 @@ class LabelBank:
 
 
 def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
-    if dtype not in (torch.float32, torch.float16):
+    if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float16):
         raise ValueError(f"dtype must be torch.float32 or torch.float16, not {dtype!r}")
     return dtype

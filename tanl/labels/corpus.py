@@ -39,6 +39,9 @@ class Corpus:
 
     def __post_init__(self) -> None:
         words, parts = self.words, self.parts_of_speech
+        for name, given in (("words", words), ("parts_of_speech", parts)):
+            if not isinstance(given, list | tuple):
+                raise TypeError(f"{name} must be a tuple, not a {type(given).__name__}")
         if len(words) != len(parts):
             raise ValueError(f"{len(words)} words but {len(parts)} parts of speech; give one for each word")
         if not words:
@@ -144,6 +147,8 @@ class Corpus:
 
     def spelled(self, word: str) -> str | None:
         """The word as it is written here, whatever its case; None if it is not here."""
+        if not isinstance(word, str):
+            raise TypeError(f"a word must be a string, not {word!r}")
         alike = self._words_of.get(normalise(word), ())
         return next((own for own in alike if own.casefold() == word.casefold()), None)
 
@@ -154,6 +159,8 @@ class Corpus:
             templates: text with ``{}`` where the word goes, by part of speech; default ``prompts.TEMPLATES``.
         """
         chosen = TEMPLATES if templates is None else templates
+        if not isinstance(chosen, Mapping):
+            raise TypeError(f"templates must be a dict, not a {type(chosen).__name__}")
         for part in sorted(set(self.parts_of_speech)):
             if part not in chosen:
                 raise ValueError(f"no template for {part!r}; the templates given are for {sorted(chosen)}")

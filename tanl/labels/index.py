@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..checks import Embeddings, as_tensor, fraction, unit_embeddings, whole_number
-from ..functional import shuffled
 from ..io.paths import local_path
 from ..io.tensors import read_tensors, write_tensors
 from .bank import LabelBank
@@ -109,8 +108,11 @@ class LabelIndex:
         """An index of a bank's negative labels, row i its i-th negative; see the class for the settings.
 
         Raises:
+            TypeError: bank is no LabelBank.
             ValueError: the bank has none.
         """
+        if not isinstance(bank, LabelBank):
+            raise TypeError(f"bank must be a LabelBank, not a {type(bank).__name__}")
         if not bank.num_negatives:
             raise ValueError("the bank has no negative labels to index; give it a corpus")
         return cls(bank.negative_names, bank.negative_embeddings, kind=kind, probe=probe, seed=seed)
@@ -273,6 +275,8 @@ def near_duplicates(
     Raises:
         ValueError: the bank has no negatives, or the index is of another dimension.
     """
+    if not isinstance(bank, LabelBank):
+        raise TypeError(f"bank must be a LabelBank, not a {type(bank).__name__}")
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not -1 <= threshold <= 1:
         raise ValueError(f"threshold must be a cosine, in [-1, 1], not {threshold!r}")
     if index is None:
@@ -302,7 +306,7 @@ class _Lists:
                 f"kind 'ivf' is for embeddings on the CPU, not on {embeddings.device}; take 'flat'"
             )
         count, dim = embeddings.shape
-        chosen = shuffled(count, seed)
+        chosen = torch.randperm(count, generator=torch.Generator().manual_seed(seed), device="cpu")
         num_lists = max(1, round(2 * count**0.5))
         chosen = chosen[: _TRAINING * num_lists].sort().values
         chosen = chosen.repeat(-(-_LEAST_TRAINING // len(chosen)))
@@ -354,7 +358,7 @@ class _Lists:
 
     def add(self, embeddings: Tensor, first_row: int) -> None:
         """Add labels of the rows from ``first_row`` on."""
-        rows = torch.arange(first_row, first_row + len(embeddings), dtype=torch.int64, device="cpu")
+        rows = torch.arange(first_row, first_row + len(embeddings))
         self._index.add_with_ids((embeddings.float() - self.mean).numpy(), rows.numpy())
 
     def best(self, z: Tensor, count: int, probe: float) -> Tensor:

@@ -97,6 +97,11 @@ def checked_names(names: Sequence[str], what: str) -> tuple[str, ...]:
             raise ValueError(f"there is an empty {what}: {name!r}; leave it out")
     if not names:
         raise ValueError(f"no {what}s; give at least one")
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        name, half = next((name, each) for name in names for each in name if "\ud800" <= each <= "\udfff")
+        raise ValueError(f"{what} {name!r:.80} holds {half!r}, half a character; read it as UTF-8") from None
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise ValueError(f"{what}s occur more than once: {some_of(repeated, _SHOWN)}; give each of them once")

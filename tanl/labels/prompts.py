@@ -13,8 +13,11 @@ def full_templates(templates: Mapping[str, str] | None) -> dict[str, str]:
     """The template of every part of speech, and "id": that of the ID labels.
 
     Raises:
+        TypeError: no dict.
         ValueError: one for something else, or one that does not hold ``{}`` once.
     """
+    if templates is not None and not isinstance(templates, Mapping):
+        raise TypeError(f"templates must be a dict, not a {type(templates).__name__}")
     for part, template in (templates or {}).items():
         if part not in TEMPLATES and part != "id":
             raise ValueError(f"no part of speech {part!r}; templates are for {', '.join(TEMPLATES)} and id")

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..backbones.base import height_and_width
+from ..checks import is_dense
 from ..io.images import UnreadableImage, read_image, to_rgb
 from .batches import Ready, Unusable
 from .pump import Batch, Pump, Timings, judged
@@ -82,8 +83,8 @@ class ImageEncoder:
 
     def _checked(self, pixels: Tensor) -> Tensor:
         """Pixels that are ready. What the whole batch would be refused for is found here, image by image."""
-        if not pixels.is_floating_point():
-            raise TypeError(f"pixels must be a floating torch.Tensor, not {pixels.dtype}")
+        if not is_dense(pixels) or not pixels.is_floating_point():
+            raise TypeError(f"pixels must be a dense floating torch.Tensor, not {pixels.dtype}")
         if pixels.shape != self._shape:
             raise ValueError(f"pixels must have shape {list(self._shape)}, not {list(pixels.shape)}")
         if pixels.device != (device := self.backbone.device):

@@ -8,10 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...operands import operand
 from ...stored import StoredExponentials, memory_for
 from ..shapes import product_shape
-from .product import factor, logits_tile, product_operands
+from .product import logits_tile
 
 
 @triton.jit(do_not_specialize=["n", "num_labels"])
@@ -69,17 +68,17 @@ def exp_store(
     # float32: float16 would halve the memory, and cost mean activations their fourth digit.
     size = tiles * n * shape.columns
     values = memory_for(size, z, out)[:size].view(tiles, n, shape.columns)
-    parts, labels = product_operands(z, labels)
-    maxima, totals = torch.empty(2, tiles, n, dtype=torch.float32, device=z.device)
+    maxima = torch.empty(tiles, n, device=z.device)
+    totals = torch.empty(tiles, n, device=z.device)
     exp_store_kernel[(tiles * blocks,)](
-        parts,
-        labels,
-        operand(values, "values", (tiles, n, shape.columns), torch.float32, z.device),
-        operand(maxima, "maxima", (tiles, n), torch.float32, z.device),
-        operand(totals, "totals", (tiles, n), torch.float32, z.device),
+        z.to(labels.dtype).contiguous(),
+        labels.contiguous(),
+        values,
+        maxima,
+        totals,
         n,
         len(labels),
-        scale / factor(labels),
+        scale,
         **shape.constants(labels.shape[1]),
         num_warps=shape.warps,
         num_stages=shape.stages,
