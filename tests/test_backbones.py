@@ -116,13 +116,13 @@ def test_unusable_texts_are_refused(tiny_backbone, texts, kind, message):
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
-        ("miny", ValueError, r"no backbone 'miny': there is \"mini\""),
+        ("miny", ValueError, r"no backbone 'miny': there are \"mini\" and \"mini-photo\""),
         ("ViT-B-99/openai", ValueError, "architectures: .*ViT-B-16"),
         ("ViT-B-16", ValueError, "ViT-B-16 has no pretrained weights ''.*openai"),
         ("ViT-B-16/opnai", ValueError, "no pretrained weights 'opnai'; .*openai"),
         ("", TypeError, "named by a string"),
         (None, TypeError, "named by a string"),
-        ("local-dir:/nowhere", OSError, "cannot be loaded.*mini.*needs no network"),
+        ("local-dir:/nowhere", OSError, "cannot be loaded.*mini.*need no network"),
     ],
 )
 def test_backbones_that_do_not_exist_are_refused(name, kind, message):

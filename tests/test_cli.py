@@ -451,7 +451,7 @@ def test_backbone_that_cannot_be_loaded_says_what_can(images, capsys, name):
 def test_backbone_that_cannot_be_fetched_says_that_mini_can(images, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert main([*BASE, "--backbone", "hf-hub:nobody/nothing"]) == 2
-    assert_one_line_error(capsys, "hf-hub:nobody/nothing", "mini", "needs no network")
+    assert_one_line_error(capsys, "hf-hub:nobody/nothing", "mini", "mini-photo", "need no network")
 
 
 def test_device_that_is_not_there(images, capsys):

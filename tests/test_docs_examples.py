@@ -135,8 +135,9 @@ def test_examples_of_integrations(photos, monkeypatch, capsys):
     assert "AUROC" in capsys.readouterr().out
 
 
-def test_example_of_the_model_card():
-    card = (ROOT / "tanl" / "backbones" / "mini" / "MODEL_CARD.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("folder", ["mini", "mini_photo"])
+def test_example_of_the_model_card(folder):
+    card = (ROOT / "tanl" / "backbones" / folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
     names: dict[str, object] = {}
     exec(compile(example, "MODEL_CARD.md", "exec"), names)

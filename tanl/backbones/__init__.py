@@ -19,8 +19,9 @@ def load_backbone(name: str, *, device: torch.device | str = "cpu", precision: s
     QuickGELU get it, whatever the architecture's name says.
 
     Args:
-        name: ``"mini"``, the small model that ships with tanl and needs no network; or an open_clip model as
-            ``"architecture/pretrained"`` (``"ViT-B-16/openai"``; the second part may be a checkpoint file),
+        name: ``"mini"`` (of pictograms) or ``"mini-photo"`` (of photographs), the small models that ship with tanl
+            and need no network; or an open_clip model as ``"architecture/pretrained"``
+            (``"ViT-B-16/openai"``; the second part may be a checkpoint file),
             ``"hf-hub:owner/model"`` or ``"local-dir:folder"``; or a dual encoder of transformers as
             ``"hf:owner/model"`` or ``"hf:folder"`` (CLIP, SigLIP, SigLIP 2, ALIGN, Chinese CLIP and their like).
         device: where to put it.

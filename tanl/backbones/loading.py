@@ -15,7 +15,7 @@ from .base import BackboneError
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-OFFLINE = 'load_backbone("mini") needs no network'
+OFFLINE = 'load_backbone("mini") and load_backbone("mini-photo") need no network'
 
 
 def check_precision(precision: str) -> None:

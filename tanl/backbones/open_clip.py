@@ -1,4 +1,4 @@
-"""open_clip models by name, the embedded ``mini`` among them."""
+"""open_clip models by name, the embedded ones among them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..io.text import did_you_mean, nearest_names
-from . import mini
+from . import mini, mini_photo
 from .clip import ClipBackbone, uncompiled
 from .folding import fold_batch_norms
 from .loading import cannot_load, check_precision, home_spelled_out, quiet
 
 _NAMED = 5  # architectures that a message names
 _HUB, _FOLDER = "hf-hub:", "local-dir:"
+
+EMBEDDED = {"mini": mini.PATH, "mini-photo": mini_photo.PATH}
+"""The models that ship with tanl, as open_clip folders."""
 
 
 def load_open_clip(name: str, *, device: torch.device | str = "cpu", precision: str = "fp32") -> ClipBackbone:
@@ -109,8 +112,8 @@ def _parts(name: str) -> tuple[str, str | None]:
     """open_clip's model name and pretrained tag, both known to it."""
     import open_clip
 
-    if name == "mini":
-        return f"local-dir:{mini.PATH}", None
+    if name in EMBEDDED:
+        return f"{_FOLDER}{EMBEDDED[name]}", None
     if name.startswith(_FOLDER):
         return f"{_FOLDER}{home_spelled_out(name.removeprefix(_FOLDER))}", None
     if name.startswith(_HUB):
@@ -122,10 +125,10 @@ def _parts(name: str) -> tuple[str, str | None]:
         pairs = sorted(open_clip.list_pretrained(), key=lambda pair: pair[1] != "openai")
         if not nearest_names(tag, {each for _, each in pairs}, 1):
             pairs = list({pair[0]: pair for pair in reversed(pairs)}.values())
-        named = ["mini", *map("/".join, pairs)]
+        named = [*EMBEDDED, *map("/".join, pairs)]
         like = nearest_names(architecture, known, _NAMED, likeness=0)
         raise ValueError(
-            f'no backbone {name!r}: there is "mini", and open_clip\'s "architecture/pretrained", '
+            f'no backbone {name!r}: there are "mini" and "mini-photo", and open_clip\'s "architecture/pretrained", '
             f"hf-hub:owner/model and local-dir:folder, and transformers' hf:owner/model and hf:folder; "
             f"architectures: {', '.join(like)} and {len(known) - len(like)} more (open_clip.list_models())"
             f"{did_you_mean(name, named)}"

@@ -444,8 +444,8 @@ def add_backbone_argument(group: Arguments) -> None:
     group.add_argument(
         "--backbone",
         metavar="NAME",
-        help="the model: mini comes with tanl and needs no network; open_clip fetches names such as "
-        "ViT-B-16/openai, transformers those such as hf:google/siglip-base-patch16-224 (default: mini)",
+        help="the model: mini (of pictograms) and mini-photo (of photographs) come with tanl; open_clip fetches "
+        "names such as ViT-B-16/openai, transformers those such as hf:google/siglip-base-patch16-224 (default: mini)",
     )
 
 

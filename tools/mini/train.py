@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import open_clip  # type: ignore[import-untyped]
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,6 +27,7 @@ from torch import Tensor
 from tanl.io.arguments import a_path
 
 from . import clipart, contrast, distil, images, inputs, pictograms, teacher
+from .folders import new_model, write_folder
 
 CONTEXT_LENGTH = 32
 MODEL_CONFIG: dict[str, Any] = {
@@ -109,7 +109,7 @@ def distil_text_tower(workspace: Workspace) -> None:
         return
     corpus, embeddings = load_texts(workspace)
     torch.manual_seed(DISTIL.seed)
-    tower = new_model().text
+    tower = new_model(MODEL_CONFIG).text
     distil.initialise_table(tower, embeddings["pieces"], DISTIL.seed)
     tokenizer = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)
     tokens = distil.Tokens(corpus.all(), tokenizer, CONTEXT_LENGTH)
@@ -235,7 +235,7 @@ def align_text_tower(workspace: Workspace) -> None:
     pictures = load_pictures(workspace, "seen")
     examples = build_examples(workspace, corpus, texts[: len(corpus.captions)], pictures)
     embedded = torch.stack([image_features(image_tower, view) for view in examples.views])
-    tower = new_model().text
+    tower = new_model(MODEL_CONFIG).text
     tower.load_state_dict(torch.load(workspace.path("text_tower.pt"), weights_only=True))
     with torch.no_grad():
         tower.text_projection.copy_(tower.text_projection @ text_map.T)
@@ -259,7 +259,7 @@ def refit_projection(workspace: Workspace) -> None:
     names = [pictures[index].captions[0] for index in chosen]
     classes = sorted(set(names))
     place = {name: row for row, name in enumerate(classes)}
-    text_tower = new_model().text
+    text_tower = new_model(MODEL_CONFIG).text
     text_tower.load_state_dict(torch.load(workspace.path("joint_text_tower.pt"), weights_only=True))
     tokenizer = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)
     tokens = distil.Tokens(classes, tokenizer, CONTEXT_LENGTH)
@@ -277,7 +277,7 @@ def refit_projection(workspace: Workspace) -> None:
 def export(workspace: Workspace) -> None:
     """Stage ``export``: write the open_clip folder ``model``."""
     trunk, image_tower, _, scale = load_image_tower(workspace, "refit_image_tower.pt")
-    model = new_model()
+    model = new_model(MODEL_CONFIG)
     model.text.load_state_dict(torch.load(workspace.path("joint_text_tower.pt"), weights_only=True))
     state = {name: value for name, value in trunk.state_dict().items() if not name.startswith("classifier.")}
     model.visual.trunk.load_state_dict(state)
@@ -286,17 +286,7 @@ def export(workspace: Workspace) -> None:
         model.visual.head.proj.weight.copy_(weight)
         model.visual.head.proj.bias.copy_(bias)
         model.logit_scale.fill_(math.log(scale))
-    folder = workspace.path("model")
-    folder.mkdir(exist_ok=True)
-    halves = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in model.state_dict().items()
-    }
-    weights = folder / "open_clip_model.safetensors"
-    safetensors.torch.save_file(halves, weights)
-    weights.chmod(0o644)
-    config = {"model_cfg": MODEL_CONFIG, "preprocess_cfg": PREPROCESS_CONFIG}
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_folder(workspace.path("model"), model, MODEL_CONFIG, PREPROCESS_CONFIG)
 
 
 def pictures_to_train_on(pictures: list[Picture]) -> npt.NDArray[np.int64]:
@@ -329,12 +319,6 @@ def image_features(model: torch.nn.Module, activations: npt.NDArray[np.float16])
 def load_texts(workspace: Workspace) -> tuple[teacher.TextCorpus, dict[str, npt.NDArray[np.float16]]]:
     corpus = teacher.TextCorpus(**json.loads(workspace.path("corpus.json").read_text()))
     return corpus, dict(np.load(workspace.path("teacher.npz")))
-
-
-def new_model() -> open_clip.CustomTextCLIP:
-    """The untrained model."""
-    towers = {key: value for key, value in MODEL_CONFIG.items() if key != "custom_text"}
-    return open_clip.CustomTextCLIP(**towers)
 
 
 def read_clipart(workspace: Workspace) -> list[clipart.Clipart]:

