@@ -1,6 +1,7 @@
 """Files of embeddings: every kind gives the same rows, a batch at a time; what cannot be used says why."""
 
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -24,6 +25,12 @@ def parquet(path, vectors, kind=None, **columns):
     kind = pa.list_(pa.float32()) if kind is None else kind
     table = pa.table({**columns, "vector": pa.array(vectors, kind)})
     pq.write_table(table, path, row_group_size=10)
+
+
+def write_header(path, header, size):
+    """A .safetensors file of any header, and as many bytes behind it."""
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(size))
 
 
 def write(path, z=ROWS, ids=UUIDS):
@@ -271,6 +278,42 @@ MISTAKES = {
     "safetensors cut short": (
         "z.safetensors",
         lambda p: cut(write(p)),
+        {},
+        "not a safetensors file, or damaged",
+    ),
+    "safetensors with a long header": (
+        "z.safetensors",
+        lambda p: p.write_bytes((10**9).to_bytes(8, "little") + b"{}"),
+        {},
+        "its header would have 1000000000 bytes",
+    ),
+    "a tensor outside of safetensors": (
+        "z.safetensors",
+        lambda p: write_header(p, {"z": {"dtype": "F32", "shape": [4, 3], "data_offsets": [0, 48]}}, 40),
+        {},
+        "'z' would lie outside of it",
+    ),
+    "a tensor of another size": (
+        "z.safetensors",
+        lambda p: write_header(p, {"z": {"dtype": "F32", "shape": [4, 3], "data_offsets": [0, 40]}}, 40),
+        {},
+        "'z' has 40 bytes, but its shape",
+    ),
+    "a tensor without a place": (
+        "z.safetensors",
+        lambda p: write_header(p, {"z": {"dtype": "F32", "shape": [4, 3], "data_offsets": [-48, 0]}}, 48),
+        {},
+        "'z' has no shape, or no place",
+    ),
+    "a tensor without a dtype": (
+        "z.safetensors",
+        lambda p: write_header(p, {"z": {"dtype": [], "shape": [4, 3], "data_offsets": [0, 48]}}, 48),
+        {},
+        "'z' has no dtype",
+    ),
+    "a header that is a list": (
+        "z.safetensors",
+        lambda p: write_header(p, ["z"], 48),
         {},
         "not a safetensors file, or damaged",
     ),
@@ -607,6 +650,18 @@ def test_damage_inside_is_told_with_the_files_name(tmp_path, ending):
             assert f"z.{ending}" in str(error)
             refused += 1
     assert refused
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "npy"])
+def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path, ending):
+    """It is never mapped: reading a page that is gone would kill the process."""
+    path = write(tmp_path / f"z.{ending}", unit(5000, 16))
+    batches = open_embeddings(path).batches(100, normalize=False)
+    first = next(batches)
+    os.truncate(path, 1000)
+    assert torch.equal(first.z, unit(5000, 16)[:100])
+    with pytest.raises(ValueError, match=f"z.{ending}"):
+        list(batches)
 
 
 # --- folders of numbered parts ------------------------------------------------------------------------------

@@ -1,7 +1,11 @@
 """Files written whole or not at all."""
 
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -9,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import tanl
 from conftest import unit
-from tanl.io.atomic import write_whole
+from tanl.io.atomic import clear_leftovers, write_whole
 from tanl.io.cache import cached_embeddings
 
 
@@ -114,3 +118,81 @@ def test_threads_that_write_one_file_leave_one_of_theirs_whole(tmp_path):
         thread.join()
     assert (tmp_path / "f").read_bytes() in contents
     assert len(files(tmp_path)) == 1
+
+
+def leftover(folder, name="f", age=3600.0):
+    """What a write that was killed leaves."""
+    path = folder / f"{name}.0123456789ab.part"
+    path.write_bytes(b"half")
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def test_the_next_write_takes_what_killed_writes_of_the_file_left(tmp_path):
+    of_another = leftover(tmp_path, "g")
+    leftover(tmp_path)
+    write_whole(tmp_path / "f", b"content")
+    assert set(files(tmp_path)) == {tmp_path / "f", of_another}
+
+
+@pytest.mark.parametrize("kind", ["a bank", "the cache"])
+def test_writing_a_bank_or_a_cache_takes_what_killed_writes_left(tmp_path, kind):
+    folder = tmp_path / "f" if kind == "the cache" else tmp_path
+    folder.mkdir(exist_ok=True)
+    leftover(folder, "any.safetensors")
+    writers()[kind](tmp_path / "f")
+    (only,) = files(tmp_path)
+    assert only.suffix != ".part"
+
+
+def test_leftovers_alone_are_taken(tmp_path):
+    kept = [
+        leftover(tmp_path, age=5),  # may be about to be locked
+        tmp_path / "notes.part",
+        tmp_path / "f.part",
+        tmp_path / "f.0123456789ab.part.txt",
+        tmp_path / "folder.0123456789ab.part",
+        tmp_path / "link.0123456789ab.part",
+    ]
+    leftover(tmp_path, "g")
+    for path in kept[1:4]:
+        path.write_bytes(b"mine")
+        os.utime(path, (0, 0))
+    kept[4].mkdir()
+    kept[5].symlink_to(kept[1])
+    clear_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+def test_a_file_that_is_written_stays_and_goes_when_its_writer_is_killed(tmp_path):
+    code = (
+        "import os, pathlib, sys, time\n"
+        "from tanl.io.atomic import write_whole\n"
+        "def slowly(part):\n"
+        "    part.write_bytes(b'half')\n"
+        "    os.utime(part, (0, 0))\n"
+        "    print('written', flush=True)\n"
+        "    time.sleep(600)\n"
+        "write_whole(pathlib.Path(sys.argv[1]), slowly)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path / "f"], stdout=subprocess.PIPE) as writer:
+        try:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"written\n"
+            clear_leftovers(tmp_path)
+            write_whole(tmp_path / "f", b"another process's")
+            assert len(files(tmp_path)) == 2
+        finally:
+            writer.send_signal(signal.SIGKILL)
+    assert len(files(tmp_path)) == 2
+    clear_leftovers(tmp_path)
+    assert files(tmp_path) == [tmp_path / "f"]
+
+
+@pytest.mark.parametrize(("age", "left"), [(3600.0, 1), (25 * 3600.0, 0)])
+def test_where_nothing_can_be_locked_leftovers_go_after_a_day(tmp_path, monkeypatch, age, left):
+    monkeypatch.setattr("tanl.io.atomic.fcntl", None)
+    leftover(tmp_path, age=age)
+    clear_leftovers(tmp_path)
+    assert len(files(tmp_path)) == left

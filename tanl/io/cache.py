@@ -87,6 +87,8 @@ def _read(path: Path, digest: str, rows: int, gaps: bool) -> Tensor | None:
         embeddings = tensors["embeddings"]
         if embeddings.ndim != 2 or len(embeddings) != rows:
             raise ValueError(f"it holds embeddings {list(embeddings.shape)}, not {rows} rows")
+        if not embeddings.is_floating_point():
+            raise ValueError(f"it holds {embeddings.dtype}, no floats")
         norms = torch.linalg.vector_norm(embeddings, dim=1, dtype=torch.float64)
         usable = (norms - 1).abs() <= _TOLERANCE
         if gaps:

@@ -60,7 +60,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     kept = about.pop(_KEY, None)
     if kept is None:
         raise ValueError("it has no checksum: tanl did not write it, or it is damaged")
-    view, start = memoryview(content), _place(content, kept)
+    try:
+        view, start = memoryview(content), _place(content, kept)
+    except ValueError as error:
+        raise ValueError("it is damaged: its checksum cannot be read") from error
     digest = hashlib.sha256(view[:start])
     digest.update(_BLANK.encode())
     digest.update(view[start + len(_BLANK) :])

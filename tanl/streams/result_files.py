@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from ..io.atomic import write_whole
+from ..io.atomic import is_locked, lock, write_whole
 from ..io.paths import local_path
 from ..io.text import shown_path, valid_text
 
@@ -72,7 +72,7 @@ def open_results(path: str | os.PathLike[str], *, key: str = "path", evidence: i
     """
     target = _checked(local_path(path))
     for left in sorted(target.parent.glob(f"{glob.escape(target.name)}.*{PARTIAL}")):
-        if not _is_in_use(left) and _holds_rows(left):
+        if not is_locked(left) and _holds_rows(left):
             warnings.warn(
                 f"{shown_path(left)} holds the rows of a run that was killed: tanl recover makes a results file of it",
                 stacklevel=2,
@@ -107,7 +107,7 @@ class ResultWriter:
         # this machine or of a container where all processes have the same number.
         self.journal = target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
         self._file = self.journal.open("xb", buffering=0)
-        _lock(self._file)
+        lock(self._file)
         self._is_broken = False
         head = {"format": _FORMAT, "target": shown_path(target.name), "key": key, "evidence": evidence}
         self._kept = _Kept(0, 0)
@@ -198,7 +198,7 @@ def recover(journal: str | os.PathLike[str], out: str | os.PathLike[str] | None 
     journal = local_path(journal)
     with journal.open("rb") as file:
         head = _head(file, journal)
-    if _is_in_use(journal):
+    if is_locked(journal):
         raise ValueError(f"{shown_path(journal)} is still being written; stop that run first, or let it end")
     target = _checked(journal.with_name(str(head["target"])) if out is None else local_path(out))
     if target.exists():
@@ -279,36 +279,6 @@ def _about(journal: Path) -> dict[str, Any]:
                 with contextlib.suppress(ValueError):
                     about = json.loads(line)["about"]
     return about
-
-
-def _lock(file: IO[bytes]) -> None:
-    """Mark the journal as one that is being written, until it is closed or the process ends."""
-    if fcntl := _fcntl():
-        # A file system that knows no locks keeps rows as well.
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _is_in_use(journal: Path) -> bool:
-    fcntl = _fcntl()
-    if fcntl is None:
-        return False
-    with journal.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-    return False
-
-
-def _fcntl() -> Any:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    return fcntl
 
 
 # --- the formats --------------------------------------------------------------------------------------------
