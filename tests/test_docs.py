@@ -86,13 +86,14 @@ def test_command_within_a_sentence_has_a_help_that_tells_its_options(command, ca
     assert all(word in told for word in words if word.startswith("--"))
 
 
-def test_scripts_that_the_pages_run_are_there():
+def test_scripts_that_the_pages_and_make_run_are_there():
     run = {
         line.split()[2]
         for text in PAGES.values()
         for line in (*in_blocks(text), *in_backticks(text))
         if line.startswith("python -m tools.")
     }
+    run |= {*re.findall(r"-m (tools[\w.]*)", (ROOT / "Makefile").read_text(encoding="utf-8"))}
     assert len(run) > 2
     assert {name for name in run if importlib.util.find_spec(name) is None} == set()
 
