@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
+import io
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
 from tqdm import tqdm
 
 from tanl.io.arguments import a_name_or_path, a_path
+from tanl.io.atomic import write_whole
 from tanl.labels.wordnet import SELECTIONS
 
 from . import run
@@ -22,8 +24,8 @@ from .engine.ablation import ADJECTIVES, DIMENSIONS, PAPER, Figures, Plan, ablat
 from .engine.options import add_image_options, add_stream_options, common_config, names_in
 from .engine.run_folder import RunFolder
 from .engine.tasks import Config, tracks_of
+from .output import targets
 from .output.summary import MEANINGS, METRICS, Value, notes
-from .output.targets import require_matplotlib
 
 DEFAULT_TRACKS = ("animals", "coarse-5")
 
@@ -112,33 +114,33 @@ def write_json(
         "remarks": list(remarks),
         "dimensions": dimensions,
     }
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    (out / "ablation.json").write_text(text + "\n", encoding="utf-8")
+    targets.write_json(out / "ablation.json", content)
 
 
 def write_csv(figures: Sequence[Figures], out: Path) -> None:
     """Write ``ablation.csv``: a row for each point, ID set and metric, as fractions."""
-    with (out / "ablation.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, _CSV_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for row in figures:
-            for metric, value in row.metrics.items():
-                writer.writerow(
-                    {
-                        "dimension": row.dimension,
-                        "value": row.value,
-                        "is_baseline": int(not row.point.dimension),
-                        "track": row.track,
-                        "metric": metric,
-                        "mean": f"{value.mean:.6f}",
-                        "spread": "" if value.spread is None else f"{value.spread:.6f}",
-                        "seeds": value.seeds,
-                        "num_id": f"{row.num_id:.1f}",
-                        "num_ood": f"{row.num_ood:.1f}",
-                        "run": row.point.run,
-                        "method": row.point.method,
-                    }
-                )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in figures:
+        for metric, value in row.metrics.items():
+            writer.writerow(
+                {
+                    "dimension": row.dimension,
+                    "value": row.value,
+                    "is_baseline": int(not row.point.dimension),
+                    "track": row.track,
+                    "metric": metric,
+                    "mean": f"{value.mean:.6f}",
+                    "spread": "" if value.spread is None else f"{value.spread:.6f}",
+                    "seeds": value.seeds,
+                    "num_id": f"{row.num_id:.1f}",
+                    "num_ood": f"{row.num_ood:.1f}",
+                    "run": row.point.run,
+                    "method": row.point.method,
+                }
+            )
+    write_whole(out / "ablation.csv", text.getvalue().encode())
 
 
 def draw(plan: Plan, figures: Sequence[Figures], out: Path) -> list[Path]:
@@ -187,7 +189,7 @@ def draw(plan: Plan, figures: Sequence[Figures], out: Path) -> list[Path]:
         paths.append(out / f"ablation-{dimension}.svg")
         # With neither a date nor random names, the same figures give the same file.
         with matplotlib.rc_context({"svg.hashsalt": "tanl"}):
-            figure.savefig(paths[-1], format="svg", metadata={"Date": None})
+            write_whole(paths[-1], partial(figure.savefig, format="svg", metadata={"Date": None}))
     return paths
 
 
@@ -294,7 +296,7 @@ def main(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
     out: Path = arguments.out or Path("tanl-bench") / f"ablation-{plan.config.split}"
     if not arguments.no_chart:
-        require_matplotlib()
+        targets.require_matplotlib()
     words = command(plan)
     figures = ablate(
         plan,

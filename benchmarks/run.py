@@ -20,6 +20,7 @@ from .engine.options import add_image_options, add_stream_options, common_config
 from .engine.protocol import ORDERS
 from .engine.runner import run
 from .engine.tasks import CUSTOM, Config
+from .output.table import INTERVALS_HELP, text_table
 
 _DESCRIPTION = """\
 Measure OOD detection methods on a benchmark: ID and OOD images are merged into one stream for each OOD
@@ -39,6 +40,7 @@ examples:
   tanl bench run --split photographs --tracks animals  photographs that come with tanl
   tanl bench run --split imagenet-folder --data-root ILSVRC2012/val --tracks dogs animals
   tanl bench run --seeds 0 1 2 --orders shuffled,drift,blocks
+  tanl bench run --tracks animals --batch-size 64 --intervals
   tanl bench run --limit 50 --methods mcm,neglabel,tanl-batch-adaptive
   tanl bench run --split four-ood --backbone ViT-B-16/openai --device cuda --data-root data
   tanl bench run --id cats/ --ood dogs/ --ood cars/ --labels labels.txt
@@ -98,6 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_stream_options(method)
 
+    parser.add_argument("--intervals", action="store_true", help=INTERVALS_HELP)
     parser.add_argument(
         "--out",
         type=a_path,
@@ -121,9 +124,7 @@ def main(arguments: argparse.Namespace) -> int:
         say=lambda message: tqdm.write(f"tanl: {message}", file=sys.stderr),
         command=command(config),
     )
-    from .output.table import text_table
-
-    print(text_table(result), end="")
+    print(text_table(result, intervals=arguments.intervals), end="")
     print(f"{len(result.cells())} cells in {result.path}")
     return 0
 

@@ -7,7 +7,6 @@ different shares of them.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -25,9 +24,9 @@ from tanl.io.arguments import a_path, positive_number
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 
-from .output.targets import check_targets
+from .engine.shipped import SHIPPED
+from .output.targets import check_targets, write_json
 from .pictograms import manifest
-from .pictograms.track import embeddings
 from .pictograms.tracks import TRACKS, check_tracks
 
 DEFAULT_TRACKS = ("animals", "food", "travel", "objects")
@@ -112,7 +111,7 @@ def main(arguments: argparse.Namespace) -> int:
             "batch_size": arguments.batch_size,
             "rows": [asdict(row) for row in rows],
         }
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(arguments.json, record)
     return 0
 
 
@@ -151,7 +150,7 @@ def measure(
     """
     backbone = load_backbone("mini")
     pictograms = manifest.read_manifest(manifest.FOLDER)
-    images = embeddings(backbone, pictograms, progress=progress)
+    images = SHIPPED["pictograms"].embeddings(backbone, pictograms, progress=progress)
     noise = noise_embeddings(backbone)
     found: dict[tuple[str, str, str], list[tuple[float, float | None]]] = {}
     for track in tqdm(tracks, unit="sets", disable=not progress):

@@ -8,7 +8,6 @@ food with variants of another seed; the sets and seeds here took no part in that
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -37,7 +36,7 @@ from .data.augment import fingerprint, variant
 from .data.image_cache import cached_image_embeddings
 from .data.shipped import open_image
 from .engine.protocol import ORDERS, stream_order
-from .output.targets import check_targets
+from .output.targets import check_targets, write_json
 from .pictograms import manifest
 from .pictograms.tracks import TRACKS, check_tracks
 
@@ -155,7 +154,7 @@ def main(arguments: argparse.Namespace) -> int:
                 for (part, case, method), values in found.items()
             ],
         }
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(arguments.json, record)
     return 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tanl.benchmarks.engine.protocol import stream_order
-from tanl.benchmarks.engine.run_folder import Cell, CellScores, RunFolder
+from tanl.benchmarks.engine.run_folder import FILE, Cell, CellScores, Key, RunFolder
 from tanl.metrics import OODMetrics
 
 STATELESS = {"MCM": 1.0, "NegLabel": 1.8}
@@ -119,6 +121,26 @@ def write_run(
                             ),
                             scores,
                         )
+    return folder
+
+
+def without(folder: RunFolder, *keys: Key, kinds: Sequence[str] = ("cell", "scores")) -> RunFolder:
+    """The run, opened anew, without those cells."""
+    with closing(sqlite3.connect(folder.path / FILE)) as database, database:
+        rows = [(kind, key.slug) for key in keys for kind in kinds]
+        database.executemany("DELETE FROM entries WHERE kind = ? AND name = ?", rows)
+    return RunFolder.open(folder.path)
+
+
+def damage(folder: RunFolder, kind: str, name: str, change: Callable[[bytes], bytes]) -> RunFolder:
+    """The run, with the content of one row changed behind its back."""
+    with closing(sqlite3.connect(folder.path / FILE)) as database, database:
+        query = "SELECT content FROM entries WHERE kind = ? AND name = ?"
+        (content,) = database.execute(query, (kind, name)).fetchone()
+        is_text = isinstance(content, str)
+        changed = change(content.encode() if is_text else content)
+        query = f"UPDATE entries SET content = {'CAST(? AS TEXT)' if is_text else '?'} WHERE kind = ? AND name = ?"
+        database.execute(query, (changed, kind, name))
     return folder
 
 

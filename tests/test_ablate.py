@@ -30,7 +30,7 @@ from tanl.benchmarks.engine.ablation import (
     with_total,
 )
 from tanl.benchmarks.engine.protocol import ORDERS, run_stream, stream_order
-from tanl.benchmarks.engine.run_folder import RunFolder
+from tanl.benchmarks.engine.run_folder import FILE, RunFolder
 from tanl.benchmarks.engine.tasks import Config
 from tanl.benchmarks.output import table
 from tanl.cli import main as cli
@@ -89,7 +89,7 @@ def every(dimensions=EVERY):
 def cells(out="out"):
     """Each folder's cells with their scores, as comparable values; how long they took is left out."""
     found = {}
-    for path in sorted(Path(out).glob("*/run.json")):
+    for path in sorted(Path(out).glob(f"*/{FILE}")):
         folder = RunFolder.open(path.parent)
         for cell in folder.cells():
             assert (path.parent.name, cell.key) not in found
@@ -287,7 +287,7 @@ def test_smaller_samples_are_part_of_larger_ones_whatever_the_seed(own):
         ("ratio-0.9", "blue"): (1, 8),
         ("ratio-0.9", "yellow"): (1, 7),
     }
-    folders = [RunFolder.open(path.parent) for path in Path("out").glob("*/run.json")]
+    folders = [RunFolder.open(path.parent) for path in Path("out").glob(f"*/{FILE}")]
     for number in range(3):
         orders = {tuple(folder.images(folder.run["sets"][number])) for folder in folders}
         assert len(orders) == 1

@@ -44,7 +44,7 @@ JUDGE = ["judge .csv", "judge .jsonl", "judge .parquet"]
         ["saved guard", "saved guard, two processes", "saved guard, disk full"],
         ["cache", "cache, two processes", "cache, disk full", "bank", "bank, disk full"],
         [*JUDGE, *(f"{target}, disk full" for target in JUDGE)],
-        ["bench run"],
+        ["bench run", "bench run, two processes", "bench run, disk full"],
     ],
     ids=["saved guards", "caches and banks", "judge", "bench run"],
 )

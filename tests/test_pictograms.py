@@ -1,13 +1,10 @@
-"""The pictogram benchmark: its images and manifest, its tracks, its runner on a small part of it."""
+"""The pictograms: their images and manifest, their tracks, and how they were made."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +14,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from tanl.benchmarks import pictograms
 from tanl.benchmarks.data.image_cache import cached_image_embeddings
 from tanl.benchmarks.data.shipped import MANIFEST, read_image_bytes
-from tanl.benchmarks.pictograms import extreme, manifest, track
+from tanl.benchmarks.engine.runner import run
+from tanl.benchmarks.engine.shipped import SHIPPED
+from tanl.benchmarks.engine.tasks import Config
+from tanl.benchmarks.pictograms import extreme, manifest
 from tanl.benchmarks.pictograms.tracks import TRACKS
 from tools import pictograms as build
 from tools.mini.pictograms import Concept, Pictogram, is_unseen
@@ -73,23 +72,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest.write_manifest(rows, folder)
     (folder / "words.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
     return folder
-
-
-def config(folder: Path, **changes: object) -> track.Config:
-    settings = track.Config(
-        corpus=str(folder / "words.txt"), tracks=("food", "coarse-10"), resamples=50, batch_size=16
-    )
-    return replace(settings, **changes)  # type: ignore[arg-type]
-
-
-def run(folder: Path, **changes: object) -> track.Result:
-    return track.run(
-        config(folder, **changes),
-        backbone=RandomBackbone(),
-        folder=folder,
-        extreme_images=8,
-        cache_dir=folder / "cache",
-    )
 
 
 def test_every_image_is_there_and_is_the_manifests() -> None:
@@ -174,92 +156,22 @@ def test_extreme_sets_follow_their_seed(name: str) -> None:
     assert extreme.fingerprint(images) != extreme.fingerprint(make(17, 1))
 
 
-@pytest.fixture(scope="module")
-def result(small: Path) -> track.Result:
-    return run(small)
-
-
-def test_run_measures_every_method_on_every_set(result: track.Result) -> None:
-    assert [part.name for part in result.tracks] == ["food", "coarse-10"]
-    for part in result.tracks:
-        assert [method.name for method in part.methods] == list(track.METHODS)
-        for method in part.methods:
-            kinds = [scores.kind for scores in method.sets]
-            assert kinds == sorted(kinds, key=["near", "far", "extreme"].index)
-            assert [scores.name for scores in method.sets[-3:]] == ["digits", "textures", "noise"]
-            for scores in (*method.sets, *method.means.values()):
-                for metric in scores.metrics.values():
-                    assert 0 <= metric.low <= metric.high <= 1
-            main = [scores for scores in method.sets if scores.kind != "extreme"]
-            mean = method.means["near and far"]
-            assert mean.num_ood == sum(scores.num_ood for scores in main)
-            for metric in ("AUROC", "FPR95", "FPR95_ID"):
-                average = np.mean([scores.metrics[metric].value for scores in main])
-                assert mean.metrics[metric].value == pytest.approx(average)
-    coarse = result.tracks[1]
-    assert (coarse.num_classes, coarse.num_negatives) == (10, len(WORDS))
-
-
-def test_run_repeats_and_depends_on_seed_and_order(small: Path, result: track.Result) -> None:
-    first = run(small, tracks=("food",))
-    assert first.tracks[0] == result.tracks[0]
-    other_seed = run(small, tracks=("food",), seed=1)
-    other_order = run(small, tracks=("food",), order="id-first")
-    for name in ("NegLabel", "max cosine"):
-        assert _values(first, name) == pytest.approx(_values(other_order, name))
-    assert _values(first, "max cosine") == _values(other_seed, "max cosine")
-    assert _values(first, "TANL") != _values(other_seed, "TANL")
-    assert _values(first, "TANL") != _values(other_order, "TANL")
-
-
-def _values(result: track.Result, name: str) -> list[float]:
-    method = next(method for method in result.tracks[0].methods if method.name == name)
-    return [scores.metrics["AUROC"].value for scores in method.sets]
-
-
-def test_images_are_encoded_once(small: Path, tmp_path: Path) -> None:
+def test_images_are_encoded_once_and_shared_by_the_tracks(small: Path, tmp_path: Path) -> None:
     backbone = RandomBackbone()
     counts = []
-    for _ in range(2):
-        track.run(
-            config(small, tracks=("food",)),
+    for number in range(2):
+        config = Config(tracks=("food", "coarse-10"), methods=("MaxLogit",), corpus=str(small / "words.txt"))
+        run(
+            config,
+            tmp_path / f"run {number}",
             backbone=backbone,
             folder=small,
             extreme_images=0,
-            cache_dir=tmp_path,
+            cache_dir=tmp_path / "cache",
         )
         counts.append(backbone.encoded)
     noise = 15
     assert counts == [len(manifest.read_manifest(small)) + noise, counts[0] + noise]
-
-
-def test_table_and_json_hold_the_same_run(result: track.Result) -> None:
-    short, long = track.format_table(result), track.format_table(result, detail=True)
-    assert "backbone random, corpus words.txt (80 words)" in short
-    assert "stream seed 0, order shuffled, batches of 16" in short
-    assert "digits" not in short
-    assert len([line for line in short.splitlines() if line.startswith("  TANL ")]) == 2
-    assert len([line for line in long.splitlines() if line.startswith("    digits")]) == 10
-    value = result.tracks[0].methods[0].means["near and far"].metrics["AUROC"]
-    assert f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]" in short
-    stored = json.loads(json.dumps(asdict(result)))
-    assert stored["config"]["order"] == "shuffled"
-    assert stored["environment"]["images_fingerprint"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"tracks": ("birds", "food")}, r"no track birds; there are animals, food"),
-        ({"tracks": ()}, "no track named"),
-        ({"order": "sorted"}, "no order 'sorted'"),
-        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"seed": -1}, "seed must be at least 0, not -1"),
-    ],
-)
-def test_config_refused(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        track.Config(**changes)  # type: ignore[arg-type]
 
 
 def test_changed_image_is_refused(small: Path, tmp_path: Path) -> None:
@@ -267,9 +179,10 @@ def test_changed_image_is_refused(small: Path, tmp_path: Path) -> None:
     (tmp_path / row.file).parent.mkdir(parents=True)
     (tmp_path / row.file).write_bytes((small / row.file).read_bytes() + b"x")
     manifest.write_manifest([row], tmp_path)
-    (tmp_path / "words.txt").write_text("a\nb\n", encoding="utf-8")
     with pytest.raises(ValueError, match=rf"{row.file} has the SHA-256 \w+, not the manifest's"):
-        run(tmp_path)
+        SHIPPED["pictograms"].embeddings(
+            RandomBackbone(), [row], folder=tmp_path, cache_dir=tmp_path / "cache"
+        )
 
 
 @pytest.mark.parametrize(
@@ -282,42 +195,6 @@ def test_manifest_refused(tmp_path: Path, text: str | None, message: str) -> Non
         (tmp_path / MANIFEST).write_text(text, encoding="ascii")
     with pytest.raises(ValueError, match=message):
         manifest.read_manifest(tmp_path)
-
-
-def parse(*arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    pictograms.add_arguments(parser)
-    return parser.parse_args(arguments)
-
-
-def test_command_prints_the_table_and_writes_json(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(
-        track,
-        "run",
-        _with(track.run, backbone=RandomBackbone(), folder=small, extreme_images=0, cache_dir=tmp_path),
-    )
-    target = tmp_path / "result.json"
-    arguments = ["--tracks", "food, food", "--corpus", str(small / "words.txt"), "--order", "ood-first"]
-    assert pictograms.main(parse(*arguments, "--json", str(target), "--detail")) == 0
-    printed = capsys.readouterr().out
-    assert "order ood-first" in printed
-    assert "    plants" in printed
-    stored = json.loads(target.read_text(encoding="utf-8"))
-    assert stored["config"]["tracks"] == ["food"]
-    assert stored["tracks"][0]["methods"][0]["name"] == "max cosine"
-
-
-def _with(function: Callable[..., track.Result], **fixed: object) -> Callable[..., track.Result]:
-    return lambda config, **given: function(config, **{**given, **fixed})
-
-
-def test_command_checks_where_json_goes_before_it_runs(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="can't be written"):
-        pictograms.main(parse("--json", str(tmp_path / "no" / "result.json")))
-    with pytest.raises(ValueError, match="can't be written"):
-        pictograms.main(parse("--json", str(tmp_path)))
 
 
 def test_damaged_image_cache_is_computed_again(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from run_folders import draw_images, measure, write_run
+from run_folders import damage, draw_images, measure, without, write_run
 
 from tanl.benchmarks.engine.run_folder import CellScores, RunFolder
 from tanl.benchmarks.output import report
@@ -268,9 +268,7 @@ def test_run_of_methods_without_state_alone(tmp_path: Path) -> None:
 
 def test_unfinished_run_makes_a_page(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", seeds=[0])
-    for cell in run.cells():
-        if cell.method == TANL and cell.ood == "noise":
-            (run.path / "cells" / f"{cell.key.slug}.json").unlink()
+    run = without(run, *(cell.key for cell in run.cells() if (cell.method, cell.ood) == (TANL, "noise")))
     page = Page(report.html_report(run))
     assert "not run" in page.words and "It was not run on this set." in page.words
     assert "Unfinished: 2 streams missing" in page.words
@@ -288,8 +286,8 @@ def test_published_figures_and_their_sources_are_on_the_page(tmp_path: Path) -> 
 def test_damaged_scores_are_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", seeds=[0])
     cell = next(cell for cell in run.cells() if cell.method == "MCM")
-    (run.path / "cells" / f"{cell.key.slug}.safetensors").write_bytes(b"cut")
-    with pytest.raises(ValueError, match=f"{cell.key.slug}.safetensors is damaged"):
+    damage(run, "scores", cell.key.slug, lambda content: content[:-1] + b"x")
+    with pytest.raises(ValueError, match=f"run.sqlite: the scores of MCM, {cell.ood}, any are damaged"):
         report.html_report(run)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from colour_backbone import COLOURS, ColourBackbone, paint
+from run_folders import damage, without
 from states import same_state, state_of
 from test_pictograms import RandomBackbone
 
@@ -233,19 +234,24 @@ def test_another_configuration_is_refused_before_anything_is_loaded(offline, tmp
         offline(tmp_path / "run", Unused(), methods=("MCM",), **changes)
 
 
-def test_other_weights_and_a_damaged_cell_are_refused(offline, tmp_path):
+def test_other_weights_are_refused_and_damaged_cells_measured_again(offline, tmp_path):
     class Other(RandomBackbone):
         fingerprint = "other weights"
 
     result = offline(tmp_path / "run", methods=("MCM",))
     with pytest.raises(ValueError, match="another backbone_fingerprint"):
         offline(tmp_path / "run", Other(), methods=("MCM",))
-    file = next((result.path / "cells").glob("*.json"))
-    file.write_text("{")
-    with pytest.raises(ValueError, match=f"{file.name} is damaged"):
-        offline(tmp_path / "run", methods=("MCM",))
-    file.unlink()
-    assert len(offline(tmp_path / "run", methods=("MCM",)).cells()) == len(result.run["sets"]) - 2
+    whole = content(result)
+    one, other, third = [cell.key for cell in result.cells()][:3]
+    damage(result, "cell", one.slug, lambda text: text[:-1])
+    damage(result, "scores", other.slug, lambda values: values[:-1] + bytes([values[-1] ^ 1]))
+    without(result, third, kinds=["scores"])
+    with pytest.raises(ValueError, match=f"the cell {one.slug} is damaged"):
+        RunFolder.open(result.path).cells()
+    said = []
+    again = offline(tmp_path / "run", methods=("MCM",), said=said)
+    assert "3 damaged cells are measured again" in said
+    assert content(again) == whole
 
 
 def test_limit_takes_a_seeded_part_of_every_set(offline, tmp_path):
@@ -548,12 +554,15 @@ def test_sets_of_one_stream_share_a_state_and_a_broken_chain_is_run_again(own, m
     result = RunFolder.open("tanl-bench/colours")
     whole = content(result)
     last = next(cell for cell in result.cells() if (cell.method, cell.ood) == (TANL_NAME, "blue"))
-    before = {file.name: file.stat().st_mtime_ns for file in (result.path / "cells").iterdir()}
-    (result.path / "cells" / f"{last.key.slug}.json").unlink()
+    written = []
+    write = RunFolder.write
+    monkeypatch.setattr(
+        RunFolder, "write", lambda self, cell, scores: written.append(cell.key) or write(self, cell, scores)
+    )
+    without(result, last.key)
     assert main(parse(*SPLIT)) == 0
     assert content(RunFolder.open(result.path)) == whole
-    for file in (result.path / "cells").iterdir():
-        assert (file.stat().st_mtime_ns == before[file.name]) == (file.stem != last.key.slug)
+    assert written == [last.key]
 
 
 def test_methods_are_found_by_name_and_described():

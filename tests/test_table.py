@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import errno
 import io
-import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,11 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_folders import STATEFUL, STATELESS, measure, write_run
+from run_folders import STATEFUL, STATELESS, measure, without, write_run
 
 from tanl.benchmarks.data.splits import SPLITS
+from tanl.benchmarks.engine.bootstrap import resample_counts, resampled_metrics
+from tanl.benchmarks.engine.protocol import StreamScores
 from tanl.benchmarks.engine.run_folder import CellScores, RunFolder
-from tanl.benchmarks.output import summary, table
+from tanl.benchmarks.output import report, summary, table
 from tanl.benchmarks.output.brief import SHOWN, brief
 from tanl.benchmarks.output.published import (
     PUBLISHED,
@@ -162,6 +168,106 @@ def test_means_by_hand(tmp_path: Path) -> None:
     assert "55.0 ± 21.2" in table.text_table(run)
 
 
+def test_intervals_are_those_of_resampled_scores_paired_over_methods(folder: RunFolder) -> None:
+    """By hand: the ID images are resampled first, then each OOD set; seeds and sets share the resamples."""
+    (block,) = [each for each in summarise(folder, ["id-first"], intervals=True) if each.track == "animals"]
+    generator = np.random.default_rng(0)
+    cells = [cell for cell in folder.cells() if cell.track == "animals"]
+    sets = list(dict.fromkeys(cell.ood for cell in cells))
+    id_counts = resample_counts(cells[0].num_id, 1000, generator)
+    counts = {ood: resample_counts(cells[0].num_ood, 1000, generator) for ood in sets}
+    for method in block.methods:
+        for each in block.columns:
+            samples = [
+                resampled_metrics(
+                    StreamScores(*(part.astype(np.float64) for part in folder.scores(cell)[:2])),
+                    id_counts,
+                    counts[cell.ood],
+                )
+                for cell in cells
+                if cell.method == method and cell.ood in each.sets and cell.order in ("any", "id-first")
+            ]
+            for place, metric in enumerate(("AUROC", "FPR95", "FPR95_ID")):
+                value = block.value(method, each, metric)
+                assert value is not None and value.interval is not None
+                low, high = np.quantile(np.mean(samples, axis=0)[:, place], [0.025, 0.975])
+                assert value.interval == pytest.approx((low, high), abs=1e-12)
+                assert low <= value.mean <= high
+
+
+def test_every_table_prints_intervals_where_they_are_asked_for(folder: RunFolder, tmp_path: Path) -> None:
+    block = summarise(folder, ["shuffled"], intervals=True)[0]
+    overall = column(block, "overall")
+    value = block.value(TANL, overall, "AUROC")
+    assert value is not None and value.interval is not None
+    low, high = (100 * end for end in value.interval)
+    shown = f"{100 * value.mean:.1f} ± {100 * (value.spread or 0):.1f} [{low:.1f}, {high:.1f}]"
+    assert value.in_percent() == shown
+    several: list[Callable[..., str]] = [table.markdown, table.latex, table.brief_markdown]
+    for make in several:
+        text, plain = (make([folder], ["shuffled"], intervals=given) for given in (True, False))
+        assert f"[{low:.1f}, {high:.1f}]" in text
+        assert ("bootstrap" in text, "bootstrap" in plain) == (True, False)
+        assert re.search(r"\[\d+\.\d, \d+\.\d\]", plain) is None
+    assert shown in table.text_table(folder, ["shuffled"], intervals=True)
+    rows = list(csv.DictReader(io.StringIO(table.comma_separated([folder], ["shuffled"], intervals=True))))
+    (row,) = [
+        row
+        for row in rows
+        if [row[name] for name in ("track", "method", "ood", "metric")]
+        == [block.track, TANL, "overall", "AUROC"]
+    ]
+    assert (row["low_percent"], row["high_percent"]) == (f"{low:.3f}", f"{high:.3f}")
+    without_any = csv.DictReader(io.StringIO(table.comma_separated([folder], ["shuffled"])))
+    assert {(row["low_percent"], row["high_percent"]) for row in without_any} == {("", "")}
+    target = tmp_path / "page.html"
+    assert report_command(str(folder.path), "--intervals", "--out", str(target)) == 0
+    assert f"[{low:.1f}, {high:.1f}]" in target.read_text(encoding="utf-8")
+
+
+def test_each_cell_is_read_once_a_command(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the tables need of it; with intervals its scores are read once too."""
+    read: Counter[str] = Counter()
+    scored: Counter[str] = Counter()
+    of_one, scores = RunFolder._read, RunFolder.scores
+
+    def counted(self: RunFolder, slug: str, *row: Any) -> Any:
+        read[slug] += 1
+        return of_one(self, slug, *row)
+
+    def counted_scores(self: RunFolder, cell: Any) -> CellScores:
+        scored[cell.key.slug] += 1
+        return scores(self, cell)
+
+    monkeypatch.setattr(RunFolder, "_read", counted)
+    monkeypatch.setattr(RunFolder, "scores", counted_scores)
+    for form in ("markdown", "csv", "latex", "brief"):
+        read.clear()
+        scored.clear()
+        assert run_command(str(folder.path), "--format", form, "--intervals") == 0
+        assert len(read) == len(folder.cells())
+        assert set(read.values()) == set(scored.values()) == {1}
+        assert len(scored) == len(read)
+
+
+def test_an_older_table_or_page_stays_on_a_full_disk(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for command in (run_command, report_command):
+        target = tmp_path / "older"
+        target.write_text("older")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match="No space left") as error:
+                command(str(folder.path), "--out", str(target))
+        assert error.value.filename == str(target)
+        assert target.read_text() == "older"
+        assert list(tmp_path.iterdir()) == [target]
+
+
 def test_markdown_reads_back(folder: RunFolder) -> None:
     rows = read_markdown(table.markdown([folder]))
     assert len(rows) == 2 * 2 * 3 * 4  # ID sets, orders, metrics, methods
@@ -215,9 +321,8 @@ def test_brief_tables_hold_the_means_of_the_blocks(folder: RunFolder) -> None:
 
 def test_brief_tables_mark_the_best_and_name_what_is_missing(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", tracks={"a|b": {"c": "near", "d": "far"}})
-    for cell in run.cells():
-        if (cell.method, cell.ood) == ("AdaNeg", "d"):
-            (tmp_path / "run" / "cells" / f"{cell.key.slug}.json").unlink()
+    lost = [cell.key for cell in run.cells() if (cell.method, cell.ood) == ("AdaNeg", "d")]
+    run = without(run, *lost)
     text = table.brief_markdown([run], ["id-first"])
     assert "Order id-first" in text
     assert "Every order" not in text  # one order is no comparison
@@ -451,16 +556,13 @@ def test_means_over_some_of_the_ood_sets_stand_beside_no_published_ones(tmp_path
 def test_unfinished_run_is_said_and_its_means_are_left_out(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", tracks=FOUR, orders=["shuffled"], seeds=[0, 1])
     (lost,) = [cell for cell in run.cells() if cell.key[1:] == ("AdaNeg", "sun", "shuffled", 1)]
-    (file,) = (tmp_path / "run" / "cells").glob(f"{lost.key.slug}.json")
-    file.unlink()
+    run = without(run, lost.key)
     text = table.text_table(run)
     assert "Unfinished: 1 stream missing" in text
     (block,) = summarise(run)
     mean_of_one = block.value("AdaNeg", column(block, "overall"), "AUROC")
     assert mean_of_one is not None and mean_of_one.seeds == 1 and mean_of_one.spread is None
-    for cell in run.cells():
-        if (cell.method, cell.ood) == ("AdaNeg", "sun"):
-            (tmp_path / "run" / "cells" / f"{cell.key.slug}.json").unlink()
+    run = without(run, *(cell.key for cell in run.cells() if (cell.method, cell.ood) == ("AdaNeg", "sun")))
     (block,) = summarise(run)
     assert block.value("AdaNeg", column(block, "overall"), "AUROC") is None
     assert "not run" in table.text_table(run) and "not run" in table.markdown([run])
@@ -499,6 +601,12 @@ def run_command(*words: str) -> int:
     return table.main(parser.parse_args(words))
 
 
+def report_command(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    report.add_arguments(parser)
+    return report.main(parser.parse_args(words))
+
+
 def test_command_writes_a_file(folder: RunFolder, four: RunFolder, tmp_path: Path) -> None:
     target = tmp_path / "table.csv"
     assert run_command(str(folder.path), str(four.path), "--format", "csv", "--out", str(target)) == 0
@@ -520,6 +628,5 @@ def test_command_refuses(folder: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="can't be written"):
         run_command(str(folder.path), "--out", str(tmp_path / "none" / "t.md"))
     empty = write_run(tmp_path / "empty", tracks={"": {}})
-    assert json.loads((empty.path / "run.json").read_text())["format"] == 1
     with pytest.raises(ValueError, match="has no results yet"):
         run_command(str(empty.path))

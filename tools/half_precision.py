@@ -7,7 +7,6 @@ first batch shows rounding alone; later ones, also what the stream makes of it.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict, dataclass
 
@@ -18,9 +17,9 @@ from torch import Tensor
 from tanl.backbones import load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.benchmarks.engine.protocol import StreamScores, run_stream, stream_order
-from tanl.benchmarks.output.targets import check_targets
+from tanl.benchmarks.engine.shipped import SHIPPED
+from tanl.benchmarks.output.targets import check_targets, write_json
 from tanl.benchmarks.pictograms import manifest
-from tanl.benchmarks.pictograms.track import embeddings
 from tanl.benchmarks.pictograms.tracks import TRACKS, check_tracks
 from tanl.detectors import TANL
 from tanl.io.arguments import a_path
@@ -73,7 +72,7 @@ def main(arguments: argparse.Namespace) -> int:
     check_targets(arguments.json)
     backbone = load_backbone("mini")
     rows = manifest.read_manifest(manifest.FOLDER)
-    images = embeddings(backbone, rows, progress=sys.stderr.isatty())
+    images = SHIPPED["pictograms"].embeddings(backbone, rows, progress=sys.stderr.isatty())
     noise = noise_embeddings(backbone)
     results: list[Row] = []
     for track in tracks:
@@ -96,7 +95,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         record = {"torch": torch.__version__, "seed": arguments.seed, "batch_size": arguments.batch_size}
         record["rows"] = [asdict(row) for row in results]
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(arguments.json, record)
     return 0
 
 

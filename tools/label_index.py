@@ -9,7 +9,6 @@ The other kinds are faiss's own, rescored exactly as well; they are here to show
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 import tempfile
@@ -27,9 +26,9 @@ from torch.nn.functional import normalize
 import tanl
 from tanl import kernels
 from tanl.backbones import load_backbone
-from tanl.benchmarks.output.targets import check_targets
+from tanl.benchmarks.engine.shipped import SHIPPED
+from tanl.benchmarks.output.targets import check_targets, write_json
 from tanl.benchmarks.pictograms import manifest
-from tanl.benchmarks.pictograms.track import embeddings
 from tanl.benchmarks.pictograms.tracks import TRACKS
 from tanl.detectors.approximate import CANDIDATES, SAMPLE, ApproximateActivation
 from tanl.functional import activation_sums
@@ -210,7 +209,7 @@ def real(seed: int, progress: bool = False) -> tuple[LabelBank, Tensor, Tensor]:
     """The embedded model's labels and images: objects are ID; 128 images each of ID and of all OOD sets."""
     backbone = load_backbone("mini")
     rows = manifest.read_manifest()
-    images = embeddings(backbone, rows, progress=progress)
+    images = SHIPPED["pictograms"].embeddings(backbone, rows, progress=progress)
     chosen = TRACKS["objects"].select(rows)
     bank = build_bank(backbone, chosen.classes, progress=progress)
     generator = torch.Generator().manual_seed(seed)
@@ -331,7 +330,7 @@ def main(arguments: argparse.Namespace) -> int:
     check_targets(target)
     result = run(config, progress=sys.stderr.isatty())
     if target is not None:
-        target.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+        write_json(target, asdict(result))
     print(format_table(result))
     return 0
 

@@ -8,7 +8,6 @@ stream makes more work.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from tanl.backbones.base import height_and_width
 from tanl.backbones.clip import ClipBackbone
 from tanl.backbones.loading import quiet
 from tanl.backbones.noise import noise_embeddings
-from tanl.benchmarks.output.targets import check_targets
+from tanl.benchmarks.output.targets import check_targets, write_json
 from tanl.detectors import TANL
 from tanl.guard.guard import Guard
 from tanl.io.arguments import a_path, positive_number
@@ -185,5 +184,5 @@ def main(arguments: argparse.Namespace) -> int:
     )
     if arguments.json is not None:
         record = {**asdict(found), "share": found.share}
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(arguments.json, record)
     return 0

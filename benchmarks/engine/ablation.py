@@ -607,7 +607,7 @@ def _bar(
     for condition in conditions:
         wanted = condition.keys(tasks)
         total += len(wanted)
-        if (out / condition.name / "run.json").exists():
+        if RunFolder.is_in(out / condition.name):
             done += len(wanted & {cell.key for cell in RunFolder.open(out / condition.name).cells()})
     if done:
         say(f"{done} of {total} cells were there already")
@@ -637,10 +637,10 @@ def _measure(
         images={(track, part.name): part.paths for track, part in parts if part.paths is not None},
         command=command,
     )
+    result.forget_damaged()
     there = {cell.key for cell in result.cells()}
     if condition.keys(tasks) <= there:
         return
-    earlier = result.run["seconds"]
     measuring = _WithTemplate(
         condition.config,
         result,
@@ -656,4 +656,4 @@ def _measure(
         for task in tasks:
             measuring.task(task, condition.methods())
     finally:
-        result.note(seconds=earlier + time.perf_counter() - started)
+        result.note(seconds=time.perf_counter() - started)

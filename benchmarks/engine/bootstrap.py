@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +12,54 @@ from .protocol import StreamScores
 
 METRICS = ("AUROC", "FPR95", "FPR95_ID")
 LEVEL = 0.95
+RESAMPLES = 1000
+_AT_ONCE = 4_000_000  # numbers of an array: resamples of many images are gone through a few at a time
 
 Floats = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.integer[Any]]
 
 
 def resample_counts(num_images: int, resamples: int, generator: np.random.Generator) -> Counts:
-    """How often each image is drawn in each resample with replacement, ``[resamples, num_images]``."""
-    return generator.multinomial(num_images, np.full(num_images, 1 / num_images), size=resamples)
+    """How often each image is drawn in each resample with replacement, uint16 ``[resamples, num_images]``."""
+    chances = np.full(num_images, 1 / num_images)
+    counts = np.empty((resamples, num_images), np.uint16)
+    for rows in _parts(resamples, num_images):
+        counts[rows] = generator.multinomial(num_images, chances, size=rows.stop - rows.start)
+    return counts
+
+
+class PairedResamples:
+    """Resamples of an ID set and its OOD sets, the same for every method, order and seed: differences are paired.
+
+    Args:
+        sets: for each OOD set its name and how many ID and OOD images its streams have.
+        resamples: how many there are.
+        seed: of them all.
+    """
+
+    def __init__(
+        self, sets: Sequence[tuple[str, int, int]], *, resamples: int = RESAMPLES, seed: int = 0
+    ) -> None:
+        generator = np.random.default_rng(seed)
+        self._sizes = {name: (num_id, num_ood) for name, num_id, num_ood in sets}
+        # Of streams that were made longer, not all have the same ID images.
+        self._id: dict[int, Counts] = {}
+        self._ood: dict[str, Counts] = {}
+        for name, num_id, num_ood in sets:
+            if num_id not in self._id:
+                self._id[num_id] = resample_counts(num_id, resamples, generator)
+            self._ood[name] = resample_counts(num_ood, resamples, generator)
+
+    def metrics(self, ood: str, scores: StreamScores) -> Floats:
+        """The metrics of a stream's resamples, ``[resamples, 3]`` in the order of `METRICS`.
+
+        Raises:
+            ValueError: the stream has another number of images than was said of the set.
+        """
+        sizes = len(scores.id), len(scores.ood)
+        if sizes != self._sizes[ood]:
+            raise ValueError(f"a stream with {ood} has {sizes} images, others have {self._sizes[ood]}")
+        return resampled_metrics(scores, self._id[sizes[0]], self._ood[ood])
 
 
 def resampled_metrics(scores: StreamScores, id_counts: Counts, ood_counts: Counts) -> Floats:
@@ -27,6 +68,11 @@ def resampled_metrics(scores: StreamScores, id_counts: Counts, ood_counts: Count
     The stream isn't run again: the intervals are of the measured images, given what the detector learned.
     With counts of one it gives what :class:`tanl.OODMetrics` does.
     """
+    parts = _parts(len(id_counts), len(scores.id) + len(scores.ood))
+    return np.concatenate([_metrics(scores, id_counts[rows], ood_counts[rows]) for rows in parts])
+
+
+def _metrics(scores: StreamScores, id_counts: Counts, ood_counts: Counts) -> Floats:
     id_total, ood_total = len(scores.id), len(scores.ood)
     values = np.concatenate([scores.id, scores.ood])
     order = np.argsort(values)
@@ -66,10 +112,15 @@ def mean_of_sets(per_set: Sequence[Floats]) -> Floats:
     return means
 
 
+def _parts(rows: int, length: int) -> list[slice]:
+    step = max(1, _AT_ONCE // length)
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
 def _spread(
     counts: Counts, place: npt.NDArray[np.intp], first_of_ties: npt.NDArray[np.intp], size: int
-) -> Counts:
+) -> npt.NDArray[np.int64]:
     at_place = np.zeros((len(counts), size), dtype=np.int64)
     at_place[:, place] = counts
-    spread: Counts = np.add.reduceat(at_place, first_of_ties, axis=1)
+    spread: npt.NDArray[np.int64] = np.add.reduceat(at_place, first_of_ties, axis=1)
     return spread

@@ -1,23 +1,32 @@
 """A run of the benchmark on disk: what was asked for, and a cell for each stream; killed runs go on in it.
 
-The folder holds::
+The folder holds ``run.sqlite``, a database with one table, ``entries``. Its rows are::
 
-    run.json                     what was run, on what, over which sets of images
-    images/SLUG.json             the paths of a set's images, in the order of its scores
-    cells/SLUG.json              one stream's metrics
-    cells/SLUG.safetensors       its scores: "id" [N_id], "ood" [N_ood], "positions" [N_id + N_ood]
+    kind    name       content
+    run                what was run, on what, over which sets of images, as JSON
+    images  SLUG       the paths of a set's images, in the order of its scores, as JSON
+    cell    SLUG       one stream's metrics, as JSON
+    scores  SLUG       its scores, little-endian: float32 [N_id] and [N_ood], then int32 positions [N_id + N_ood]
 
-Every file is written beside its place and moved into it, whole. A cell's scores are written before its JSON, so that a
-cell is there when its JSON is. The ID scores are of the track's ID set, followed in a full-spectrum run by its
-covariate sets; a stream that takes fewer images than a set lists takes the first of them.
+Each row has a SHA-256 of its kind, name and content, because SQLite tells damage of its own structure alone. A cell and
+its scores are written in one transaction. The ID scores are of the track's ID set, followed in a full-spectrum run by
+its covariate sets; a stream that takes fewer images than a set lists takes the first of them.
+
+Several processes may write to one run at once: each transaction begins with the database's lock, and what was run is
+merged inside it. The journal is SQLite's own, deleted after each transaction, not a write-ahead log: a cell takes
+seconds to measure and milliseconds to write, and between transactions the run is one file, which may be copied, and
+lie on a file system of other machines, where the log's shared memory does not work.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from os import PathLike
@@ -26,12 +35,11 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from tanl.io.paths import local_path
 
-FORMAT = 1
+FILE = "run.sqlite"
+FORMAT = 2
 METRICS = ("AUROC", "AUPR_IN", "AUPR_OUT", "FPR95", "FPR95_ID")
 ANY_ORDER = "any"
 """The order of a cell whose method keeps no state: its scores are those of every order and seed."""
@@ -39,6 +47,7 @@ ANY_ORDER = "any"
 # What may differ between a run and its continuation, and what of the environment may not.
 _MAY_GROW = ("methods", "seeds", "orders")
 _FIXED_ENVIRONMENT = ("tanl", "device", "backbone_fingerprint", "corpus_fingerprint", "classes_fingerprint")
+_LOCK_SECONDS = 60.0  # how long another process's transaction is waited for
 
 
 class Key(NamedTuple):
@@ -52,7 +61,7 @@ class Key(NamedTuple):
 
     @property
     def slug(self) -> str:
-        """The cell's file name, without its ending."""
+        """The cell's name in the run's file."""
         return _slug(self._asdict())
 
 
@@ -113,12 +122,13 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        run: what ``run.json`` holds.
+        run: what was run: "format", "created", "command", "config", "environment", "sets", "seconds", "left_out".
     """
 
     def __init__(self, path: Path, run: dict[str, Any]) -> None:
         self.path = path
         self.run = run
+        self._cells: list[Cell] | None = None
 
     @classmethod
     def create(
@@ -131,7 +141,7 @@ class RunFolder:
         images: Mapping[tuple[str, str], Sequence[str]] | None = None,
         command: str = "",
     ) -> RunFolder:
-        """Make a run's folder, or go on with the one that is there.
+        """Make a run's folder, or go on with the one that is there, which another process may be writing to.
 
         Args:
             path: the folder; its parents are made.
@@ -145,10 +155,11 @@ class RunFolder:
         Raises:
             ValueError: a run of another configuration, with other weights, words or images is there; the message
                 names the difference. Nothing is written then.
+            OSError: it cannot be written; the message names the file.
         """
-        cls.check(path, config)
         folder = local_path(path)
-        entries, lists = _with_image_files(sets, images or {})
+        _refuse_file(folder)
+        entries, lists = _with_image_lists(sets, images or {})
         wanted = _plain(
             {
                 "format": FORMAT,
@@ -158,19 +169,21 @@ class RunFolder:
                 "environment": dict(environment),
                 "sets": entries,
                 "seconds": 0.0,
+                "left_out": {},
             }
         )
-        if (folder / "run.json").exists():
-            found = cls.open(folder)
-            found._continue_with(wanted)
-            return found
-        (folder / "cells").mkdir(parents=True, exist_ok=True)
-        (folder / "images").mkdir(exist_ok=True)
-        for name, paths in lists.items():
-            _write_json(folder / name, list(paths))
-        made = cls(folder, wanted)
-        made._save()
-        return made
+        folder.mkdir(parents=True, exist_ok=True)
+        with _transaction(folder, make=True) as database:
+            # Asked inside the transaction: another process may have made it since this one looked.
+            run = _read_run(database, folder)
+            if run is None:
+                database.execute(_TABLE)
+            else:
+                wanted = _continued(folder, run, wanted)
+            for name, paths in lists.items():
+                _put(database, "images", name, _as_json(list(paths)))
+            _put(database, "run", "", _as_json(wanted))
+        return cls(folder, wanted)
 
     @classmethod
     def check(cls, path: str | PathLike[str], config: Mapping[str, Any]) -> None:
@@ -180,13 +193,23 @@ class RunFolder:
             ValueError: it may not; the message says why.
         """
         folder = local_path(path)
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder} is a file; give a folder for the run")
-        if (folder / "run.json").exists():
+        _refuse_file(folder)
+        if cls.is_in(folder):
             names = (name for name in config if name not in _MAY_GROW)
             _check_same(folder, cls.open(folder).run["config"], _plain(config), names)
-        elif any((folder / "cells").glob("*.json")):
-            raise ValueError(f"{folder} has cells but no run.json; give another folder, or delete it")
+
+    @classmethod
+    def is_in(cls, path: str | PathLike[str]) -> bool:
+        """Whether a folder holds a run.
+
+        Raises:
+            ValueError: it holds a damaged one.
+        """
+        folder = local_path(path)
+        if not (folder / FILE).is_file():
+            return False
+        with _database(folder) as database:
+            return _read_run(database, folder) is not None
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> RunFolder:
@@ -194,70 +217,81 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: its ``run.json`` is damaged, or of another format.
+            ValueError: it is damaged, or of another format.
         """
         folder = local_path(path)
-        file = folder / "run.json"
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no run in {path}: it has no run.json")
-        run = _read_json(file)
-        if not isinstance(run, dict) or run.get("format") != FORMAT:
-            raise ValueError(f"{file} is not a run of format {FORMAT}")
-        for name, kind in (("config", dict), ("environment", dict), ("sets", list)):
-            if not isinstance(run.get(name), kind):
-                raise ValueError(f"{file} has no {name!r}, or one of another kind")
+        run = None
+        if (folder / FILE).is_file():
+            with _database(folder) as database:
+                run = _read_run(database, folder)
+        if run is None:
+            raise FileNotFoundError(f"there is no run in {path}: it has no {FILE} with one in it")
         return cls(folder, run)
 
     def has(self, key: Key) -> bool:
         """Whether that cell is there."""
-        return self._file(key, "json").exists()
+        with _database(self.path) as database:
+            query = "SELECT 1 FROM entries WHERE kind = 'cell' AND name = ?"
+            return database.execute(query, (key.slug,)).fetchone() is not None
 
     def write(self, cell: Cell, scores: CellScores) -> None:
         """Keep a cell; one of the same key is replaced.
 
         Raises:
             ValueError: the scores do not fit the cell's counts.
+            OSError: it cannot be written; the message names the file.
         """
         _check_scores(cell, scores, f"the cell {cell.key.slug}")
-        _write(self._file(cell.key, "safetensors"), save(scores._asdict()))
-        _write_json(self._file(cell.key, "json"), asdict(cell))
+        content = b"".join(
+            values.astype(kind).tobytes() for values, kind in zip(scores, _SCORES, strict=True)
+        )
+        with _transaction(self.path) as database:
+            _put(database, "cell", cell.key.slug, _as_json(asdict(cell)))
+            _put(database, "scores", cell.key.slug, content)
+        self._cells = None
 
     def cells(self) -> list[Cell]:
         """All cells, in the order of the configuration's tracks, methods, OOD sets, orders and seeds.
 
+        They are read at the first call, and again only after this object wrote: what other processes wrote since is
+        seen by `open`, `note` and `create`.
+
         Raises:
-            ValueError: a cell's file is damaged or lacks its scores; the message names it.
+            ValueError: a cell is damaged or lacks its scores; the message names it.
         """
-        cells = [self._read(file) for file in sorted((self.path / "cells").glob("*.json"))]
-        config = self.run["config"]
-        tracks = [part["track"] for part in self.run["sets"]]
-        names = [part["name"] for part in self.run["sets"]]
-
-        def place(cell: Cell) -> tuple[int, int, int, int, int, str]:
-            return (
-                _index(tracks, cell.track),
-                _index(config.get("methods", []), cell.method),
-                _index(names, cell.ood),
-                _index(config.get("orders", []), cell.order),
-                _index(config.get("seeds", []), cell.seed),
-                cell.key.slug,
-            )
-
-        return sorted(cells, key=place)
+        if self._cells is None:
+            with _database(self.path) as database:
+                cells = [self._read(*row) for row in database.execute(_CELLS)]
+            self._cells = sorted(cells, key=self._place)
+        return list(self._cells)
 
     def scores(self, cell: Cell) -> CellScores:
         """A cell's scores.
 
         Raises:
-            ValueError: their file is missing, damaged or does not fit the cell; the message names it.
+            ValueError: they are missing, damaged or do not fit the cell; the message names it.
         """
-        file = self._file(cell.key, "safetensors")
-        try:
-            tensors = load_file(file)
-            scores = CellScores(*(tensors[name] for name in CellScores._fields))
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise ValueError(f"{file} is damaged ({error}); {_AGAIN}") from error
-        _check_scores(cell, scores, str(file))
+        slug = cell.key.slug
+        with _database(self.path) as database:
+            query = "SELECT content, sha256 FROM entries WHERE kind = 'scores' AND name = ?"
+            row = database.execute(query, (slug,)).fetchone()
+        what = f"{self.path / FILE}: the scores of {_told(cell.key)}"
+        total = cell.num_id + cell.num_ood
+        counts = (cell.num_id, cell.num_ood, total)
+        if row is None or not _is_whole("scores", slug, *row):
+            raise ValueError(f"{what} are {'missing' if row is None else 'damaged'}; {_AGAIN}")
+        content: bytes = row[0]
+        if len(content) != sum(4 * count for count in counts):
+            raise ValueError(
+                f"{what} are {len(content)} bytes, not those of {cell.num_id} and {cell.num_ood} images; {_AGAIN}"
+            )
+        parts, start = [], 0
+        for count, kind in zip(counts, _SCORES, strict=True):
+            values = np.frombuffer(content, kind, count, start)
+            parts.append(values.astype(kind.newbyteorder("=")))
+            start += values.nbytes
+        scores = CellScores(*parts)
+        _check_scores(cell, scores, what)
         return scores
 
     def images(self, entry: Mapping[str, Any]) -> list[Path] | None:
@@ -265,10 +299,22 @@ class RunFolder:
 
         Args:
             entry: one of ``run["sets"]``.
+
+        Raises:
+            ValueError: they are missing or damaged.
         """
-        if entry.get("images_file") is None:
+        name = entry.get("images")
+        if name is None:
             return None
-        paths = _read_json(self.path / entry["images_file"])
+        with _database(self.path) as database:
+            query = "SELECT content, sha256 FROM entries WHERE kind = 'images' AND name = ?"
+            row = database.execute(query, (name,)).fetchone()
+        if row is None or not _is_whole("images", name, *row):
+            raise ValueError(
+                f"{self.path / FILE}: the list of the images of {entry['name']} is "
+                f"{'missing' if row is None else 'damaged'}; {_AGAIN}"
+            )
+        paths = json.loads(row[0])
         from .shipped import SHIPPED
 
         shipped = SHIPPED.get(self.run["config"].get("split"))
@@ -277,49 +323,182 @@ class RunFolder:
             return [shipped.folder / path for path in paths]
         return [Path(path) for path in paths]
 
-    def note(self, **values: Any) -> None:
-        """Keep more about the run in ``run.json``."""
-        self.run.update(_plain(values))
-        self._save()
+    def note(self, *, seconds: float = 0.0, left_out: Mapping[str, str] | None = None) -> None:
+        """Keep more about the run, beside what other processes have added to it, and see what they did.
 
-    def _continue_with(self, wanted: dict[str, Any]) -> None:
-        """Check that a run of the same configuration may go on here, and add its methods, seeds and orders."""
-        found = self.run
-        _check_same(self.path, found["environment"], wanted["environment"], _FIXED_ENVIRONMENT)
-        _check_same_sets(self.path, found["sets"], wanted["sets"])
-        for name in _MAY_GROW:
-            old, new = found["config"].get(name, []), wanted["config"].get(name, [])
-            found["config"][name] = [*old, *(value for value in new if value not in old)]
-        self._save()
+        Args:
+            seconds: that were spent on it since.
+            left_out: methods that were not run, with the reasons.
+        """
+        with _transaction(self.path) as database:
+            run = _read_run(database, self.path)
+            if run is None:
+                raise ValueError(f"the run in {self.path} has gone")
+            run["seconds"] += seconds
+            run["left_out"].update(left_out or {})
+            _put(database, "run", "", _as_json(run))
+        self.run = run
+        self._cells = None
 
-    def _read(self, file: Path) -> Cell:
+    def forget_damaged(self) -> int:
+        """Take away cells that cannot be read, for them to be measured again; gives their number."""
+        with _transaction(self.path) as database:
+            whole = set()
+            for slug, content, digest, _ in database.execute(_CELLS).fetchall():
+                try:
+                    cell = self._read(slug, content, digest, True)
+                    self.scores(cell)
+                except ValueError:
+                    continue
+                whole.add(slug)
+            query = "SELECT DISTINCT name FROM entries WHERE kind IN ('cell', 'scores')"
+            damaged = [(name,) for (name,) in database.execute(query).fetchall() if name not in whole]
+            database.executemany("DELETE FROM entries WHERE kind IN ('cell', 'scores') AND name = ?", damaged)
+        self._cells = None
+        return len(damaged)
+
+    def _place(self, cell: Cell) -> tuple[int, int, int, int, int, str]:
+        config = self.run["config"]
+        return (
+            _index([part["track"] for part in self.run["sets"]], cell.track),
+            _index(config.get("methods", []), cell.method),
+            _index([part["name"] for part in self.run["sets"]], cell.ood),
+            _index(config.get("orders", []), cell.order),
+            _index(config.get("seeds", []), cell.seed),
+            cell.key.slug,
+        )
+
+    def _read(self, slug: str, content: str | bytes, digest: bytes, has_scores: bool) -> Cell:
+        what = f"{self.path / FILE}: the cell {slug}"
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if content.keys() != {field.name for field in fields(Cell)}:
+            if not _is_whole("cell", slug, content, digest):
+                raise ValueError("its SHA-256 is another")
+            values = json.loads(content)
+            if values.keys() != {field.name for field in fields(Cell)}:
                 raise ValueError("it has other fields")
-            content["activated"] = tuple((str(label), float(value)) for label, value in content["activated"])
-            cell = Cell(**content)
+            values["activated"] = tuple((str(label), float(value)) for label, value in values["activated"])
+            cell = Cell(**values)
             if set(cell.metrics) != set(METRICS):
                 raise ValueError(f"it has the metrics {', '.join(cell.metrics)}")
-            if cell.key.slug != file.stem:
+            if cell.key.slug != slug:
                 raise ValueError("it is another cell than its name says")
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{file} is damaged ({error}); {_AGAIN}") from error
-        if not file.with_suffix(".safetensors").is_file():
-            raise ValueError(f"{file} has no scores beside it; {_AGAIN}")
+            raise ValueError(f"{what} is damaged ({error}); {_AGAIN}") from error
+        if not has_scores:
+            raise ValueError(f"{what} has no scores beside it; {_AGAIN}")
         return cell
 
-    def _file(self, key: Key, ending: str) -> Path:
-        return self.path / "cells" / f"{key.slug}.{ending}"
 
-    def _save(self) -> None:
-        _write_json(self.path / "run.json", self.run)
+_AGAIN = "the command that made the run measures such cells again"
+_SCORES = (np.dtype("<f4"), np.dtype("<f4"), np.dtype("<i4"))
+_TABLE = """
+CREATE TABLE entries (
+    kind TEXT NOT NULL, name TEXT NOT NULL, content NOT NULL, sha256 BLOB NOT NULL, PRIMARY KEY (kind, name)
+)
+"""
+_CELLS = """
+SELECT cell.name, cell.content, cell.sha256, scores.name IS NOT NULL
+FROM entries AS cell LEFT JOIN entries AS scores ON scores.kind = 'scores' AND scores.name = cell.name
+WHERE cell.kind = 'cell' ORDER BY cell.name
+"""
 
 
-_AGAIN = "delete it to have it measured again"
+@contextmanager
+def _database(folder: Path, *, make: bool = False) -> Iterator[sqlite3.Connection]:
+    """A connection to a run's file, closed at the end.
+
+    Raises:
+        OSError: the file cannot be read or written.
+        ValueError: it is damaged.
+    """
+    file = folder / FILE
+    address = f"{file.absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
+    try:
+        # Without isolation_level, transactions begin and end where this module says so.
+        with closing(
+            sqlite3.connect(address, uri=True, timeout=_LOCK_SECONDS, isolation_level=None)
+        ) as found:
+            yield found
+    except sqlite3.DatabaseError as error:
+        # A full disk, a lock or a file that is not to be written; SQLite's messages name no file.
+        if isinstance(error, sqlite3.OperationalError) and "decode" not in str(error):
+            full = "full" in str(error)
+            reason = os.strerror(errno.ENOSPC) if full else str(error)
+            raise OSError(errno.ENOSPC if full else errno.EIO, reason, str(file)) from error
+        raise ValueError(f"{file} is damaged ({error}); delete it, or give another folder") from error
 
 
-def _with_image_files(
+@contextmanager
+def _transaction(folder: Path, *, make: bool = False) -> Iterator[sqlite3.Connection]:
+    """A connection that holds the lock: all that is written through it is there together, or none of it."""
+    with _database(folder, make=make) as database:
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            yield database
+            database.execute("COMMIT")
+        except BaseException:
+            # After some errors SQLite has rolled back by itself.
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+
+
+def _put(database: sqlite3.Connection, kind: str, name: str, content: str | bytes) -> None:
+    row = (kind, name, content, _digest(kind, name, content))
+    database.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", row)
+
+
+def _digest(kind: str, name: str, content: str | bytes) -> bytes:
+    data = content.encode() if isinstance(content, str) else content
+    return hashlib.sha256(f"{kind}\n{name}\n".encode() + data).digest()
+
+
+def _is_whole(kind: str, name: str, content: str | bytes, digest: bytes) -> bool:
+    return isinstance(content, str | bytes) and _digest(kind, name, content) == digest
+
+
+def _read_run(database: sqlite3.Connection, folder: Path) -> dict[str, Any] | None:
+    """What was run; None where a file is there, but nothing in it yet: whoever made it was killed."""
+    file = folder / FILE
+    tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    if not tables:
+        return None
+    if tables != ["entries"]:
+        raise ValueError(f"{file} is no run, but a database of something else; give another folder")
+    row = database.execute("SELECT name, content, sha256 FROM entries WHERE kind = 'run'").fetchone()
+    try:
+        if row is None or not _is_whole("run", *row):
+            raise ValueError("its SHA-256 is another")
+        run = json.loads(row[1])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{file} is damaged (what was run: {error}); delete it, or give another folder"
+        ) from error
+    if not isinstance(run, dict) or run.get("format") != FORMAT:
+        raise ValueError(f"{file} is not a run of format {FORMAT}; give another folder")
+    return run
+
+
+def _continued(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """What was run, with the methods, seeds and orders of another run of the same configuration."""
+    _check_same(
+        folder, found["config"], wanted["config"], (n for n in wanted["config"] if n not in _MAY_GROW)
+    )
+    _check_same(folder, found["environment"], wanted["environment"], _FIXED_ENVIRONMENT)
+    _check_same_sets(folder, found["sets"], wanted["sets"])
+    grown = {}
+    for name in _MAY_GROW:
+        old, new = found["config"].get(name, []), wanted["config"].get(name, [])
+        grown[name] = [*old, *(value for value in new if value not in old)]
+    return {**found, "config": {**found["config"], **grown}}
+
+
+def _refuse_file(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder for the run")
+
+
+def _with_image_lists(
     sets: Sequence[Mapping[str, Any]], images: Mapping[tuple[str, str], Sequence[str]]
 ) -> tuple[list[dict[str, Any]], dict[str, Sequence[str]]]:
     """The sets with the names of their image lists, and the lists by name; equal lists share one."""
@@ -329,10 +508,15 @@ def _with_image_files(
         paths = images.get((part["track"], part["name"]))
         name = None
         if paths is not None:
-            name = f"images/{_slug(list(paths))}.json"
+            name = _slug(list(paths))
             lists[name] = paths
-        entries.append({**part, "images_file": name})
+        entries.append({**part, "images": name})
     return entries, lists
+
+
+def _told(key: Key) -> str:
+    parts = [key.track, key.method, key.ood, key.order, "" if key.seed is None else f"seed {key.seed}"]
+    return ", ".join(filter(None, parts))
 
 
 def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -387,26 +571,5 @@ def _slug(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged ({error})") from error
-
-
-def _write_json(file: Path, value: Any) -> None:
-    _write(file, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Write a file whole: under a temporary name in the same folder, then moved to its own."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as part:
-            part.write(content)
-            part.flush()
-            os.fsync(part.fileno())
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _as_json(value: Any) -> str:
+    return json.dumps(value)  # in ASCII: paths that are no UTF-8 hold what SQLite cannot keep

@@ -33,7 +33,7 @@ from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
 from tanl.metrics import OODMetrics
 
-from ..pictograms.track import EXTREME_IMAGES
+from ..pictograms.extreme import EXTREME_IMAGES
 from .methods import METHODS, CorpusKind, Method
 from .protocol import Order, run_stream, stream_order
 from .run_folder import ANY_ORDER, METRICS, Cell, CellScores, Key, RunFolder
@@ -115,21 +115,22 @@ def run(
         },
         command=command,
     )
-    if left_out:
-        result.note(left_out={**result.run.get("left_out", {}), **left_out})
+    result.note(left_out=left_out)
+    damaged = result.forget_damaged()
+    if damaged:
+        say(f"{damaged} damaged cells are measured again")
     there = {cell.key for cell in result.cells()}
     wanted = [key for task in tasks for method in methods for key in _keys(task, method, config)]
     done = sum(key in there for key in wanted)
     if done:
         say(f"{done} of {len(wanted)} cells were there already")
-    earlier = result.run["seconds"]
     with tqdm(total=len(wanted), initial=done, unit="cell", disable=not progress) as bar:
         measuring = Measuring(config, result, backbone, corpus, gathering, there, bar)
         try:
             for task in tasks:
                 measuring.task(task, methods)
         finally:
-            result.note(seconds=earlier + time.perf_counter() - started)
+            result.note(seconds=time.perf_counter() - started)
     return result
 
 

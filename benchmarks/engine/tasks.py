@@ -27,7 +27,7 @@ from ..data.shipped import Selection, ShippedSplit, Track, fingerprint, open_ima
 from ..data.sources import custom_set, data_root, open_source
 from ..data.splits import find_split
 from ..pictograms import extreme
-from ..pictograms.track import EXTREME_IMAGES
+from ..pictograms.extreme import EXTREME_IMAGES
 from .methods import METHODS
 from .protocol import ORDERS
 from .shipped import SHIPPED
@@ -159,7 +159,7 @@ class Part:
         return self.images.name
 
     def entry(self, track: str) -> dict[str, Any]:
-        """As ``run.json`` keeps it."""
+        """As a run keeps it."""
         return {
             "name": self.name,
             "role": self.role,

@@ -7,13 +7,15 @@ from statistics import fmean
 
 from ..engine.run_folder import RunFolder
 from .published import OVERALL
-from .summary import Block, Column, summarise
+from .summary import Block, Column, in_brackets, summarise
 
 SHOWN = ("AUROC", "FPR95", "FPR95_ID")
 """The metrics of a cell, in their order."""
 
 
-def brief(folder: RunFolder, orders: Sequence[str] | None = None) -> list[tuple[str, list[list[str]]]]:
+def brief(
+    folder: RunFolder, orders: Sequence[str] | None = None, *, intervals: bool = False
+) -> list[tuple[str, list[list[str]]]]:
     """The tables, each with what is above it: rows of cells, the first row their heads.
 
     A cell is AUROC / FPR95 / FPR95_ID in percent, the mean over seeds of the mean over near and far OOD sets. The
@@ -23,11 +25,12 @@ def brief(folder: RunFolder, orders: Sequence[str] | None = None) -> list[tuple[
     Args:
         folder: the run.
         orders: the orders that are wanted, the first table's the first; None for all.
+        intervals: with bootstrap intervals, where a cell is of one ID set.
 
     Raises:
         ValueError: the run has no cell yet, or none of an order that is wanted.
     """
-    blocks = summarise(folder, orders)
+    blocks = summarise(folder, orders, intervals=intervals)
     by_order: dict[str, list[Block]] = {}
     for block in blocks:
         by_order.setdefault(block.order, []).append(block)
@@ -60,7 +63,8 @@ def _table(methods: Sequence[str], columns: dict[str, list[Block]]) -> list[list
                 )
                 own = cells[method, name, metric]
                 text = "not run" if own is None else f"{own:.1f}"
-                shown.append(f"**{text}**" if own is not None and own == best else text)
+                text = f"**{text}**" if own is not None and own == best else text
+                shown.append(text + _interval(columns[name], method, metric))
             row.append(" / ".join(shown))
         rows.append(row)
     return rows
@@ -71,6 +75,12 @@ def _mean(blocks: Sequence[Block], method: str, metric: str) -> float | None:
     values = [block.value(method, _overall(block), metric) for block in blocks]
     means = [value.mean for value in values if value is not None]
     return round(100 * fmean(means), 1) if len(means) == len(blocks) else None
+
+
+def _interval(blocks: Sequence[Block], method: str, metric: str) -> str:
+    """That of the only block; ID sets may share images, which no mean of intervals would know."""
+    value = blocks[0].value(method, _overall(blocks[0]), metric) if len(blocks) == 1 else None
+    return "" if value is None or value.interval is None else f" {in_brackets(value.interval)}"
 
 
 def _overall(block: Block) -> Column:

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tanl.io.arguments import a_path
+from tanl.io.atomic import write_whole
 from tanl.io.text import did_you_mean
 
 from ..engine.run_folder import ANY_ORDER, Cell, CellScores, RunFolder
@@ -23,6 +24,7 @@ from .report_assets.charts import Line, thousands
 from .report_assets.style import CSS, SCRIPT
 from .report_assets.thumbnails import Thumbnails
 from .summary import (
+    INTERVALS,
     MEANINGS,
     METRICS,
     Block,
@@ -31,11 +33,13 @@ from .summary import (
     beside,
     caption,
     headline,
+    in_brackets,
     notes,
     orders_of,
     reproduction,
     summarise,
 )
+from .table import INTERVALS_HELP
 from .targets import check_targets
 
 _FOCUS = "TANL (batch-adaptive)"
@@ -68,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"whose mistakes and labels are shown (default: {_FOCUS}, or the first with negative labels)",
     )
+    parser.add_argument("--intervals", action="store_true", help=INTERVALS_HELP)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -80,8 +85,14 @@ def main(arguments: argparse.Namespace) -> int:
     target: Path = arguments.out or arguments.run_folder / "report.html"
     check_targets(target)
     folder = RunFolder.open(arguments.run_folder)
-    page = html_report(folder, arguments.orders, arguments.method, progress=sys.stderr.isatty())
-    target.write_text(page, encoding="utf-8")
+    page = html_report(
+        folder,
+        arguments.orders,
+        arguments.method,
+        intervals=arguments.intervals,
+        progress=sys.stderr.isatty(),
+    )
+    write_whole(target, page.encode())
     print(f"written: {target} ({len(page.encode()) / 1e6:.1f} MB)")
     return 0
 
@@ -91,6 +102,7 @@ def html_report(
     orders: Sequence[str] | None = None,
     method: str | None = None,
     *,
+    intervals: bool = False,
     progress: bool = False,
 ) -> str:
     """The page.
@@ -99,12 +111,13 @@ def html_report(
         folder: the run.
         orders: whose streams are drawn; by default the shuffled ones, or those of the run's first order.
         method: whose mistakes and activated labels are shown.
+        intervals: tables have bootstrap intervals too.
         progress: show a progress bar.
 
     Raises:
         ValueError: the run has no results, or not of that order or method.
     """
-    return _Page(folder, orders, method).html(progress)
+    return _Page(folder, orders, method, intervals).html(progress)
 
 
 @dataclass(frozen=True)
@@ -117,9 +130,12 @@ class _Stream:
 
 
 class _Page:
-    def __init__(self, folder: RunFolder, orders: Sequence[str] | None, method: str | None) -> None:
+    def __init__(
+        self, folder: RunFolder, orders: Sequence[str] | None, method: str | None, intervals: bool
+    ) -> None:
         self.folder = folder
-        self.blocks = summarise(folder)
+        self.intervals = intervals
+        self.blocks = summarise(folder, intervals=intervals)
         self.cells = folder.cells()
         self.split = str(folder.run["config"].get("split", ""))
         there = orders_of(folder, self.cells)
@@ -157,7 +173,10 @@ class _Page:
         body = [
             f"<header><h1><span>{escape(self.split)}:</span>{escape(title.removeprefix(f'{self.split}:'))}</h1>",
             f'<p class="lead">{escape(caption(self.folder))}.</p>',
-            *(f'<p class="meaning">{escape(line)}</p>' for line in MEANINGS),
+            *(
+                f'<p class="meaning">{escape(line)}</p>'
+                for line in (*MEANINGS, *([INTERVALS] if self.intervals else []))
+            ),
             self._notes(),
             self._navigation(),
             "</header><main>",
@@ -538,11 +557,15 @@ class _Page:
 
 
 def _spread(value: Value) -> str:
-    return "" if value.spread is None else f' <small class="pm">± {100 * value.spread:.1f}</small>'
+    parts = [] if value.spread is None else [f"± {100 * value.spread:.1f}"]
+    parts += [] if value.interval is None else [in_brackets(value.interval)]
+    return f' <small class="pm">{" ".join(parts)}</small>' if parts else ""
 
 
 def _percent(value: Value | None) -> str:
-    return "-" if value is None else f"{100 * value.mean:.1f}"
+    if value is None:
+        return "-"
+    return f"{100 * value.mean:.1f}" + (f" {in_brackets(value.interval)}" if value.interval else "")
 
 
 def _plain(cell: Cell, metric: str) -> str:

@@ -8,10 +8,15 @@ from itertools import product
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
 from tanl.io.text import did_you_mean, first_of
 
 from ..data.splits import SPLITS
-from ..engine.run_folder import ANY_ORDER, Cell, RunFolder
+from ..engine.bootstrap import METRICS as RESAMPLED
+from ..engine.bootstrap import RESAMPLES, Floats, PairedResamples, interval, mean_of_sets
+from ..engine.protocol import StreamScores
+from ..engine.run_folder import ANY_ORDER, Cell, Key, RunFolder
 from .published import (
     BACKBONE,
     OVERALL,
@@ -29,6 +34,11 @@ MEANINGS = (
     "FPR95_ID: share of OOD images accepted when 95 % of ID images are (ID is positive, as in MCM and NegLabel).",
 )
 
+INTERVALS = (
+    f"In brackets bootstrap 95 % intervals over images: {RESAMPLES} resamples, the same for every method, order and "
+    "seed, of the streams as they were measured."
+)
+
 _HEADLINE = ("near", "far", "ood")
 _GROUPS = ("near", "far", OVERALL, "extreme")
 _BATCH = 256
@@ -39,13 +49,30 @@ _NAMES_SHOWN = 5
 class Value:
     """A mean over seeds, a fraction, and their sample standard deviation where there are several.
 
-    ``any_order`` says that it does not depend on the stream: the method keeps no state.
+    ``any_order`` says that it does not depend on the stream: the method keeps no state. ``interval`` is the bootstrap
+    95 % interval over images of the mean over seeds, where it was asked for.
     """
 
     mean: float
     spread: float | None
     seeds: int
     any_order: bool
+    interval: tuple[float, float] | None = None
+
+    def in_percent(self) -> str:
+        """As tables show it, such as ``81.4 ± 0.3 [78.2, 84.0]``."""
+        parts = [f"{100 * self.mean:.1f}"]
+        if self.spread is not None:
+            parts.append(f"± {100 * self.spread:.1f}")
+        if self.interval is not None:
+            parts.append(in_brackets(self.interval))
+        return " ".join(parts)
+
+
+def in_brackets(interval: tuple[float, float]) -> str:
+    """An interval in percent."""
+    low, high = interval
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
 
 
 @dataclass(frozen=True)
@@ -97,7 +124,9 @@ class Block:
         )
 
 
-def summarise(folder: RunFolder, orders: Sequence[str] | None = None) -> list[Block]:
+def summarise(
+    folder: RunFolder, orders: Sequence[str] | None = None, *, intervals: bool = False
+) -> list[Block]:
     """A block for each ID set and order, in the run's order.
 
     A method without state has the same figures in every order. Means over a group are taken seed by seed over its
@@ -106,9 +135,11 @@ def summarise(folder: RunFolder, orders: Sequence[str] | None = None) -> list[Bl
     Args:
         folder: the run.
         orders: the orders that are wanted; None for all.
+        intervals: values come with their bootstrap intervals, of `RESAMPLES` resamples that are the same for
+            every method, order and seed; the streams are not run again.
 
     Raises:
-        ValueError: the run has no cell yet, or none of an order that is wanted.
+        ValueError: the run has no cell yet, or none of an order that is wanted; damaged scores.
     """
     cells = folder.cells()
     if not cells:
@@ -119,7 +150,25 @@ def summarise(folder: RunFolder, orders: Sequence[str] | None = None) -> list[Bl
         hint = did_you_mean(missing[0], there)
         raise ValueError(f"{folder.path} has no order {', '.join(missing)}; it has {', '.join(there)}{hint}")
     tracks = dict.fromkeys(cell.track for cell in cells)
-    return [_block(cells, track, order) for track in tracks for order in orders or there]
+    blocks = []
+    for track in tracks:
+        members = [cell for cell in cells if cell.track == track]
+        resampled = _resampled(folder, members, orders or there) if intervals else {}
+        blocks += [_block(members, track, order, resampled) for order in orders or there]
+    return blocks
+
+
+def _resampled(folder: RunFolder, cells: Sequence[Cell], orders: Sequence[str]) -> dict[Key, Floats]:
+    """The metrics of each cell's resamples; every cell's scores are read once."""
+    sizes = {cell.ood: (cell.ood, cell.num_id, cell.num_ood) for cell in cells}
+    resamples = PairedResamples([*sizes.values()])
+    found = {}
+    for cell in cells:
+        if cell.order in (*orders, ANY_ORDER):
+            scores = folder.scores(cell)
+            stream = StreamScores(scores.id.astype(np.float64), scores.ood.astype(np.float64))
+            found[cell.key] = resamples.metrics(cell.ood, stream)
+    return found
 
 
 def orders_of(folder: RunFolder, cells: Iterable[Cell]) -> tuple[str, ...]:
@@ -129,24 +178,29 @@ def orders_of(folder: RunFolder, cells: Iterable[Cell]) -> tuple[str, ...]:
     return (*asked, *sorted(found - set(asked))) or (ANY_ORDER,)
 
 
-def _block(cells: Sequence[Cell], track: str, order: str) -> Block:
-    members = [cell for cell in cells if cell.track == track and cell.order in (order, ANY_ORDER)]
-    roles = {cell.ood: cell.role for cell in cells if cell.track == track}
+def _block(cells: Sequence[Cell], track: str, order: str, resampled: Mapping[Key, Floats]) -> Block:
+    members = [cell for cell in cells if cell.order in (order, ANY_ORDER)]
+    roles = {cell.ood: cell.role for cell in cells}
     columns = _columns(roles)
     methods = tuple(dict.fromkeys(cell.method for cell in members))
-    by_seed: dict[tuple[str, str], dict[int | None, dict[str, float]]] = {}
+    by_seed: dict[tuple[str, str], dict[int | None, Cell]] = {}
     for cell in members:
-        by_seed.setdefault((cell.method, cell.ood), {})[cell.seed] = cell.metrics
+        by_seed.setdefault((cell.method, cell.ood), {})[cell.seed] = cell
     values = {}
     for method in methods:
         for column in columns:
             parts = [by_seed.get((method, name), {}) for name in column.sets]
             seeds = set.intersection(*(set(part) for part in parts))
             name = f"mean {column.name}" if column.is_mean else column.name
+            found = [part[seed].key for part in parts for seed in seeds]
+            samples = mean_of_sets([resampled[key] for key in found]) if resampled and found else None
             for metric in METRICS if seeds else ():
-                per_seed = [fmean(part[seed][metric] for part in parts) for seed in seeds]
+                per_seed = [fmean(part[seed].metrics[metric] for part in parts) for seed in seeds]
                 spread = stdev(per_seed) if len(per_seed) > 1 else None
-                values[method, name, metric] = Value(fmean(per_seed), spread, len(seeds), None in seeds)
+                bounds = None if samples is None else interval(samples[:, RESAMPLED.index(metric)])
+                values[method, name, metric] = Value(
+                    fmean(per_seed), spread, len(seeds), None in seeds, bounds
+                )
     return Block(track, order, methods, columns, values)
 
 

@@ -6,15 +6,18 @@ import argparse
 import csv
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from tanl.io.arguments import a_path
+from tanl.io.atomic import write_whole
 
 from ..engine.run_folder import RunFolder
 from .brief import SHOWN, brief
 from .published import of_split
 from .summary import (
+    INTERVALS,
     MEANINGS,
     METRICS,
     Block,
@@ -35,6 +38,7 @@ _SPREAD = (
 )
 _BESIDE = "In parentheses the published figure and its source, (-) where none is in print."
 _NONE_IN_PRINT = "No figure is in print for this split."
+INTERVALS_HELP = "bootstrap 95 %% intervals too, paired over methods"
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -63,6 +67,8 @@ _CSV_COLUMNS = (
     "metric",
     "mean_percent",
     "spread_percent",
+    "low_percent",
+    "high_percent",
     "seeds",
     "published_percent",
     "published_source",
@@ -92,6 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ORDER",
         help="only streams of this order; may be repeated",
     )
+    parser.add_argument("--intervals", action="store_true", help=INTERVALS_HELP)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -103,24 +110,27 @@ def main(arguments: argparse.Namespace) -> int:
     """
     target: Path | None = arguments.out
     check_targets(target)
-    text = _FORMATS[arguments.format]([RunFolder.open(run) for run in arguments.runs], arguments.orders)
+    folders = [RunFolder.open(run) for run in arguments.runs]
+    text = _FORMATS[arguments.format](folders, arguments.orders, intervals=arguments.intervals)
     if target is None:
         sys.stdout.write(text)
     else:
-        target.write_text(text, encoding="utf-8")
+        write_whole(target, text.encode())
     return 0
 
 
-def markdown(folders: Sequence[RunFolder], orders: Sequence[str] | None = None) -> str:
+def markdown(
+    folders: Sequence[RunFolder], orders: Sequence[str] | None = None, *, intervals: bool = False
+) -> str:
     """A table for each run, ID set and order: rows are methods for each metric, columns OOD sets and means."""
     parts = []
     for folder in folders:
-        blocks, split = summarise(folder, orders), _split(folder)
+        blocks, split = summarise(folder, orders, intervals=intervals), _split(folder)
         sources = _Sources()
         parts += [
             f"**{_markdown(caption(folder))}**",
             f"{_SPREAD} {_BESIDE if of_split(split) else _NONE_IN_PRINT} The best of a column is bold.",
-            " ".join(MEANINGS),
+            " ".join([*MEANINGS, *([INTERVALS] if intervals else [])]),
         ]
         for block in blocks:
             head = ["metric", "method", *(_markdown(column.title) for column in block.columns)]
@@ -139,16 +149,18 @@ def markdown(folders: Sequence[RunFolder], orders: Sequence[str] | None = None) 
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def latex(folders: Sequence[RunFolder], orders: Sequence[str] | None = None) -> str:
+def latex(
+    folders: Sequence[RunFolder], orders: Sequence[str] | None = None, *, intervals: bool = False
+) -> str:
     """The same as ``tabular`` environments that need no package, each line of remarks a paragraph."""
     parts = []
     for folder in folders:
-        blocks, split = summarise(folder, orders), _split(folder)
+        blocks, split = summarise(folder, orders, intervals=intervals), _split(folder)
         sources = _Sources()
         parts += [
             rf"\textbf{{{_latex(caption(folder))}}}",
             _latex(f"{_SPREAD} {_BESIDE if of_split(split) else _NONE_IN_PRINT}"),
-            _latex(" ".join(MEANINGS)),
+            _latex(" ".join([*MEANINGS, *([INTERVALS] if intervals else [])])),
         ]
         for block in blocks:
             head = ["metric", "method", *(column.title for column in block.columns)]
@@ -173,7 +185,9 @@ def latex(folders: Sequence[RunFolder], orders: Sequence[str] | None = None) -> 
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def comma_separated(folders: Sequence[RunFolder], orders: Sequence[str] | None = None) -> str:
+def comma_separated(
+    folders: Sequence[RunFolder], orders: Sequence[str] | None = None, *, intervals: bool = False
+) -> str:
     """A row for each figure, for programs: percent with three decimals, and the remarks on its run in each row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -181,7 +195,7 @@ def comma_separated(folders: Sequence[RunFolder], orders: Sequence[str] | None =
     for folder in folders:
         split, remarks = _split(folder), " ".join(_remarks(folder))
         backbone = folder.run["environment"].get("backbone", folder.run["config"].get("backbone"))
-        for block in summarise(folder, orders):
+        for block in summarise(folder, orders, intervals=intervals):
             for method in block.methods:
                 for column in block.columns:
                     for metric in METRICS:
@@ -202,6 +216,8 @@ def comma_separated(folders: Sequence[RunFolder], orders: Sequence[str] | None =
                                 metric,
                                 f"{100 * value.mean:.3f}",
                                 "" if value.spread is None else f"{100 * value.spread:.3f}",
+                                *(f"{100 * end:.3f}" for end in value.interval or ()),
+                                *([""] * 2 if value.interval is None else []),
                                 value.seeds,
                                 "-" if figure is None else f"{100 * figure.value:.2f}",
                                 "-" if figure is None else figure.source,
@@ -212,7 +228,9 @@ def comma_separated(folders: Sequence[RunFolder], orders: Sequence[str] | None =
     return text.getvalue()
 
 
-def brief_markdown(folders: Sequence[RunFolder], orders: Sequence[str] | None = None) -> str:
+def brief_markdown(
+    folders: Sequence[RunFolder], orders: Sequence[str] | None = None, *, intervals: bool = False
+) -> str:
     """Two short tables for each run: every method on every ID set, and in every order of the stream."""
     parts = []
     for folder in folders:
@@ -220,9 +238,9 @@ def brief_markdown(folders: Sequence[RunFolder], orders: Sequence[str] | None = 
             f"**{_markdown(caption(folder))}**",
             f"{' / '.join(SHOWN)} in percent, means over seeds of the means over near and far OOD sets. "
             "The best of a column is bold.",
-            " ".join(MEANINGS),
+            " ".join([*MEANINGS, *([INTERVALS] if intervals else [])]),
         ]
-        for title, (head, *rows) in brief(folder, orders):
+        for title, (head, *rows) in brief(folder, orders, intervals=intervals):
             lines = [_pipes([*map(_markdown, head)]), _pipes(["---"] * len(head))]
             lines += [_pipes([_markdown(method), *cells]) for method, *cells in rows]
             parts += [title, "\n".join(lines)]
@@ -230,10 +248,11 @@ def brief_markdown(folders: Sequence[RunFolder], orders: Sequence[str] | None = 
     return "\n\n".join(parts) + "\n"
 
 
-def text_table(folder: RunFolder, orders: Sequence[str] | None = None) -> str:
+def text_table(folder: RunFolder, orders: Sequence[str] | None = None, *, intervals: bool = False) -> str:
     """A run's means for the terminal: a line a method for each ID set and order, percent."""
-    blocks = summarise(folder, orders)
+    blocks = summarise(folder, orders, intervals=intervals)
     lines = [caption(folder), "Percent, mean and standard deviation over seeds.", *MEANINGS]
+    lines += [INTERVALS] if intervals else []
     for block in blocks:
         columns = headline(block)
         names = max(map(len, block.methods))
@@ -294,9 +313,7 @@ def _title(block: Block) -> str:
 
 
 def _shown(value: Value | None) -> str:
-    if value is None:
-        return "not run"
-    return f"{100 * value.mean:.1f}" + ("" if value.spread is None else f" ± {100 * value.spread:.1f}")
+    return "not run" if value is None else value.in_percent()
 
 
 def _markdown(text: str) -> str:
@@ -319,7 +336,13 @@ def _ampersands(cells: Sequence[str] | map[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-_FORMATS: dict[str, Callable[[Sequence[RunFolder], Sequence[str] | None], str]] = {
+class _Format(Protocol):
+    def __call__(
+        self, folders: Sequence[RunFolder], orders: Sequence[str] | None = None, *, intervals: bool = False
+    ) -> str: ...
+
+
+_FORMATS: dict[str, _Format] = {
     "markdown": markdown,
     "csv": comma_separated,
     "latex": latex,

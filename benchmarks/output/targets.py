@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
+
+from tanl.io.atomic import write_whole
 
 
 def check_targets(*targets: Path | None) -> None:
@@ -14,6 +18,15 @@ def check_targets(*targets: Path | None) -> None:
     for target in targets:
         if target is not None and (target.is_dir() or not target.parent.is_dir()):
             raise ValueError(f"{target} can't be written: it is a folder, or its folder doesn't exist")
+
+
+def write_json(target: Path, content: Any) -> None:
+    """Write what a command measured, for programs; an older file stays until the new one is whole.
+
+    Raises:
+        OSError: it cannot be written; the message names the file.
+    """
+    write_whole(target, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def require_matplotlib() -> None:

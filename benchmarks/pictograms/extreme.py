@@ -12,6 +12,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 SIZE = 160
+EXTREME_IMAGES = 200
+"""How many images each set has, unless another number is asked for."""
 
 Pixels = npt.NDArray[np.float64]
 

@@ -33,7 +33,7 @@ examples:
   tanl judge photos/ --labels labels.txt    judge a folder of images
   tanl judge embeddings.npy --bank bank.safetensors
                                             judge embeddings that you have (see tanl bank --help)
-  tanl bench pictograms                     measure the methods on images that come with it
+  tanl bench run --intervals                measure the methods on images that come with it
   tanl bench --id photos/id --ood photos/a --labels labels.txt
                                             measure them on images of your own
 
@@ -53,7 +53,6 @@ _BENCHMARKS = {
     "table": "runs as tables: Markdown, CSV or LaTeX, with the published figures beside the measured ones",
     "report": "a run as one HTML page: tables, histograms, curves, activated labels, worst mistakes",
     "list": "the splits and the methods that `run` knows, and what they need",
-    "pictograms": "emoji of vendors that the embedded model never saw: one set is ID, the others OOD",
     "trust": "few outliers, orders, batch sizes and floods: what they do to methods that learn from their stream",
     "thresholds": "what calibrated thresholds and the stream's own keep and catch, and where they fail",
 }

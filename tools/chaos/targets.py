@@ -430,7 +430,7 @@ class Bench(Target):
 
 
 TARGETS: tuple[type[Target], ...] = (SavedGuard, Cache, Bank, JudgeCsv, JudgeJsonLines, JudgeParquet, Bench)
-TOGETHER: tuple[type[Target], ...] = (SavedGuard, Cache)
+TOGETHER: tuple[type[Target], ...] = (SavedGuard, Cache, Bench)
 """Those that several processes may write at once."""
 
 

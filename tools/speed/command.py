@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import torch
 
-from tanl.benchmarks.output.targets import check_targets, require_matplotlib
+from tanl.benchmarks.output.targets import check_targets, require_matplotlib, write_json
 from tanl.io.arguments import a_path, positive_number
 
 from . import chart
@@ -91,7 +90,7 @@ def main(arguments: argparse.Namespace) -> int:
     if not arguments.no_chart:
         require_matplotlib()
     result = run(config, connect=OwnProcess, log=lambda line: print(line, file=sys.stderr, flush=True))
-    arguments.json.write_text(json.dumps(result.as_json(), indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.json, result.as_json())
     if not arguments.no_chart:
         chart.draw(result, arguments.chart)
     print(format_report(result))
