@@ -6,6 +6,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         type=positive_number,
         default=500,
-        help="of each target (default: %(default)s)",
+        help="in all, over all targets alike (default: %(default)s)",
     )
     parser.add_argument(
         "--seed", metavar="N", type=int, default=0, help="of the moments (default: %(default)s)"
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what is mounted must go
     with TemporaryDirectory(prefix="tanl-chaos-") as name, small_disk(Path(name) / "disk") as disk:
         found = _all(arguments, Path(name), disk)
     print(_table(found))
@@ -65,11 +67,13 @@ def _all(arguments: argparse.Namespace, folder: Path, disk: Disk) -> dict[str, F
     shared.mkdir()
     found = {}
     rows = _targets(disk)
-    for title in tqdm(arguments.only or rows, unit="target", disable=None):
+    chosen = arguments.only or list(rows)
+    kills = -(-arguments.kills // len(chosen))
+    for title in tqdm(chosen, unit="target", disable=None):
         kind, processes, full = rows[title]
         chance = random.Random(f"{arguments.seed} {title}")
         target = kind((folder if full is None else full.folder) / "target", shared)
-        found[title] = _rounds(target, arguments.kills, processes, chance, folder / "said", full)
+        found[title] = _rounds(target, kills, processes, chance, folder / "said", full)
         shutil.rmtree(target.folder)
     return found
 

@@ -59,6 +59,7 @@ class Process:
         if self._pid == 0:
             code = RAISED
             try:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 os.dup2(descriptor, 1)
                 os.dup2(descriptor, 2)
