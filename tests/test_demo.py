@@ -92,9 +92,9 @@ def test_counts_are_honest():
 @pytest.mark.parametrize(
     ("options", "split", "backbone", "known"),
     [
-        ([], "photographs", demo.PHOTOGRAPHS.backbone, 10),
+        ([], "photographs", demo.PHOTOGRAPHS.backbone, 20),
         (["--pictograms"], "pictograms", demo.PICTOGRAMS.backbone, 0),
-        (["--backbone", "another"], "photographs", "another", 10),
+        (["--backbone", "another"], "photographs", "another", 20),
     ],
 )
 def test_demo(tmp_path, monkeypatch, capsys, options, split, backbone, known):
@@ -110,7 +110,7 @@ def test_demo(tmp_path, monkeypatch, capsys, options, split, backbone, known):
     assert err == ""
     assert (read, loaded) == ([split], [backbone])
     assert f"judges {split}, without training" in cold
-    shown = re.findall(r"threshold  \d\.\d{4}, to keep 90% of animals: from (\d+) that are not in", cold)
+    shown = re.findall(r"threshold  \d\.\d{4}, to keep 95% of animals: from (\d+) that are not in", cold)
     assert shown == ([str(known)] if known else [])
     assert "2 animals: green, red" in cold
     assert re.search(r"negatives  \d{5,6} nouns and adjectives of WordNet", cold)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _TRACK = "animals"
 _BATCH_SIZE = 64
-_KEPT = 0.9  # the share of animals that the threshold is to keep
+_KEPT = 0.95  # the share of animals that the threshold is to keep
 _LISTED = 16
 _PICTURED = 28
 
@@ -42,7 +42,7 @@ class Subject:
     calibration: int
 
 
-PHOTOGRAPHS = Subject("photographs", "mini", calibration=10)
+PHOTOGRAPHS = Subject("photographs", "mini-photo", calibration=20)
 PICTOGRAMS = Subject("pictograms", "mini", calibration=0)
 
 
