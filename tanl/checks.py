@@ -16,6 +16,7 @@ Embeddings = Tensor | NDArray[np.floating[Any]]
 """Rows of embeddings ``[n, D]``, as whoever calls has them."""
 
 # Rounding a unit vector to half precision moves its norm by up to about 5e-4 (fp16) and 4e-3 (bf16).
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _NORM_TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
@@ -41,9 +42,9 @@ def as_tensor(z: Embeddings, what: str) -> Tensor:
         raise TypeError(f"{what} must be a torch.Tensor or a NumPy array, not {type(z).__name__}")
     if not is_dense(z):
         raise TypeError(f"{what} must be a dense tensor, not a nested, sparse or quantized one")
-    if not z.is_floating_point() or z.itemsize < 2:  # torch computes nothing in eight bits
+    if z.dtype not in _DTYPES:
         raise TypeError(f"{what} must be of a floating dtype, not {z.dtype}")
-    return z.resolve_neg()
+    return z.as_subclass(Tensor).resolve_neg()
 
 
 def is_dense(z: Tensor) -> bool:
@@ -76,7 +77,7 @@ def unit_embeddings(
     dtype: torch.dtype = torch.float32,
     tolerance: float | None = None,
 ) -> Tensor:
-    """Check embeddings and give them as a tensor of float32 (or ``dtype``), detached from any graph.
+    """Check embeddings and give them as a contiguous tensor of float32 (or ``dtype``), detached from any graph.
 
     Args:
         z: ``[n, D]``, a tensor or a NumPy array, floating point, unit rows, n >= 1.
@@ -116,7 +117,7 @@ def unit_embeddings(
         if not is_array:
             how = "torch.nn.functional.normalize(z, dim=1)"
         raise ValueError(f"{what}: row {row} has norm {float(norms[row]):.4g}, not 1; normalise with {how}")
-    return z.detach().to(dtype)
+    return z.detach().to(dtype).contiguous()
 
 
 def kept_tensor(value: object, what: str, shape: tuple[int | None, ...], dtype: torch.dtype) -> Tensor:

@@ -18,6 +18,12 @@ OTSU_GRID = 100
 _spare: list[kernels.StoredExponentials] = []
 
 
+def shuffled(count: int, seed: int) -> Tensor:
+    """The numbers below ``count`` in an order that the seed alone decides, ``[count]`` int64 on the CPU."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randperm(count, generator=generator, dtype=torch.int64, device="cpu")
+
+
 def mcm_score(cosines: Tensor, temperature: float = 1.0) -> Tensor:
     """Maximum concept matching, as an OOD score: one minus the largest softmax probability.
 
@@ -148,7 +154,7 @@ def otsu_threshold(scores: Tensor) -> float:
     Returns:
         The threshold; 0.5 where no grid value splits the scores (as when all of them are equal).
     """
-    grid = torch.arange(0, 1, 1 / OTSU_GRID, dtype=torch.float32)[:OTSU_GRID]
+    grid = torch.arange(0, 1, 1 / OTSU_GRID, dtype=torch.float32, device="cpu")[:OTSU_GRID]
     values = scores.detach().float()
     moments = kernels.otsu_histogram(
         values, grid.to(values.device)

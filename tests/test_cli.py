@@ -499,6 +499,39 @@ def test_errors_of_the_library_are_told_in_one_line(command, capsys, error, said
     assert err.endswith(f"tanl: error: {said}\n")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--traceback", "bench", "--id", "nowhere"],
+        ["--traceback", "bench", "--id=nowhere"],
+        ["bench", "--traceback", "--id", "nowhere"],
+        ["bench", "--id", "nowhere", "--traceback"],
+        ["bench", "--traceback", "run", "--id", "nowhere"],
+        ["--traceback", "bench", "run", "--id", "nowhere"],
+        ["bench", "run", "--traceback", "--id", "nowhere"],
+        ["--traceback", "judge", "nowhere", "--label", "a"],
+        ["judge", "nowhere", "--traceback", "--label", "a"],
+        ["judge", "nowhere", "--label", "a", "--traceback"],
+    ],
+    ids=" ".join,
+)
+def test_a_traceback_is_shown_wherever_it_was_asked_for(words, capsys):
+    assert main(words) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last)")
+    assert "nowhere" in shown or "--id, --ood and --labels" in shown
+    assert main([word for word in words if word != "--traceback"]) == 2
+    assert_one_line_error(capsys)
+
+
+@pytest.mark.parametrize("words", [["bench", "--help"], ["bench", "-h"], ["--traceback", "bench", "--help"]])
+def test_help_of_bench_is_its_own_not_that_of_run(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 0
+    assert "thresholds" in capsys.readouterr().out
+
+
 def test_a_bug_shows_its_traceback(command):
     def run(arguments):
         raise AssertionError("a bug")

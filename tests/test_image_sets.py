@@ -707,8 +707,9 @@ def test_a_set_with_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypa
         custom_set(tmp_path / "set", ood=True)
 
 
-def test_a_set_with_linked_folders_warns_that_they_are_not_followed(tmp_path):
+def test_a_set_of_ones_own_tells_what_it_passed_over(tmp_path):
     paint(tmp_path / "set" / "red" / "a.png", "red")
     (tmp_path / "set" / "green").symlink_to(tmp_path / "set" / "red", target_is_directory=True)
-    with pytest.warns(UserWarning, match=r"set: 1 linked folder is not followed"):
+    (tmp_path / "set" / "a.mp4").touch()
+    with pytest.warns(UserWarning, match=r"set: passed over 1 \.mp4 file, 1 linked folder$"):
         assert len(custom_set(tmp_path / "set", ood=True)) == 1

@@ -208,6 +208,10 @@ UNREADABLE = {
     "broken link": (lambda path: path.symlink_to("nowhere.png"), "there is no such file"),
     "truncated": (truncated, "truncated"),
     "bomb": (bomb, "PIL.Image.MAX_IMAGE_PIXELS"),
+    "program": (
+        lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\n"),
+        "it is EPS, a program",
+    ),
     "strip": (lambda path: Image.new("L", (1, 2000)).save(path), "over 100 times the other"),
     "garbage after a signature": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 99), ""),
     "broken TIFF": (lambda path: path.write_bytes(b"II*\x00\x08\x00\x00\x00\xff\xff" + b"\xff" * 99), ""),
@@ -262,6 +266,14 @@ def test_read_image_heic_is_upright_and_needs_no_opener(tmp_path):
     assert np.abs(np.subtract(upright.getpixel((32, 10)), RED)).max() < 30
     assert np.abs(np.subtract(upright.getpixel((32, 86)), BLUE)).max() < 30
     assert openers == Image.OPEN
+
+
+def test_read_image_heic_of_10_bits_keeps_its_upper_8(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    values = np.full((64, 96, 3), 60_000, np.uint16)
+    heif = pillow_heif.from_bytes(mode="RGB;16", size=(96, 64), data=values.tobytes())
+    heif.save(tmp_path / "hdr.heic", quality=-1)
+    assert np.abs(np.asarray(read_image(tmp_path / "hdr.heic")).astype(int) - (60_000 >> 8)).max() <= 2
 
 
 def test_read_image_damaged_heic_names_the_file(tmp_path):

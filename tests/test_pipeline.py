@@ -387,3 +387,18 @@ def test_a_pipeline_that_is_not_there_yet_has_no_attributes():
 def test_repr_names_the_model_and_counts_the_label_sets(guarded):
     guarded(pictures(1), candidate_labels=LABELS)
     assert repr(guarded) == "GuardedPipeline('wrapped', label sets: 1)"
+
+
+def test_16_bit_greys_are_not_clipped_to_white(guarded, tmp_path):
+    values = np.linspace(0, 4095, 40 * 40).reshape(40, 40).astype(np.uint16)
+    film, shown = Image.fromarray(values), Image.fromarray((values >> 4).astype(np.uint8)).convert("RGB")
+    film.save(tmp_path / "film.png")
+    guard = guarded.guard_for(LABELS)
+    expected = guarded(shown, candidate_labels=LABELS)
+    for given in (film, str(tmp_path / "film.png"), Image.fromarray(values.astype(np.float32))):
+        guard.reset()
+        assert guarded(given, candidate_labels=LABELS) == expected
+        guard.reset()
+        assert guarded([given], candidate_labels=LABELS) == [expected]
+        guard.reset()
+        assert list(guarded((each for each in [given]), candidate_labels=LABELS)) == [expected]

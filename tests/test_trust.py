@@ -59,14 +59,46 @@ def test_every_part_is_measured_printed_and_written(offline, tmp_path, capsys):
     assert "flood: batches" in flood
 
 
-def test_one_part_alone_takes_other_lengths_of_streams(offline, capsys):
-    assert (
-        main(
-            ["bench", "trust", "--tracks", "animals", "--length", "1280", "--parts", "order", "--seeds", "1"]
-        )
-        == 0
-    )
-    assert "attacks" not in capsys.readouterr().out
+@pytest.mark.parametrize("share", trust.SHARES)
+def test_streams_hold_the_share_of_outliers_and_no_image_twice(images, share):
+    stream = trust._mixed_at(images, 1280, share, 0)
+    assert len(stream.z) == 1280
+    assert int(stream.is_ood.sum()) == round(1280 * share)
+    chosen = stream.z[~stream.is_ood]
+    assert len(chosen.unique(dim=0)) == len(chosen)
+    inside = {tuple(row.tolist()): aimed for row, aimed in zip(images.inside, images.target, strict=True)}
+    for row, is_ood, aimed in zip(stream.z, stream.is_ood, stream.target, strict=True):
+        assert bool(aimed) == (not is_ood and bool(inside[tuple(row.tolist())]))
+
+
+def test_shares_are_of_the_second_half_and_by_the_running_threshold(images, world):  # noqa: F811
+    stream = trust._mixed_at(images, 1280, 0.5, 0)
+    neglabel = tanl.NegLabel(world["bank"])
+    neglabel.calibrate_embeddings(images.known)
+    judged = trust._judged(neglabel, stream)
+    flagged = neglabel.predict(stream.z)
+    late = torch.arange(1280) >= 640
+    for name, chosen in (
+        ("flagged ID", late & ~stream.is_ood),
+        ("caught", late & stream.is_ood),
+        ("target class flagged", stream.target),
+    ):
+        assert judged[name] == pytest.approx(100 * float(flagged[chosen].float().mean()))
+
+
+def test_orders_change_nothing_for_a_method_that_learns_nothing(images, world):  # noqa: F811
+    neglabel = tanl.NegLabel(world["bank"])
+    cases = dict(trust._orders(neglabel, images, 1280, 0))
+    assert set(cases) == set(trust.ORDERS)
+    assert len({values["AUROC"] for values in cases.values()}) == 1
+
+
+def test_a_calibration_is_taken_back_after_each_size(images, world):  # noqa: F811
+    practice = tanl.TANL(world["bank"], initial_ood=world["noise"], **tanl.TANL.preset("practice"))
+    cases = dict(trust._calibration(practice, images, 1280, 0))
+    sizes = [f"{size}: flagged ID" for size in trust.SIZES]
+    assert [list(values) for values in cases.values()] == [sizes] * len(trust.SHARES)
+    assert practice.tpr is None
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tanl.cli.main import Parser, carry_out, set_up
+from tanl.cli.main import Parser, carry_out, set_up, write_any_text
 
 STUDIES = {
     "speed": "the time and memory of one step of TANL against a bare matrix product",
@@ -16,6 +16,7 @@ STUDIES = {
 
 def main(argv: Sequence[str]) -> int:
     """Run a study and return its exit code."""
+    write_any_text()
     return carry_out(parsed(argv))
 
 

@@ -87,7 +87,7 @@ def custom_set(
         classed = not ood and any(texts)
         labels = tuple(_class(text, known, given) for text in texts) if classed else ()
     else:
-        files = tuple(file.relative_to(base).as_posix() for file in _all_images(given))
+        files = tuple(file.relative_to(base).as_posix() for file in _all_images(given, tell=True))
         parents = [_plain(file.split("/")[0]) if "/" in file else "" for file in files]
         classed = not ood and all(parent in known for parent in parents)
         labels = tuple(known[parent] for parent in parents) if classed else ()
@@ -155,14 +155,17 @@ def _whole_folder(source: Source, root: Path) -> ImageSet | None:
     return None
 
 
-def _all_images(path: Path) -> tuple[Path, ...]:
-    """The images at a path, all of them: a set that lacks a folder would be another set."""
+def _all_images(path: Path, *, tell: bool = False) -> tuple[Path, ...]:
+    """The images at a path, all of them: a set that lacks a folder would be another set.
+
+    ``tell`` has what is passed over told. What is downloaded comes with lists and licences beside its images.
+    """
     found = find_images(path)
     for folder, error in found.unreadable:
         raise PermissionError(error.errno, f"a part of {path} cannot be read: {error.strerror}", str(folder))
-    if links := found.passed_over.get("linked folder"):
-        are = "linked folders are" if links > 1 else "linked folder is"
-        warnings.warn(f"{path}: {links} {are} not followed; put what is linked in its place", stacklevel=2)
+    if tell or found.passed_over.get("linked folder"):
+        for note in found.notes():
+            warnings.warn(f"{path}: {note}", stacklevel=2)
     return tuple(found)
 
 

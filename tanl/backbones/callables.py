@@ -91,7 +91,7 @@ class CallableBackbone:
         self.tokenizer = tokenizer
         self.logit_scale = float(logit_scale)
         # "cuda" means the current one, which has a number, as the tensors on it have.
-        self.device = torch.empty(0, device=device).device
+        self.device = torch.empty(0, dtype=torch.float32, device=device).device
         self.name = name
         self._preprocess = preprocess
         self._fingerprint = fingerprint

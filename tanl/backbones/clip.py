@@ -160,7 +160,7 @@ class ClipBackbone:
 
     def _lengths(self, tokens: Tensor) -> Tensor:
         """How many tokens of each row the model must see, ``[n, L] -> [n]``; texts of alike lengths are batched."""
-        return torch.full((len(tokens),), tokens.shape[1])
+        return torch.full((len(tokens),), tokens.shape[1], dtype=torch.int64, device="cpu")
 
     def _encode_tokens(self, tokens: Tensor) -> Tensor:
         features: Tensor = self.model.encode_text(tokens)

@@ -164,7 +164,7 @@ class HuggingFaceBackbone:
                 bar.update(len(chosen))
         embeddings = torch.cat(rows)
         return torch.empty_like(embeddings).index_copy_(
-            0, torch.tensor(order, device=embeddings.device), embeddings
+            0, torch.tensor(order, dtype=torch.int64, device=embeddings.device), embeddings
         )
 
     @property
@@ -205,7 +205,7 @@ class HuggingFaceBackbone:
         else:
             patches, shapes = pixels[:, :, :-2], pixels[:, 0, -2:]
         shapes = shapes.long()
-        number = torch.arange(patches.shape[1], device=pixels.device)
+        number = torch.arange(patches.shape[1], dtype=torch.int64, device=pixels.device)
         mask = (number < shapes.prod(dim=1, keepdim=True)).int()
         return {"pixel_values": patches, "pixel_attention_mask": mask, "spatial_shapes": shapes}
 

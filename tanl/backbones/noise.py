@@ -27,16 +27,17 @@ def noise_images(image_size: ImageSize, *, per_kind: int = 3, seed: int = 0) -> 
     Returns:
         ``[5 * per_kind, 3, H, W]`` in [0, 1].
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     shape = (per_kind, 3, *height_and_width(image_size))
-    rate = torch.full(shape, 5.0)
+    rate = torch.full(shape, 5.0, dtype=torch.float32, device="cpu")
+    pairs = torch.empty(2, *shape, dtype=torch.float32, device="cpu")
     kinds = [
-        torch.randn(shape, generator=generator),
-        torch.rand(shape, generator=generator),
+        torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu"),
+        torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu"),
         torch.poisson(rate, generator=generator),
         # Gamma(2, 1) is the sum of two unit exponentials; torch's own sampler takes no generator.
-        torch.empty(2, *shape).exponential_(generator=generator).sum(dim=0),
-        (torch.rand(shape, generator=generator) > 0.5).float(),
+        pairs.exponential_(generator=generator).sum(dim=0),
+        (torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") > 0.5).float(),
     ]
     return torch.cat([(kind - kind.min()) / (kind.max() - kind.min()) for kind in kinds])
 

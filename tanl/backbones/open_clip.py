@@ -102,7 +102,7 @@ def encode_tokens(tower: Any, tokens: Tensor) -> Tensor:
     x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
     x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
     # One token a row goes on, so only that is normalised and projected.
-    x = tower.ln_final(x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)])
+    x = tower.ln_final(x[torch.arange(len(x), dtype=torch.int64, device=x.device), tokens.argmax(dim=1)])
     projection = tower.text_projection
     embeddings: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
     return embeddings

@@ -53,8 +53,7 @@ _BENCHMARKS = {
     "table": "runs as tables: Markdown, CSV or LaTeX, with the published figures beside the measured ones",
     "report": "a run as one HTML page: tables, histograms, curves, activated labels, worst mistakes",
     "list": "the splits and the methods that `run` knows, and what they need",
-    "trust": "few outliers, orders, batch sizes and floods: what they do to methods that learn from their stream",
-    "thresholds": "what calibrated thresholds and the stream's own keep and catch, and where they fail",
+    "trust": "few outliers, thresholds, orders, batch sizes, attacks: what they do to methods that learn from a stream",
 }
 _HOME = {"table": "output.table", "report": "output.report"}
 """The benchmarks that are no module of their own."""
@@ -81,7 +80,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (by default the process's own) and return the exit code."""
-    _write_any_text()
+    write_any_text()
     argv = spelled_out(sys.argv[1:] if argv is None else argv)
     if not argv:
         _parser(argv).print_help()
@@ -121,7 +120,7 @@ def spelled_out(argv: Sequence[str]) -> list[str]:
     return [*before, "run", *rest] if short else [*before, *rest]
 
 
-def _write_any_text() -> None:
+def write_any_text() -> None:
     r"""Let a path or label that the console's encoding lacks come out as ``\xe9``, in place of ending the run."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -155,6 +154,7 @@ def _parser(argv: Sequence[str]) -> Parser:
             set_up(command, f"tanl.cli.{name}", wanted=name in argv)
             continue
         command.description = what
+        add_traceback(command, default=argparse.SUPPRESS)
         benchmarks = command.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
         for benchmark, measured in _BENCHMARKS.items():
             set_up(

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from ..checks import Embeddings, fraction, kept_tensor, real, unit_embeddings, whole_number
 from ..functional import grouped_negative_share
+from ..kernels.surroundings import product, undisturbed
 from ..labels.bank import KEPT_TOLERANCE, LabelBank
 from .base import saved_threshold
 from .neglabel import GroupedNegatives, grouped_negatives
@@ -81,6 +82,7 @@ class AdaNeg(GroupedNegatives):
         TypeError, ValueError: an unusable setting; a bank without negatives, or with fewer than ``groups``.
     """
 
+    @undisturbed
     def __init__(
         self,
         bank: LabelBank,
@@ -107,12 +109,13 @@ class AdaNeg(GroupedNegatives):
         self.seed = seed
         self.reset()
 
+    @undisturbed
     def reset(self) -> None:
         """Forget the stream: every label's proxy is its text embedding again."""
         self._memory: dict[int, _Remembered] = {}
         self._proxies = torch.cat([self.bank.embeddings[: self.bank.num_id], self._embeddings])
 
-    @torch.no_grad()
+    @undisturbed
     def __call__(self, z: Embeddings, *, source: str | Sequence[str | None] | None = None) -> Tensor:
         """Score a batch of the stream, ``[B, D] -> [B]``, and remember its confident images.
 
@@ -129,7 +132,7 @@ class AdaNeg(GroupedNegatives):
     def _scores(self, z: Tensor) -> Tensor:
         return self._advance(z).scores
 
-    @torch.no_grad()
+    @undisturbed
     def relabelled(self, bank: LabelBank) -> Self:
         """The same method with the same settings over other labels, and what it remembers of its stream.
 
@@ -173,7 +176,11 @@ class AdaNeg(GroupedNegatives):
         memory: dict[str, Any] = {
             "counts": self._indices([len(images.rows) for images in remembered]),
             "rows": torch.cat([images.rows for images in remembered] or [self.bank.id_embeddings[:0]]),
-            "entropies": torch.tensor([e for images in remembered for e in images.entropies]).double(),
+            "entropies": torch.tensor(
+                [e for images in remembered for e in images.entropies],
+                dtype=torch.float64,
+                device=self.bank.device,
+            ),
         }
         if compact:
             names = self._label_names()
@@ -256,7 +263,7 @@ class AdaNeg(GroupedNegatives):
         entropies: list[float] = []
         for part in torch.split(rows * self.bank.logit_scale, _ROWS):
             tiles = torch.split(labels, _TILE_LABELS)
-            logits = torch.cat([part @ tile.float().T for tile in tiles], dim=1)
+            logits = torch.cat([product(part, tile.float().T) for tile in tiles], dim=1)
             best += logits.argmax(dim=1).tolist()
             probability = logits.softmax(dim=1)
             entropies += (-(probability * (probability + 1e-8).log()).sum(dim=1)).tolist()

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from ..checks import Embeddings, unit_embeddings, whole_number
+from ..functional import shuffled
+from ..kernels.surroundings import undisturbed
 from ..labels.bank import LabelBank
 from ..labels.index import LabelIndex
 from ..labels.nearest import products
@@ -52,6 +54,7 @@ class ApproximateActivation:
         TypeError, ValueError: unusable settings; a bank without negatives or on a GPU; an index of other labels.
     """
 
+    @undisturbed
     def __init__(
         self,
         bank: LabelBank,
@@ -85,19 +88,19 @@ class ApproximateActivation:
         self.covered_mass: float | None = None
         self._covered, self._rows = 0.0, 0
 
-        drawn = torch.randperm(bank.num_negatives, generator=torch.Generator().manual_seed(seed))[:sample]
+        drawn = shuffled(bank.num_negatives, seed)[:sample]
         # The labels whose logits every row needs, ID labels first.
         self._always = torch.cat([bank.id_embeddings, bank.negative_embeddings[drawn]])
         # Where a negative is in the sample; those that are not share the place after its end.
-        self._place = torch.full((bank.num_negatives,), len(drawn))
-        self._place[drawn] = torch.arange(len(drawn))
+        self._place = torch.full((bank.num_negatives,), len(drawn), dtype=torch.int64, device="cpu")
+        self._place[drawn] = torch.arange(len(drawn), dtype=torch.int64, device="cpu")
 
     @property
     def mean_covered_mass(self) -> float | None:
         """`covered_mass` as a mean over the rows of all calls so far."""
         return self._covered / self._rows if self._rows else None
 
-    @torch.no_grad()
+    @undisturbed
     def __call__(self, z: Embeddings, segments: Sequence[tuple[int, int]]) -> Tensor:
         """Sums of activations over ranges of rows.
 
@@ -115,7 +118,7 @@ class ApproximateActivation:
         for first, end in segments:
             if not 0 <= first <= end <= len(z):
                 raise ValueError(f"the segment ({first}, {end}) is no range of the {len(z)} rows")
-        sums = torch.zeros(len(segments), self.bank.num_negatives)
+        sums = torch.zeros(len(segments), self.bank.num_negatives, dtype=torch.float32, device=z.device)
         covered = 0.0
         for start in range(0, len(z), _ROWS):
             rows, activations, mass = self._activations(z[start : start + _ROWS])
@@ -139,11 +142,12 @@ class ApproximateActivation:
 
         size = always.shape[1] - num_id
         places = self._place[rows].masked_fill_(~found, size)
-        is_candidate = torch.zeros(len(z), size + 1, dtype=torch.bool).scatter_(1, places, True)[:, :size]
+        is_candidate = torch.zeros(len(z), size + 1, dtype=torch.bool, device=z.device)
+        is_candidate = is_candidate.scatter_(1, places, True)[:, :size]
         others = always[:, num_id:].masked_fill(is_candidate, -torch.inf)
         unseen = self.bank.num_negatives - found.sum(dim=1)
         sampled = size - is_candidate.sum(dim=1)  # 0 only where nearly all labels are candidates
-        rest = others.logsumexp(dim=1) + (unseen / sampled.clamp(min=1)).log()
+        rest = others.logsumexp(dim=1) + (unseen.float() / sampled.clamp(min=1)).log()
 
         known = torch.logaddexp(logits.logsumexp(dim=1), always[:, :num_id].logsumexp(dim=1))
         lse = torch.logaddexp(known, rest)

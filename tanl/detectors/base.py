@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..checks import Embeddings, finite, sources_of, unit_embeddings, whole_number
+from ..kernels.surroundings import undisturbed
 from ..labels.bank import LabelBank
 from ..labels.index import LabelIndex
 from ..labels.nearest import nearest
@@ -66,7 +67,7 @@ class Detector:
             sources_of(source, len(self._checked(z)))
         return self.score(z)
 
-    @torch.no_grad()
+    @undisturbed
     def score(self, z: Embeddings) -> Tensor:
         """The scores that the call would give, ``[B, D] -> [B]``; the stream's state stays as it is."""
         return self._scores(self._checked(z))
@@ -137,7 +138,7 @@ class Detector:
         """Forget the threshold that was calibrated; TANL goes back to its own, the others have none then."""
         self._calibrated = self._tpr = None
 
-    @torch.no_grad()
+    @undisturbed
     def explain(
         self, z: Embeddings, k: int = 5, *, index: LabelIndex | None = None
     ) -> list[tuple[Evidence, ...]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checks import real, whole_number
+from ..kernels.surroundings import product, undisturbed
 from ..labels.bank import MINING_QUANTILE, LabelBank
 from ..labels.corpus import Corpus
 from .neglabel import GroupedNegatives, group_order
@@ -70,6 +71,7 @@ class CSP(GroupedNegatives):
         TypeError, ValueError: an unusable setting; a bank without negatives, or with too few for the groups.
     """
 
+    @undisturbed
     def __init__(
         self,
         bank: LabelBank,
@@ -104,7 +106,11 @@ class CSP(GroupedNegatives):
     def _mined(self) -> Tensor:
         """Indices of the negatives that are kept: of either kind the least similar first, the nouns first."""
         endings = tuple(f" {word.casefold()}" for word in self.superclasses)
-        conjugated = torch.tensor([name.casefold().endswith(endings) for name in self.bank.negative_names])
+        conjugated = torch.tensor(
+            [name.casefold().endswith(endings) for name in self.bank.negative_names],
+            dtype=torch.bool,
+            device="cpu",
+        )
         similarity = self._similarity().cpu()
         kept = []
         for kind in (~conjugated, conjugated):
@@ -118,7 +124,7 @@ class CSP(GroupedNegatives):
         ids = self.bank.id_embeddings
         parts = []
         for part in torch.split(self.bank.negative_embeddings, _MINING_ROWS):
-            cosines = part.float() @ ids.T
+            cosines = product(part.float(), ids.T)
             similarity = torch.quantile(cosines, MINING_QUANTILE, dim=1)
             parts.append(similarity.masked_fill(cosines.amax(dim=1) > _SAME_AS_ID, 1.0))
         return torch.cat(parts)

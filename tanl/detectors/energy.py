@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..functional import energy_score
+from ..kernels.surroundings import product
 from .base import Detector
 
 
@@ -19,4 +20,4 @@ class Energy(Detector):
     """
 
     def _scores(self, z: Tensor) -> Tensor:
-        return energy_score(z * self.bank.logit_scale @ self.bank.id_embeddings.T)
+        return energy_score(product(z * self.bank.logit_scale, self.bank.id_embeddings.T))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checks import Embeddings, as_tensor, real, sources_of, unit_embeddings
 from ..functional import mcm_score
+from ..kernels.surroundings import product, undisturbed
 from ..labels.bank import LabelBank
 from .base import Detector
 
@@ -71,7 +72,7 @@ class GLMCM(Detector):
         sources_of(source, len(scores))
         return scores
 
-    @torch.no_grad()
+    @undisturbed
     def score(self, z: Embeddings, *, local: Embeddings | None = None) -> Tensor:
         """Score a batch.
 
@@ -90,8 +91,10 @@ class GLMCM(Detector):
         patches = self._checked_patches(local, len(z))
         ids = self.bank.id_embeddings
         rows = max(1, _LOGITS_AT_ONCE // len(ids))
-        best = torch.cat([mcm_score(part @ ids.T, self.temperature) for part in torch.split(patches, rows)])
-        whole = mcm_score(z @ ids.T, self.temperature)
+        best = torch.cat(
+            [mcm_score(product(part, ids.T), self.temperature) for part in torch.split(patches, rows)]
+        )
+        whole = mcm_score(product(z, ids.T), self.temperature)
         return whole + self.lambda_value * best.view(len(z), -1).amin(dim=1)
 
     def predict(self, z: Embeddings, *, local: Embeddings | None = None) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..checks import fraction, whole_number
 from ..functional import otsu_threshold
+from ..kernels.surroundings import product
 
 MEMORIES = ("published", "guarded")
 
@@ -113,9 +114,9 @@ def without_duplicates(rows: Tensor, remembered: Tensor, limit: float) -> Tensor
     """Which of the rows ``[n, D]`` are like none of the remembered ``[m, D]`` and no earlier row, ``[n]`` bool."""
     if limit == 1 or not len(rows):
         return torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    near = (rows @ rows.T).tril(-1).amax(dim=1) > limit
+    near = product(rows, rows.T).tril(-1).amax(dim=1) > limit
     if len(remembered):
-        near |= (rows @ remembered.T).amax(dim=1) > limit
+        near |= product(rows, remembered.T).amax(dim=1) > limit
     return ~near
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..kernels.surroundings import product
 from .base import Detector
 
 
@@ -18,4 +19,4 @@ class MaxLogit(Detector):
     """
 
     def _scores(self, z: Tensor) -> Tensor:
-        return -(z * self.bank.logit_scale @ self.bank.id_embeddings.T).amax(dim=1)
+        return -product(z * self.bank.logit_scale, self.bank.id_embeddings.T).amax(dim=1)

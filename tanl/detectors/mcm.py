@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..checks import real
 from ..functional import mcm_score
+from ..kernels.surroundings import product
 from ..labels.bank import LabelBank
 from .base import Detector
 
@@ -32,7 +33,7 @@ class MCM(Detector):
         self.temperature = temperature
 
     def _scores(self, z: Tensor) -> Tensor:
-        return mcm_score(z @ self.bank.id_embeddings.T, self.temperature)
+        return mcm_score(product(z, self.bank.id_embeddings.T), self.temperature)
 
     def _settings(self) -> dict[str, Any]:
         return {"temperature": self.temperature}

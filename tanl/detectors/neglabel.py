@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..checks import seed_or_none, whole_number
-from ..functional import grouped_negative_share
+from ..functional import grouped_negative_share, shuffled
+from ..kernels.surroundings import undisturbed
 from ..labels.bank import LabelBank
 from .base import Detector
 
@@ -46,6 +47,7 @@ class NegLabel(GroupedNegatives):
         seed: shuffles the negatives before they are split; None keeps their order.
     """
 
+    @undisturbed
     def __init__(
         self, bank: LabelBank, *, num_negatives: int | None = 10_000, groups: int = 5, seed: int | None = 0
     ) -> None:
@@ -80,5 +82,5 @@ def group_order(count: int, groups: int, seed: int | None) -> Tensor:
     if count < groups:
         raise ValueError(f"{count} negatives cannot make {groups} groups; lower groups")
     if seed_or_none(seed) is None:
-        return torch.arange(count)
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed or 0))
+        return torch.arange(count, dtype=torch.int64, device="cpu")
+    return shuffled(count, seed or 0)

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ..checks import kept_tensor, unit_embeddings, whole_number
+from ..functional import shuffled
 from ..kernels import Segments
+from ..kernels.surroundings import product
 from ..labels.bank import KEPT_TOLERANCE, LabelBank
 
 # Rows to a partial sum: an eviction recomputes at most half as many. With 20 a stream of 300 rows over 70 000 labels
@@ -133,7 +135,7 @@ class ActivationRing:
         kept: dict[str, Any] = {"total": self._total, "rows": self._rows.clone()}
         if compact:
             return kept
-        empty = torch.zeros(0, self._bank.num_negatives, device=self._bank.device)
+        empty = torch.zeros(0, self._bank.num_negatives, dtype=torch.float32, device=self._bank.device)
         return {
             **kept,
             "sums": torch.stack(self._sums) if self._sums else empty,
@@ -272,9 +274,10 @@ class ActivationState:
         positive, negative = ActivationRing(bank, capacity), ActivationRing(bank, capacity)
         known = bank.id_embeddings
         if seed is not None:
-            order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
-            known = known[order.to(bank.device)]
-        state = cls(bank, activations, positive, negative, torch.zeros(0, device=bank.device))
+            known = known[shuffled(len(known), seed).to(bank.device)]
+        state = cls(
+            bank, activations, positive, negative, torch.zeros(0, dtype=torch.float32, device=bank.device)
+        )
         state.commit(*state.prepare(known[-capacity:], known[:0] if initial_ood is None else initial_ood))
         state.admitted_id = state.admitted_ood = 0  # these are not of the stream
         return state
@@ -326,10 +329,12 @@ class ActivationState:
         """
         known = self.positive.embeddings
         names = set(bank.id_names)
-        kept = torch.tensor([name in names for name in self.bank.id_names], device=known.device)
+        kept = torch.tensor(
+            [name in names for name in self.bank.id_names], dtype=torch.bool, device=known.device
+        )
         sources_id = self.sources_id
         if len(known) and not bool(kept.all()):
-            still = kept[(known @ self.bank.id_embeddings.T).argmax(dim=1)]
+            still = kept[product(known, self.bank.id_embeddings.T).argmax(dim=1)]
             known = known[still]
             sources_id = tuple(s for s, stays in zip(sources_id, still.tolist(), strict=True) if stays)
         other = ActivationState(

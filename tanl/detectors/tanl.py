@@ -23,6 +23,7 @@ from ..checks import (
 )
 from ..functional import activation_sums, otsu_threshold
 from ..io.text import did_you_mean
+from ..kernels.surroundings import product, undisturbed
 from ..labels.bank import LabelBank
 from .base import Detector, saved_threshold
 from .guarded import (
@@ -103,6 +104,7 @@ class TANL(Detector):
         TypeError, ValueError: an unusable setting; a bank without negatives.
     """
 
+    @undisturbed
     def __init__(
         self,
         bank: LabelBank,
@@ -152,7 +154,7 @@ class TANL(Detector):
             raise ValueError(f"no preset {name!r}; {there}")
         return dict(PRESETS[name])
 
-    @torch.no_grad()
+    @undisturbed
     def reset(self) -> None:
         """Forget the stream: start again from the ID labels and ``initial_ood``."""
         self.state, self._start = self._beginning(self.initial_ood)
@@ -172,7 +174,7 @@ class TANL(Detector):
         num_id, means = self.bank.num_id, (state.positive.mean, state.negative.mean)
         return state, Start(*means, selected, first[:num_id], first[num_id:])
 
-    @torch.no_grad()
+    @undisturbed
     def __call__(self, z: Embeddings, *, source: str | Sequence[str | None] | None = None) -> Tensor:
         """Score a batch of the stream, ``[B, D] -> [B]``, and learn from its confident images.
 
@@ -208,14 +210,14 @@ class TANL(Detector):
         """The OOD score above which `predict` says OOD: calibrated, or Otsu's of the stream so far."""
         return 1 - self._running if self._calibrated is None else self._calibrated
 
-    @torch.no_grad()
+    @undisturbed
     def predict(self, z: Embeddings) -> Tensor:
         """Decide, True = OOD; without a calibrated threshold by Otsu's, this batch included."""
         ahead = self._advance(self._checked(z))
         threshold = self._calibrated if ahead.calibrated is None else ahead.calibrated
         return ahead.scores > (1 - ahead.threshold if threshold is None else threshold)
 
-    @torch.no_grad()
+    @undisturbed
     def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95) -> float:
         """Set the threshold from ID images, and keep it where they are while the stream goes on.
 
@@ -266,7 +268,7 @@ class TANL(Detector):
         """The negative labels that the stream activates most, as the next batch's first pass will use them."""
         return list(self._negatives()[0])
 
-    @torch.no_grad()
+    @undisturbed
     def memory_report(self) -> MemoryReport:
         """What the rings hold and where the selection has gone, see `MemoryReport`."""
         state, now = self.state, self._selected(self._relevance())
@@ -282,7 +284,7 @@ class TANL(Detector):
             moved=1 - int(stayed) / len(now),
         )
 
-    @torch.no_grad()
+    @undisturbed
     def decided_at_start(self, z: Embeddings) -> Tensor:
         """What a TANL that has learnt nothing would decide of ``z [n, D]``, taken together: True = OOD, ``[n]``.
 
@@ -298,7 +300,7 @@ class TANL(Detector):
             threshold = 1 - anchored_threshold(1 - scores, self._start, anchor)
         return scores > threshold
 
-    @torch.no_grad()
+    @undisturbed
     def relabelled(self, bank: LabelBank) -> Self:
         """The same method with the same settings over other labels, and what it remembers of its stream.
 
@@ -350,7 +352,7 @@ class TANL(Detector):
             "calibration": None if self._known is None else self._known.clone(),
         }
 
-    @torch.no_grad()
+    @undisturbed
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from `state_dict`: bit for bit, or from a compact one up to rounding, with a pass over the labels.
 
@@ -382,7 +384,8 @@ class TANL(Detector):
         z = unit_embeddings(saved, "the calibration's images", dim=self.bank.dim)
         if tpr is None:
             raise ValueError("the state has calibration images and no tpr")
-        threshold_at_tpr(torch.zeros(len(z)), tpr)  # are they enough for it?
+        are_they_enough = torch.zeros(len(z), dtype=torch.float32, device="cpu")
+        threshold_at_tpr(are_they_enough, tpr)
         return z.to(self.bank.device)
 
     def _same_outliers(self, saved: Tensor | None) -> Tensor | None:
@@ -509,12 +512,12 @@ class TANL(Detector):
 
     def _logits(self, z: Tensor, selected: Tensor) -> Tensor:
         """Logits of the selected negatives, ``[B, K]``."""
-        return (z * self.bank.logit_scale) @ self._labels.negative_embeddings[selected].float().T
+        return product(z * self.bank.logit_scale, self._labels.negative_embeddings[selected].float().T)
 
     def _chosen_again(self, z: Tensor, logits: Tensor, first: Tensor, final: Tensor) -> Tensor:
         """Logits of the final choice: those of the first one in another order, and the few that are new."""
-        place = torch.full((self._labels.num_negatives,), -1, device=first.device)
-        place[first] = torch.arange(len(first), device=first.device)
+        place = torch.full((self._labels.num_negatives,), -1, dtype=torch.int64, device=first.device)
+        place[first] = torch.arange(len(first), dtype=torch.int64, device=first.device)
         columns = place[final]
         result = logits.index_select(1, columns.clamp(min=0))
         new = (columns < 0).nonzero()[:, 0]

@@ -64,7 +64,10 @@ def _checked_scores(scores: Tensor, name: str) -> Tensor:
     if isinstance(scores, Tensor) and (not is_dense(scores) or scores.is_meta or scores.is_complex()):
         raise TypeError(f"{name} must be a dense tensor of real values")
     try:
-        scores = torch.as_tensor(scores, dtype=torch.float32).detach()
+        if isinstance(scores, Tensor):
+            scores = scores.detach().float()
+        else:
+            scores = torch.as_tensor(scores, dtype=torch.float32, device="cpu")
     except (RuntimeError, OverflowError) as error:
         raise TypeError(f"{name} must be a tensor [n], not {type(scores).__name__}: {error}") from error
     if scores.ndim != 1:

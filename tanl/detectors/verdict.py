@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
-import torch
 from torch import Tensor
 
 from ..checks import Embeddings, as_tensor, whole_number
 from ..io.text import shown_percentage
+from ..kernels.surroundings import product, undisturbed
 from . import Detector, Evidence
 
 
@@ -128,7 +128,7 @@ class Detection:
         )
 
 
-@torch.no_grad()
+@undisturbed
 def detect_embeddings(
     detector: Detector, z: Embeddings, *, evidence: int = 5, source: str | Sequence[str | None] | None = None
 ) -> Detection:
@@ -152,7 +152,7 @@ def detect_embeddings(
     z = as_tensor(z, "image embeddings")
     threshold = detector.threshold
     is_ood = None if threshold is None else scores > threshold
-    best = (z.float() @ bank.id_embeddings.T * bank.logit_scale).softmax(dim=1).max(dim=1)
+    best = (product(z.float(), bank.id_embeddings.T) * bank.logit_scale).softmax(dim=1).max(dim=1)
     found: list[tuple[Evidence, ...]] = [()] * len(z)
     if is_ood is not None and evidence and bool(is_ood.any()):
         rows = is_ood.nonzero()[:, 0]

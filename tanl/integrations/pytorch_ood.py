@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from ..checks import whole_number
 from ..detectors import GLMCM, Detector
+from ..functional import shuffled
 
 
 def as_pytorch_ood(
@@ -125,11 +126,11 @@ def _adapter() -> Any:
         def predict_features(self, x: Tensor) -> Tensor:
             """OOD scores ``[B]`` of embeddings ``[B, D]``."""
             z = normalize(x.to(self.detector.bank.device).float(), dim=-1)
-            order = torch.arange(len(z))
+            order = torch.arange(len(z), dtype=torch.int64, device="cpu")
             if self.whole_sets:
                 self.detector.reset()
                 if self.seed is not None:
-                    order = torch.randperm(len(z), generator=torch.Generator().manual_seed(self.seed))
+                    order = shuffled(len(z), self.seed)
             order = order.to(z.device)
             scores = torch.cat([self.detector(z[rows]) for rows in torch.split(order, self.batch_size)])
             return torch.empty_like(scores).index_copy_(0, order, scores)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from os import PathLike
+from types import GeneratorType
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -18,6 +21,7 @@ from ..backbones.hugging_face import HuggingFaceBackbone
 from ..checks import whole_number
 from ..detectors.registry import METHODS, unknown_method
 from ..guard.guard import Guard, Method
+from ..io.images import has_levels, read_image, to_rgb
 from ..labels.corpus import Corpus
 from ..labels.names import checked_names
 
@@ -138,6 +142,12 @@ class GuardedPipeline:
             raise ValueError("give an image: a PIL image, a path, a URL, or a list of them")
         labels = self._named(candidate_labels)
         guard = self.guard_for(labels)
+        if isinstance(image, list):
+            image = [_as_shown(each) for each in image]
+        elif isinstance(image, GeneratorType):
+            image = (_as_shown(each) for each in image)
+        else:
+            image = _as_shown(image)
         results = self._inner(image, candidate_labels=list(labels), **kwargs)
         if isinstance(image, list):
             return self._judged(results, guard)
@@ -216,6 +226,23 @@ class GuardedPipeline:
         if name.startswith("__") or "pipeline" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return getattr(self.pipeline, name)
+
+
+def _as_shown(image: Any) -> Any:
+    """Greys of more than 8 bits, in a file or not, as people see them: the pipeline would clip them to white.
+
+    Anything else stays as it is, for the pipeline to read or to refuse.
+    """
+    if isinstance(image, Image.Image):
+        return to_rgb(image) if has_levels(image) else image
+    if not (isinstance(image, str) and os.path.isfile(image)):  # noqa: PTH113, Path's refuses what is base64
+        return image
+    try:
+        with Image.open(image) as opened:
+            is_shown = not has_levels(opened)
+    except Exception:
+        return image
+    return image if is_shown else read_image(image)
 
 
 class _Recorder:

@@ -97,6 +97,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return _to_rgb(image)
 
 
+def has_levels(image: Image.Image) -> bool:
+    """Whether its greys have more than 8 bits, or are floats: Pillow would clip them."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
 def check_size(size: tuple[int, int]) -> None:
     """Refuse an image of this width and height that has no pixels, too many, or is a thin strip."""
     width, height = size
@@ -128,10 +133,12 @@ def _read(path: Path, head: bytes) -> Image.Image:
         if image.format in ("JPEG", "MPO") and (factor := _factor(full_size)) > 1:
             scale = 2 if factor == 2 else 4 if factor <= 4 else 8
             image.draft(None, (image.width // scale, image.height // scale))
+        if image.format == "EPS":
+            raise ValueError("it is EPS, a program that would be run to see it; save it as PNG")
         check_size(image.size)
         with _turn(full_size):
             # Asked before the file is decoded, which forgets it.
-            halves_colours = ";16" in _raw_mode(image) and not image.mode.startswith("I")
+            halves_colours = ";16" in _raw_mode(image) and not has_levels(image)
             white, inverted = _declared(image, head)
             image.load()
             if halves_colours:
@@ -161,7 +168,7 @@ def _open_heif(path: Path) -> Image.Image:
 def _to_rgb(image: Image.Image, white: int | None = None, *, inverted: bool = False) -> Image.Image:
     """What `to_rgb` gives; ``white`` and ``inverted`` are what a file of greys beyond 8 bits declares."""
     orientation = _orientation(image)
-    if image.mode.startswith("I") or image.mode == "F":
+    if has_levels(image):
         grey = to_8_bits(np.asarray(image), white)
         image = Image.fromarray(255 - grey if inverted else grey)
     rgb = _opaque(image, _factor(image.size))

@@ -9,7 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .operands import check_segments
 from .stored import Segments, StoredExponentials, memory_for
+from .surroundings import product
 
 # With 256 rows a tile's exponentials are 2 MiB: the next operation finds them in the cache.
 TILE_LABELS = 2048
@@ -22,7 +24,7 @@ LARGEST_EXPONENT = 75.0
 def row_lse(z: Tensor, labels: Tensor, scale: float) -> Tensor:
     """Log-sum-exp over the labels: each tile's, joined."""
     scaled = (z * scale).T
-    parts = [(tile.float() @ scaled).logsumexp(dim=0) for tile in torch.split(labels, TILE_LABELS)]
+    parts = [product(tile.float(), scaled).logsumexp(dim=0) for tile in torch.split(labels, TILE_LABELS)]
     return torch.stack(parts).logsumexp(dim=0)
 
 
@@ -42,7 +44,7 @@ def exp_store(
     maxima = z.new_empty(len(tiles), len(z))
     totals = torch.empty_like(maxima)
     for t, (tile, kept) in enumerate(tiles):
-        torch.mm(tile.float(), scaled, out=kept)
+        product(tile.float(), scaled, out=kept)
         torch.amax(kept, dim=0, out=maxima[t])
         torch.sum(kept.sub_(maxima[t]).exp_(), dim=0, out=totals[t])
     lse = (maxima + totals.log()).logsumexp(dim=0)
@@ -57,7 +59,7 @@ def segment_colsum_stored(stored: StoredExponentials, segments: Segments) -> Ten
     for t, (kept, into) in enumerate(
         zip(torch.split(stored.values, TILE_LABELS), torch.split(sums, TILE_LABELS), strict=True)
     ):
-        torch.mm(kept, (members * factors[t]).T, out=into)
+        product(kept, (members * factors[t]).T, out=into)
     return sums.T
 
 
@@ -65,7 +67,10 @@ def segment_colsum(z: Tensor, labels: Tensor, scale: float, lse: Tensor, segment
     """The softmax rows of a tile, summed over the segments by one product."""
     members = _members(segments, lse).T
     scaled = (z * scale).T
-    sums = [((tile.float() @ scaled) - lse).exp() @ members for tile in torch.split(labels, TILE_LABELS)]
+    sums = [
+        product((product(tile.float(), scaled) - lse).exp(), members)
+        for tile in torch.split(labels, TILE_LABELS)
+    ]
     return torch.cat(sums).T
 
 
@@ -93,6 +98,10 @@ def otsu_histogram(scores: Tensor, grid: Tensor) -> Tensor:
 def stable_topk(values: Tensor, k: int) -> Tensor:
     """Sort what is not below the k-th value, keeping the order of equal ones."""
     k = min(k, len(values))
+    if k < 1:
+        raise ValueError(f"there must be at least one value to choose, not {k} of {len(values)}")
+    if bool(values.isnan().any()):
+        raise ValueError("values to choose from must not be NaN")
     smallest = values.topk(k).values[-1]
     candidates = (values >= smallest).nonzero()[:, 0]
     order = values[candidates].sort(descending=True, stable=True).indices
@@ -102,6 +111,7 @@ def stable_topk(values: Tensor, k: int) -> Tensor:
 
 def _members(segments: Segments, like: Tensor) -> Tensor:
     """``[G, n]``: 1 where a row lies in a segment."""
-    bounds = torch.tensor(segments, device=like.device).view(-1, 2, 1)
-    row = torch.arange(len(like), device=like.device)
+    check_segments(segments, len(like))
+    bounds = torch.tensor(segments, dtype=torch.int64, device=like.device).view(-1, 2, 1)
+    row = torch.arange(len(like), dtype=torch.int64, device=like.device)
     return ((bounds[:, 0] <= row) & (row < bounds[:, 1])).to(like.dtype)

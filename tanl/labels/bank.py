@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checks import Embeddings, real, unit_embeddings, whole_number
+from ..kernels.surroundings import product, undisturbed
 from .names import checked_names
 
 MINING_QUANTILE = 0.95
@@ -167,6 +168,7 @@ class LabelBank:
             ) from error
         return self.of_checked(self.names, embeddings, num_id=self.num_id, logit_scale=self.logit_scale)
 
+    @undisturbed
     def mined(self, count: int) -> LabelBank:
         """NegLabel's mining: keep the ``count`` negatives that are least similar to the ID labels.
 
@@ -180,7 +182,7 @@ class LabelBank:
         negatives = self.negative_embeddings
         similarity = torch.cat(
             [
-                torch.quantile(part.float() @ self.id_embeddings.T, MINING_QUANTILE, dim=1)
+                torch.quantile(product(part.float(), self.id_embeddings.T), MINING_QUANTILE, dim=1)
                 for part in torch.split(negatives, _MINING_ROWS)
             ]
         )

@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from ..checks import unit_embeddings
 from ..io.cache import cached_embeddings
+from ..kernels.surroundings import product
 from .bank import KEPT_TOLERANCE, LabelBank
 from .corpus import Corpus
 from .names import checked_id_names
@@ -88,7 +89,7 @@ def build_bank(
         title=f"corpus {words.name}",
     )
     row = {word: i for i, word in enumerate(words.words)}
-    rows = torch.tensor([row[word] for word in kept.words], device=embeddings.device)
+    rows = torch.tensor([row[word] for word in kept.words], dtype=torch.int64, device=embeddings.device)
     return LabelBank(
         [*id_names, *kept.words],
         torch.cat([id_embeddings, embeddings[rows]]),
@@ -187,8 +188,9 @@ def check_id_labels(
                 )
     for start in range(0, len(names), _COMPARED_ROWS):
         later = max(start, first_new)
-        near = rows[start : start + _COMPARED_ROWS] @ rows[later:].T > _NEAR
-        found = near.triu(diagonal=1 + start - later).nonzero() + torch.tensor([start, later]).to(near.device)
+        near = product(rows[start : start + _COMPARED_ROWS], rows[later:].T) > _NEAR
+        corner = torch.tensor([start, later], dtype=torch.int64, device=near.device)
+        found = near.triu(diagonal=1 + start - later).nonzero() + corner
         for pairs in torch.split(found, _COMPARED_ROWS):
             for i, j in pairs[_same(rows[pairs[:, 0]], rows[pairs[:, 1]])].tolist():
                 raise ValueError(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..checks import Embeddings, as_tensor, fraction, unit_embeddings, whole_number
+from ..functional import shuffled
 from ..io.paths import local_path
 from ..io.tensors import read_tensors, write_tensors
 from .bank import LabelBank
@@ -306,7 +307,7 @@ class _Lists:
                 f"kind 'ivf' is for embeddings on the CPU, not on {embeddings.device}; take 'flat'"
             )
         count, dim = embeddings.shape
-        chosen = torch.randperm(count, generator=torch.Generator().manual_seed(seed), device="cpu")
+        chosen = shuffled(count, seed)
         num_lists = max(1, round(2 * count**0.5))
         chosen = chosen[: _TRAINING * num_lists].sort().values
         chosen = chosen.repeat(-(-_LEAST_TRAINING // len(chosen)))
@@ -358,7 +359,7 @@ class _Lists:
 
     def add(self, embeddings: Tensor, first_row: int) -> None:
         """Add labels of the rows from ``first_row`` on."""
-        rows = torch.arange(first_row, first_row + len(embeddings))
+        rows = torch.arange(first_row, first_row + len(embeddings), dtype=torch.int64, device="cpu")
         self._index.add_with_ids((embeddings.float() - self.mean).numpy(), rows.numpy())
 
     def best(self, z: Tensor, count: int, probe: float) -> Tensor:

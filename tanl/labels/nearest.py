@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..kernels.surroundings import product, undisturbed
+
 QUERIES = 1024
 """Queries that are searched at once."""
 
@@ -31,6 +33,7 @@ class Neighbours(NamedTuple):
     rows: Tensor
 
 
+@undisturbed
 def nearest(z: Tensor, labels: Tensor, k: int) -> Neighbours:
     """The ``k`` labels nearest to each query, exactly: every label is looked at, a tile of them at a time.
 
@@ -60,7 +63,7 @@ def products(z: Tensor, labels: Tensor, out: Tensor | None = None) -> Tensor:
     for start in range(0, len(labels), _TILE):
         tile = labels[start : start + _TILE].float().T
         for i, block in enumerate(blocks):
-            torch.mm(block, tile, out=out[i * _ROWS : (i + 1) * _ROWS, start : start + _TILE])
+            product(block, tile, out=out[i * _ROWS : (i + 1) * _ROWS, start : start + _TILE])
     return out[: len(z)]
 
 
@@ -80,7 +83,9 @@ def _nearest(z: Tensor, labels: Tensor, k: int) -> Neighbours:
             least = cosines.new_full((len(z), 1), -torch.inf)
         row, column = (cosines >= least).nonzero(as_tuple=True)  # by row, then by column
         counts = row.bincount(minlength=len(z))
-        slot = torch.arange(len(row), device=z.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+        slot = torch.arange(len(row), dtype=torch.int64, device=z.device) - (
+            counts.cumsum(0) - counts
+        ).repeat_interleave(counts)
         found = z.new_full((len(z), int(counts.max())), -torch.inf)
         found_rows = rows.new_zeros(found.shape)
         found[row, slot] = cosines[row, column]

@@ -139,7 +139,7 @@ class Vocabulary:
         if bank.names != earlier.names:
             raise ValueError(f"{bank!r} is not the bank of these labels and this corpus; build another one")
         rows, absent = self._rows(earlier)
-        embeddings = bank.embeddings[torch.tensor(rows, device=bank.device)]
+        embeddings = bank.embeddings[torch.tensor(rows, dtype=torch.int64, device=bank.device)]
         if absent:
             encoded = backbone.encode_texts(list(absent.values()))
             checked = unit_embeddings(encoded, "label embeddings", dim=bank.dim, tolerance=KEPT_TOLERANCE)

@@ -90,7 +90,9 @@ class EmbeddingFile:
                     "(in Python: normalize=True) if its model's embeddings are compared by cosine"
                 )
         if errors:
-            z = z.index_fill(0, torch.tensor(sorted(errors)), float("nan"))
+            z = z.index_fill(
+                0, torch.tensor(sorted(errors), dtype=torch.int64, device=z.device), float("nan")
+            )
         return EmbeddingBatch(batch.ids, z, errors)
 
 

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from ..operands import check_segments, label_dtype, operand, plain
 from ..stored import Segments, StoredExponentials, memory_for
 
 VARIANTS = ("portable", "avx2", "avx512")
 STORED_BYTES = 1 << 30
 LEAST_ROWS = 64
+_CPU = torch.device("cpu")
 
 otsu_histogram = reference.otsu_histogram  # 20 000 scores: torch's own bincount is at once done
 
@@ -62,81 +64,111 @@ def exp_store(
 
 def segment_colsum_stored(stored: StoredExponentials, segments: Segments) -> Tensor:
     """Columns belong to one thread each."""
-    bounds = torch.tensor(segments, dtype=torch.int64).reshape(-1, 2)
-    padded = _padded(len(stored.lse))
-    lse = torch.nn.functional.pad(stored.lse, (0, padded - len(stored.lse)))
-    sums = torch.empty(len(bounds), stored.num_labels)
+    n, count = len(stored.lse), stored.num_labels
+    padded, tiles = _padded(n), _tiles(count)
+    bounds = _bounds(segments, n)
+    lse = torch.nn.functional.pad(stored.lse, (0, padded - n))
+    sums = _new(len(bounds), count)
     _call(
         "tanl_segment_colsum_stored",
-        _pointer(stored.values),
-        _pointer(stored.maxima),
-        _pointer(lse),
-        len(stored.lse),
-        stored.num_labels,
-        _pointer(bounds),
+        _pointer(stored.values, "values", tiles * _tile() * padded),
+        _pointer(stored.maxima, "maxima", tiles, padded),
+        _pointer(lse, "lse", padded),
+        n,
+        count,
+        _pointer(bounds, "segments", len(bounds), 2, dtype=torch.int64),
         len(bounds),
-        _pointer(sums),
+        _pointer(sums, "sums", len(bounds), count),
     )
     return sums
 
 
 def segment_colsum(z: Tensor, labels: Tensor, scale: float, lse: Tensor, segments: Segments) -> Tensor:
     """A tile's exponentials are summed while they are in the cache."""
-    z, labels, lse = z.contiguous(), labels.contiguous(), lse.contiguous()
-    bounds = torch.tensor(segments, dtype=torch.int64).reshape(-1, 2)
-    sums = torch.empty(len(bounds), len(labels))
+    z, labels, lse = plain(z), plain(labels), plain(lse)
+    bounds = _bounds(segments, len(z))
+    sums = _new(len(bounds), len(labels))
     _call(
         "tanl_segment_colsum",
         *_operands(z, labels),
         ctypes.c_float(scale),
-        _pointer(lse),
-        _pointer(bounds),
+        _pointer(lse, "lse", len(z)),
+        _pointer(bounds, "segments", len(bounds), 2, dtype=torch.int64),
         len(bounds),
-        _pointer(sums),
+        _pointer(sums, "sums", len(bounds), len(labels)),
     )
     return sums
 
 
 def prefix_share(id_lse: Tensor, negative_logits: Tensor, step: int) -> Tensor:
     """A thread a row."""
-    id_lse, logits = id_lse.contiguous(), negative_logits.contiguous()
-    shares = torch.empty(len(logits))
-    _call("tanl_prefix_share", _pointer(id_lse), _pointer(logits), *logits.shape, step, _pointer(shares))
+    id_lse, logits = plain(id_lse), plain(negative_logits)
+    rows, columns = logits.shape
+    if columns == 0 or step < 0:
+        raise ValueError(f"there must be a negative and no step below 0, not {columns} and {step}")
+    shares = _new(rows)
+    _call(
+        "tanl_prefix_share",
+        _pointer(id_lse, "id_lse", rows),
+        _pointer(logits, "negative_logits", rows, columns),
+        rows,
+        columns,
+        step,
+        _pointer(shares, "shares", rows),
+    )
     return shares
 
 
 def stable_topk(values: Tensor, k: int) -> Tensor:
     """A selection, then a sort of what was selected."""
-    exact = values.double().contiguous()
-    top = torch.empty(min(k, len(exact)), dtype=torch.int64)
-    status = _loaded().tanl_stable_topk(_pointer(exact), _long(len(exact)), _long(len(top)), _pointer(top))
+    exact = plain(values.double())
+    count = len(exact)
+    k = min(k, count)
+    if k < 1:
+        raise ValueError(f"there must be at least one value to choose, not {k} of {count}")
+    top = torch.empty(k, dtype=torch.int64, device=_CPU)
+    status = _loaded().tanl_stable_topk(
+        _pointer(exact, "values", count, dtype=torch.float64),
+        _long(count),
+        _long(k),
+        _pointer(top, "indices", k, dtype=torch.int64),
+    )
+    if status == 3:
+        raise ValueError("values to choose from must not be NaN")
     _checked(status)
     return top
 
 
 def _pass(z: Tensor, labels: Tensor, scale: float, values: Tensor | None) -> StoredExponentials:
-    z, labels = z.contiguous(), labels.contiguous()
+    z, labels = plain(z), plain(labels)
     padded, tiles = _padded(len(z)), _tiles(len(labels))
-    maxima, lse = torch.empty(tiles, padded), torch.empty(padded)
+    maxima, lse = _new(tiles, padded), _new(padded)
+    kept = _new(0) if values is None else values[: tiles * _tile() * padded]
     _call(
         "tanl_exp_store",
         *_operands(z, labels),
         ctypes.c_float(scale),
-        None if values is None else _pointer(values),
-        _pointer(maxima),
-        _pointer(lse),
+        None if values is None else _pointer(kept, "values", tiles * _tile() * padded),
+        _pointer(maxima, "maxima", tiles, padded),
+        _pointer(lse, "lse", padded),
     )
-    kept = torch.empty(0) if values is None else values
     return StoredExponentials("native", kept, maxima, lse[: len(z)], len(labels))
 
 
 def _operands(z: Tensor, labels: Tensor) -> tuple[object, ...]:
-    half = labels.dtype == torch.float16
-    if not (half or labels.dtype == torch.float32) or z.dtype != torch.float32:
-        raise TypeError(
-            f"the native kernels take float32 rows and float32 or float16 labels, not {labels.dtype}"
-        )
-    return _pointer(z), len(z), _pointer(labels), ctypes.c_int(half), len(labels), z.shape[1]
+    dtype = label_dtype(labels)
+    n, count, dim = len(z), len(labels), labels.shape[1]
+    half = ctypes.c_int(dtype == torch.float16)
+    return _pointer(z, "z", n, dim), n, _pointer(labels, "labels", count, dim, dtype=dtype), half, count, dim
+
+
+def _bounds(segments: Segments, rows: int) -> Tensor:
+    check_segments(segments, rows)
+    return torch.tensor(segments, dtype=torch.int64, device=_CPU).reshape(-1, 2)
+
+
+def _new(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device=_CPU)
 
 
 def _call(name: str, *arguments: object) -> None:
@@ -149,8 +181,8 @@ def _checked(status: int) -> None:
         raise MemoryError("the native kernels could not get the memory for their tiles")
 
 
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
+def _pointer(tensor: Tensor, what: str, *shape: int, dtype: torch.dtype = torch.float32) -> ctypes.c_void_p:
+    return ctypes.c_void_p(operand(tensor, what, shape, dtype, _CPU).data_ptr())
 
 
 _long = ctypes.c_int64

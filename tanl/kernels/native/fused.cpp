@@ -22,6 +22,9 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
 
 namespace cpu {
 
@@ -54,6 +57,43 @@ inline float from_half(uint16_t h) {
     return value;
 }
 
+// By its bits: the compiler is told that there is no NaN (-ffinite-math-only), and would drop a comparison.
+inline bool any_nan(const double* values, int64_t count) {
+    uint64_t found = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint64_t bits;
+        std::memcpy(&bits, values + i, 8);
+        found |= (bits & 0x7fffffffffffffffULL) > 0x7ff0000000000000ULL;
+    }
+    return found != 0;
+}
+
+// While it lives, the calling thread computes with denormal numbers, as IEEE has it: torch.set_flush_denormal is set
+// thread by thread, and results must not depend on which thread computed them.
+class ExactDenormals {
+#if defined(__x86_64__)
+    unsigned before = _mm_getcsr();
+
+  public:
+    ExactDenormals() { _mm_setcsr(before & ~0x8040u); }  // neither flush to zero nor denormals are zero
+    ~ExactDenormals() { _mm_setcsr(before); }
+#elif defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
+    uint64_t before;
+
+  public:
+    ExactDenormals() {
+        asm volatile("mrs %0, fpcr" : "=r"(before));
+        asm volatile("msr fpcr, %0" : : "r"(before & ~(uint64_t{1} << 24)));
+    }
+    ~ExactDenormals() { asm volatile("msr fpcr, %0" : : "r"(before)); }
+#else
+  public:
+    ExactDenormals() {}
+#endif
+    ExactDenormals(const ExactDenormals&) = delete;
+    ExactDenormals& operator=(const ExactDenormals&) = delete;
+};
+
 // GOMP_parallel of the OpenMP runtime that torch runs on: its threads are there and, just after one of torch's own
 // operations, still awake and on the processors; threads of ours would have to share these with them.
 using Pool = void (*)(void (*)(void*), void*, unsigned, unsigned);
@@ -84,6 +124,7 @@ void run_parallel(int64_t count, int threads, Job job) {
     std::atomic<bool> failed{false};
     auto work = [&] {
         try {
+            ExactDenormals exact;
             typename Job::Scratch scratch(job);
             for (int64_t i; !failed.load(std::memory_order_relaxed) && (i = next.fetch_add(1)) < count;)
                 job(i, scratch);
@@ -238,9 +279,11 @@ int tanl_prefix_share(int variant, int threads, const float* id_lse, const float
     });
 }
 
-// values [M] without NaN; out [k], k <= M: indices of the largest, largest first, equal ones in their order.
+// values [M]; out [k], 1 <= k <= M: indices of the largest, largest first, equal ones in their order. 3: there is a NaN,
+// which has no place in an order.
 int tanl_stable_topk(const double* values, int64_t M, int64_t k, int64_t* out) {
     try {
+        if (cpu::any_nan(values, M)) return 3;
         std::vector<double> sorted(values, values + M);
         std::nth_element(sorted.begin(), sorted.begin() + (k - 1), sorted.end(), std::greater<double>());
         const double smallest = sorted[k - 1];

@@ -8,9 +8,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...operands import operand
 from ...stored import StoredExponentials, memory_for
 from ..shapes import product_shape
-from .product import logits_tile
+from .product import factor, logits_tile, product_operands
 
 
 @triton.jit(do_not_specialize=["n", "num_labels"])
@@ -68,17 +69,17 @@ def exp_store(
     # float32: float16 would halve the memory, and cost mean activations their fourth digit.
     size = tiles * n * shape.columns
     values = memory_for(size, z, out)[:size].view(tiles, n, shape.columns)
-    maxima = torch.empty(tiles, n, device=z.device)
-    totals = torch.empty(tiles, n, device=z.device)
+    parts, labels = product_operands(z, labels)
+    maxima, totals = torch.empty(2, tiles, n, dtype=torch.float32, device=z.device)
     exp_store_kernel[(tiles * blocks,)](
-        z.to(labels.dtype).contiguous(),
-        labels.contiguous(),
-        values,
-        maxima,
-        totals,
+        parts,
+        labels,
+        operand(values, "values", (tiles, n, shape.columns), torch.float32, z.device),
+        operand(maxima, "maxima", (tiles, n), torch.float32, z.device),
+        operand(totals, "totals", (tiles, n), torch.float32, z.device),
         n,
         len(labels),
-        scale,
+        scale / factor(labels),
         **shape.constants(labels.shape[1]),
         num_warps=shape.warps,
         num_stages=shape.stages,

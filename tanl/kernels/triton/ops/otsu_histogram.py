@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...operands import operand, plain
 from ..shapes import OTSU_SCORES, STAGES, WARPS
 
 
@@ -43,9 +44,9 @@ def otsu_histogram(scores: Tensor, grid: Tensor) -> Tensor:
     bins = len(grid) + 1
     moments = torch.empty(3, bins, dtype=torch.float64, device=scores.device)
     otsu_histogram_kernel[(bins,)](
-        scores.contiguous(),
-        grid.contiguous(),
-        moments,
+        operand(plain(scores), "scores", (len(scores),), torch.float32, scores.device),
+        operand(plain(grid), "grid", (len(grid),), torch.float32, scores.device),
+        operand(moments, "moments", (3, bins), torch.float64, scores.device),
         len(scores),
         len(grid),
         SCORES=OTSU_SCORES,

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...operands import operand, plain
 from ...reference import LARGEST_EXPONENT
 from ..shapes import PREFIX_COLUMNS, STAGES, WARPS
 
@@ -39,12 +40,15 @@ def prefix_share_kernel(
 
 def prefix_share(id_lse: Tensor, negative_logits: Tensor, step: int) -> Tensor:
     """See `tanl.kernels.prefix_share`."""
-    shares = torch.empty(len(id_lse), device=id_lse.device)
-    num_columns = negative_logits.shape[1]
-    prefix_share_kernel[(len(id_lse),)](
-        id_lse.contiguous(),
-        negative_logits.contiguous(),
-        shares,
+    rows, num_columns = negative_logits.shape
+    if num_columns == 0 or step < 0:
+        raise ValueError(f"there must be a negative and no step below 0, not {num_columns} and {step}")
+    device = id_lse.device
+    shares = torch.empty(rows, dtype=torch.float32, device=device)
+    prefix_share_kernel[(rows,)](
+        operand(plain(id_lse), "id_lse", (rows,), torch.float32, device),
+        operand(plain(negative_logits), "negative_logits", (rows, num_columns), torch.float32, device),
+        operand(shares, "shares", (rows,), torch.float32, device),
         num_columns,
         step or num_columns,
         LARGEST=LARGEST_EXPONENT,

@@ -8,8 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...operands import operand
 from ..shapes import product_shape
-from .product import logits_tile
+from .product import factor, logits_tile, product_operands
 
 # Enough for some to each multiprocessor. A constant, not a property of the device, so that the order of the
 # additions, and with it the last digit, does not hang on it.
@@ -64,19 +65,20 @@ def row_lse(z: Tensor, labels: Tensor, scale: float) -> Tensor:
     tiles = triton.cdiv(len(labels), shape.columns)
     tiles_per_split = triton.cdiv(tiles, max(1, PROGRAMS // max(1, blocks)))
     splits = triton.cdiv(tiles, tiles_per_split)
-    maxima = torch.empty(splits, n, device=z.device)
-    totals = torch.empty(splits, n, device=z.device)
+    parts, labels = product_operands(z, labels)
+    maxima, totals = torch.empty(2, splits, n, dtype=torch.float32, device=z.device)
     row_lse_kernel[(blocks, splits)](
-        z.to(labels.dtype).contiguous(),
-        labels.contiguous(),
-        maxima,
-        totals,
+        parts,
+        labels,
+        operand(maxima, "maxima", (splits, n), torch.float32, z.device),
+        operand(totals, "totals", (splits, n), torch.float32, z.device),
         n,
         len(labels),
         tiles_per_split,
-        scale,
+        scale / factor(labels),
         **shape.constants(labels.shape[1]),
         num_warps=shape.warps,
         num_stages=shape.stages,
     )
-    return (maxima + totals.log()).logsumexp(dim=0)
+    lse: Tensor = (maxima + totals.log()).logsumexp(dim=0)
+    return lse

@@ -15,9 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...operands import check_segments, operand
 from ...stored import Segments
 from ..shapes import SLOT_ROWS, product_shape
-from .product import logits_tile
+from .product import factor, logits_tile, product_operands
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_labels"])
@@ -70,22 +71,27 @@ def segment_colsum_kernel(
 
 def segment_colsum(z: Tensor, labels: Tensor, scale: float, lse: Tensor, segments: Segments) -> Tensor:
     """See `tanl.kernels.segment_colsum`."""
+    check_segments(segments, len(z))
     shape = product_shape(labels)
     layout = lay_out(segments, shape.rows)
     rows = torch.tensor(layout.rows, dtype=torch.int64, device=z.device)
     padding = torch.tensor(layout.padding, dtype=torch.bool, device=z.device)
-    sums = torch.empty(len(layout.slots), len(labels), device=z.device)
+    parts, labels = product_operands(z[rows], labels)
+    lse = lse[rows].masked_fill(padding, torch.inf)
+    slots = torch.tensor(layout.slots, dtype=torch.int32, device=z.device).view(-1, 2)
+    first_parts = torch.tensor(layout.first_parts, dtype=torch.int32, device=z.device)
+    sums = torch.empty(len(slots), len(labels), dtype=torch.float32, device=z.device)
     tiles = triton.cdiv(len(labels), shape.columns)
     segment_colsum_kernel[(tiles * len(rows) // shape.rows,)](
-        z[rows].to(labels.dtype),
-        labels.contiguous(),
-        lse[rows].masked_fill(padding, torch.inf),
-        torch.tensor(layout.slots, dtype=torch.int32, device=z.device),
-        torch.tensor(layout.first_parts, dtype=torch.int32, device=z.device),
-        sums,
+        parts,
+        labels,
+        operand(lse, "lse", (len(rows),), torch.float32, z.device),
+        operand(slots, "slots", (len(layout.slots), 2), torch.int32, z.device),
+        operand(first_parts, "first_parts", (len(rows) // shape.rows + 1,), torch.int32, z.device),
+        operand(sums, "sums", (len(slots), len(labels)), torch.float32, z.device),
         len(rows),
         len(labels),
-        scale,
+        scale / factor(labels),
         **shape.constants(labels.shape[1]),
         SLOT=SLOT_ROWS,
         num_warps=shape.warps,

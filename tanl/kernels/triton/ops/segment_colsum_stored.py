@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...operands import check_segments, operand
 from ...stored import Segments, StoredExponentials
 from ..shapes import STAGES, STORED_ROWS, WARPS
 
@@ -60,13 +61,15 @@ def segment_colsum_stored(stored: StoredExponentials, segments: Segments) -> Ten
     """See `tanl.kernels.segment_colsum_stored`."""
     tiles, n, columns = stored.values.shape
     device = stored.values.device
-    sums = torch.empty(len(segments), stored.num_labels, device=device)
+    check_segments(segments, n)
+    bounds = torch.tensor(segments, dtype=torch.int32, device=device).view(-1, 2)
+    sums = torch.empty(len(segments), stored.num_labels, dtype=torch.float32, device=device)
     segment_colsum_stored_kernel[(tiles * len(segments),)](
-        stored.values,
-        stored.maxima,
-        stored.lse,
-        torch.tensor(segments, dtype=torch.int32, device=device),
-        sums,
+        operand(stored.values, "values", (tiles, n, columns), stored.values.dtype, device),
+        operand(stored.maxima, "maxima", (tiles, n), torch.float32, device),
+        operand(stored.lse, "lse", (n,), torch.float32, device),
+        operand(bounds, "segments", (len(segments), 2), torch.int32, device),
+        operand(sums, "sums", (len(segments), stored.num_labels), torch.float32, device),
         n,
         stored.num_labels,
         ROWS=STORED_ROWS,
