@@ -29,7 +29,28 @@ WRITTEN = {
     "a type of cat": ["cat"],
     "cat 2": ["cat"],
     "cat #2": ["cat"],
+    "another cat": ["cat"],
+    "every cat": ["cat"],
+    "each cat": ["cat"],
+    "both cats": ["cats"],
+    "all of the cats": ["cats"],
+    "one of many cats": ["cats"],
+    "no. 3 cat": ["cat"],
+    "twenty cats": ["cats"],
+    "nineteen cats": ["cats"],
+    "a hundred cats": ["cats"],
+    "half a dozen cats": ["cats"],
+    "cat species": ["cat"],
+    "cat's": ["cat"],
+    "the cat\u2019s": ["cat"],
+    "a cute cat": ["cat"],
+    "a toy poodle": ["toy poodle"],
+    "a photo of the toy poodle": ["toy poodle"],
     # prompts
+    "there is a cat in the photo": ["cat"],
+    "a cat in the image": ["cat"],
+    "a photo of a cat in the wild": ["cat"],
+    "A photo of a {cat}": ["cat"],
     "a photo of a cat": ["cat"],
     "A photo of a cat.": ["cat"],
     "a photo of a hot dog": ["hot dog"],
@@ -49,6 +70,10 @@ WRITTEN = {
     "cats and dogs": ["cats", "dogs"],
     "cat & dog": ["cat", "dog"],
     "cat|dog;bird": ["cat", "dog", "bird"],
+    "cat\\dog": ["cat", "dog"],
+    "animal \u2192 cat": ["animal", "cat"],
+    "animal->cat": ["animal", "cat"],
+    "0=cat": ["cat"],
     "cat, a": ["cat"],
     "cat\u3001dog": ["cat", "dog"],
     "cat \u2014 a pet": ["cat", "pet"],
@@ -187,6 +212,8 @@ INVISIBLE = {
     "\u00e9\u200d\u00e9": "\u00e9\u00e9",
     "\u732b\u200b": "\u732b",
     "dog\U000e0067": "dog",
+    "dog\ufe0f": "dog",
+    "\ufe0fdog": "dog",
 }
 KEPT = [
     "\U0001f469\u200d\U0001f680",  # astronaut
@@ -202,6 +229,16 @@ KEPT = [
     "cafe\u0301",
     "a\u00a0b",
     "\u2764\ufe0f",
+    "\u2139\ufe0f",
+    "1\ufe0f\u20e3",  # a key
+    "\U0001f408\u200d\u2b1b",  # black cat
+    "\U0001f3f3\ufe0f\u200d\u26a7\ufe0f",
+    "\U0001f468\ufe0f\u200d\u2695\ufe0f",
+    "\u0d38\u0d4d\u200c\u0d15",
+    "\u0dc1\u0dca\u200d\u0dbb\u0dd3",  # Sinhala
+    "\u09b6\u09cd\u200d\u09af",  # Bengali
+    "\u0710\u200c\u0710",  # Syriac
+    "\u1112\u1161\u11ab",  # decomposed Hangul
 ]
 
 

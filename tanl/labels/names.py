@@ -16,6 +16,7 @@ _LOST = "\ufffd"  # stands for what could not be decoded
 _JOINERS = "\u200c\u200d\u180e"
 # Fillers of Hangul, a braille cell without dots and the grapheme joiner: blank, though Unicode has them as letters.
 _BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+_PRESENTATION = "\ufe0e\ufe0f"  # as text, or as a picture
 # Format characters that are seen: signs that Arabic, Syriac and Kaithi write around numbers.
 _SEEN = "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
 _BLACK_FLAG = "\U0001f3f4"
@@ -49,6 +50,9 @@ def _is_invisible(name: str, place: int) -> bool:
     each = name[place]
     if each in _BLANK:
         return True
+    if each in _PRESENTATION:  # of a picture or a sign, and of no letter; the letter i is one
+        before = name[place - 1 : place]
+        return not before or (before.isalpha() and before != "\u2139")
     if unicodedata.category(each) != "Cf" or each in _SEEN:
         return False
     if each in _JOINERS:

@@ -21,15 +21,21 @@ _MEDIUM = (
     r"rendition|sculpture|statue|cartoon|illustration|depiction|portrait|doodle|tattoo|graffiti|art|artwork|icon|"
     r"clip-?art|silhouette|screenshot|video|frame|x-?ray|radiograph|scan)s?"
 )
-_ARTICLE = r"(?:an?|the|my|your|our|some|any|this|that|these|those|many|several|few|multiple|single)"
-_NUMBER = r"(?:\d+|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:a )?dozen)"
+_ARTICLE = (
+    r"(?:an?|the|my|your|our|some|any|this|that|these|those|many|several|few|multiple|single|another|other|every|each|"
+    r"both|all)"
+)
+_NUMBER = (
+    r"(?:\d+|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|"
+    r"(?:twen|thir|for|fif|six|seven|eigh|nine)ty|(?:half )?(?:a |one )?(?:dozen|hundred|thousand))"
+)
 _GROUP = (
     r"(?:type|kind|sort|species|breed|piece|pair|couple|group|bunch|set|lot|number|herd|flock|pack|swarm|dozen|"
     r"hundred|thousand|example|instance)s?"
 )
 # Said of the thing in CLIP's prompts for ImageNet, where an article or "photo of" goes before.
 _ADJECTIVE = (
-    r"(?:hard to see|clean|dirty|cool|nice|weird|large|big|small|good|bad|typical|toy|plastic|origami|embroidered|"
+    r"(?:hard to see|clean|dirty|cool|nice|cute|weird|large|big|small|good|bad|typical|toy|plastic|origami|embroidered|"
     r"cartoon|plushie)"
 )
 # What goes before a term or behind it and says nothing of it, in the order of trying.
@@ -37,20 +43,25 @@ _SHELLS = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
         r"n\d{8}[\s:_-]+(?P<term>.+)",  # a synset's id
-        r"\d+\s*[.):_]\s*(?P<term>.+)",  # a place in a list
+        r"\d+\s*[.):_=]\s*(?P<term>.+)",  # a place in a list
+        r"(?:no|nr|number)\.? ?\d+:? (?P<term>.+)",
         r"itap of (?P<term>.+)",  # "I took a picture"
         rf"(?:\S+ ){{0,8}}?{_MEDIUM} (?:of|showing|depicting|containing|with) "
-        rf"(?:{_ARTICLE} )?(?:{_ADJECTIVE} )?(?P<term>.+)",
+        rf"(?:{_ARTICLE} )?(?P<adjective>{_ADJECTIVE} )?(?P<term>.+)",
         r"(?:this|that|it|here|there|these|those)(?: is| are|'s|\u2019s) (?P<term>.+)",
+        rf"(?P<term>.+?) (?:in|on) (?:an?|the|this|that|my) {_MEDIUM}",
+        r"(?P<term>.+) in (?:a video game|the (?:wild|background|foreground|scene))",
         rf"(?:an?|the) (?P<term>.+?) (?:medical )?{_MEDIUM}",
-        r"(?P<term>.+) in a video game",
+        r"(?:one|some|all|most|any) of (?P<term>.+)",
         rf"(?:{_ARTICLE} )?{_GROUP} of (?P<term>.+)",
         rf"(?:{_ARTICLE} )?{_NUMBER}(?:\s*[x\u00d7])? (?P<term>.+)",
-        rf"{_ARTICLE} (?:{_ADJECTIVE} )?(?P<term>.+)",
+        rf"{_ARTICLE} (?P<adjective>{_ADJECTIVE} )?(?P<term>.+)",
+        r"(?P<term>.+) (?:species|breed)",
+        r"(?P<term>.+)['\u2019]s",
         r"(?P<term>.+?)[\s_#x\u00d7-]*\d+",  # the second of several of a kind
     )
 )
-_LISTED = re.compile(r"\s*[,;/|:\u3001\u060c\u30fb]\s*|\s+[-\u2013\u2014]\s+")
+_LISTED = re.compile(r"\s*[,;/|:\u3001\u060c\u30fb\\\u2192]\s*|\s*[-=]>\s*|\s+[-\u2013\u2014]\s+")
 _JOINED = re.compile(r"\s+(?:or|and|vs\.?|versus)\s+|(?<=\w{3})\s*[&+]\s*(?=\w{3})", re.IGNORECASE)
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|<[^<>]*>")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -88,7 +99,7 @@ def _terms(text: str) -> Iterator[str]:
     if outside and outside != text:
         found = [*_terms(outside)]
         yield from found
-        if not any(is_known(normalise(term)) for term in found):
+        if not any(len(term) >= _LEAST and is_known(normalise(term)) for term in found):
             for inside in _BRACKETS.findall(text):
                 yield from _terms(inside)
         return
@@ -118,7 +129,9 @@ def _unmarked(text: str) -> str:
 def _unwrapped(text: str) -> list[str]:
     for shell in _SHELLS:
         if found := shell.fullmatch(text):
-            return [found["term"].strip()]
+            adjective = found.groupdict().get("adjective") or ""
+            both = f"{adjective}{found['term']}".strip()
+            return [both if adjective and is_known(normalise(both)) else found["term"].strip()]
     return [text]
 
 

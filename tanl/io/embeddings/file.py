@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from ...checks import norm_tolerance, whole_number
+from ..text import some_of
 
 HEAD = 1024
 """Rows that are looked at to tell which column holds embeddings, and of what length they are."""
 
-_SHOWN = 8
+SHOWN = 8
+"""How many columns or files a message names."""
 
 
 @dataclass(frozen=True)
@@ -152,10 +154,11 @@ def chosen(path: Path, wanted: str | None, present: Iterable[str], fitting: Sequ
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
-        raise ValueError(
-            f"{path} has nothing that holds embeddings (rows of floats); it has {named(list(present)) or 'nothing'}"
-        )
-    raise ValueError(f"{path} has several columns of embeddings: {named(fitting)}; choose one with --column")
+        what = some_of(list(present), SHOWN) or "nothing"
+        raise ValueError(f"{path} has nothing that holds embeddings (rows of floats); it has {what}")
+    raise ValueError(
+        f"{path} has several columns of embeddings: {some_of(fitting, SHOWN)}; choose one with --column"
+    )
 
 
 def id_column_of(path: Path, wanted: str | None, present: Sequence[str]) -> str | None:
@@ -163,7 +166,7 @@ def id_column_of(path: Path, wanted: str | None, present: Sequence[str]) -> str 
     if wanted is None:
         return "id" if "id" in present else None
     if wanted not in present:
-        raise ValueError(f"{path} has no column {wanted!r} for ids; it has {named(present)}")
+        raise ValueError(f"{path} has no column {wanted!r} for ids; it has {some_of(present, SHOWN)}")
     return wanted
 
 
@@ -172,10 +175,5 @@ def length_error(length: int, dim: int) -> str:
     return "there is no embedding" if length < 0 else f"the embedding has D = {length}, not {dim}"
 
 
-def named(names: Sequence[str]) -> str:
-    """Some names in quotes, not all of very many."""
-    return ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
-
-
 def _listed(fitting: Sequence[str]) -> str:
-    return f"embeddings are in {named(fitting)}" if fitting else "nothing in it does"
+    return f"embeddings are in {some_of(fitting, SHOWN)}" if fitting else "nothing in it does"

@@ -13,8 +13,9 @@ from itertools import pairwise
 from mimetypes import guess_type
 from pathlib import Path
 
+from ..text import some_of
 from .columns import open_parquet_ids
-from .file import EmbeddingBatch, EmbeddingFile, named, numbers
+from .file import SHOWN, EmbeddingBatch, EmbeddingFile, numbers
 
 _NUMBERED = re.compile(r"(?P<stem>.*?)(?P<number>\d+)")
 _IMAGES = "img_emb"  # clip-retrieval's name for embeddings of images
@@ -78,7 +79,9 @@ def open_parts(
         )
     name = f"{_IMAGES}.npy" if f"{_IMAGES}.npy" in sets else next(iter(sets))
     if len(sets) > 1 and name != f"{_IMAGES}.npy":
-        raise ValueError(f"{folder} holds several sets: {named(list(sets))}; name the files of one of them")
+        raise ValueError(
+            f"{folder} holds several sets: {some_of(list(sets), SHOWN)}; name the files of one of them"
+        )
     files = [opener(path) for path in _whole(folder, sets[name])]
     first = files[0]
     for file in files:
