@@ -80,7 +80,7 @@ def test_no_page_has_examples_that_do_not_run():
 
 
 def test_examples_of_thresholds(photos, capsys):
-    names = run("thresholds.md", {"known_images": photos[:20], "images": photos})
+    names = run("thresholds.md", {"known_images": photos[:20], "newer_images": photos[4:], "images": photos})
     assert names["guard"].detector.threshold <= 1
     assert names["flagged"].shape == (24,)
 
