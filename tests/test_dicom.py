@@ -1,11 +1,13 @@
 """DICOM files: the picture that a viewer would show, or an error that says what is missing."""
 
+import io
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tanl.io.dicom import encoded_size
 from tanl.io.image_files import find_images
 from tanl.io.images import UnreadableImage, read_image
 
@@ -183,6 +185,45 @@ def test_compressed_pixels(tmp_path, syntax):
     except (RuntimeError, NotImplementedError) as error:
         pytest.skip(f"nothing here writes it: {error}")
     np.testing.assert_array_equal(grey(save(tmp_path / "a.dcm", data)), plain)
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "JPEG"])
+def test_a_compressed_picture_of_another_size_is_not_decoded(tmp_path, monkeypatch, kind):
+    stream = io.BytesIO()
+    Image.new("L", (3000, 2000)).save(stream, kind, **({"no_jp2": True} if kind == "JPEG2000" else {}))
+    data = dataset(np.zeros((ROWS, COLUMNS), np.uint8), BitsStored=8)
+    data.PixelData = pydicom.encaps.encapsulate([stream.getvalue()])
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = getattr(
+        pydicom.uid, "JPEG2000Lossless" if kind == "JPEG2000" else "JPEGBaseline8Bit"
+    )
+    monkeypatch.setattr("pydicom.pixels.pixel_array", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(UnreadableImage, match="has 3000 x 2000 pixels, but it declares 64 x 48"):
+        read_image(save(tmp_path / "a.dcm", data))
+
+
+@pytest.mark.parametrize("name", ["JPEG2000.dcm", "SC_rgb_jpeg.dcm", "MR_small_jpeg_ls_lossless.dcm"])
+def test_sizes_in_compressed_pictures_are_those_that_are_declared(name):
+    pytest.importorskip("gdcm")
+    whole = pydicom.dcmread(shipped(name))
+    frame = pydicom.encaps.get_frame(whole.PixelData, 0, number_of_frames=1)
+    assert encoded_size(frame) == (whole.Columns, whole.Rows)
+    assert read_image(shipped(name)).size == (whole.Columns, whole.Rows)
+
+
+def test_a_file_that_inflates_beyond_what_a_picture_needs_is_refused(tmp_path, monkeypatch):
+    stored = ramp(0, 4095)
+    data = dataset(stored)
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    path = save(tmp_path / "a.dcm", data)
+    assert grey(path).max() == 255
+    data.add_new(0x00091001, "OB", bytes(3_000_000))
+    path = save(tmp_path / "b.dcm", data)
+    assert grey(path).max() == 255
+    monkeypatch.setattr("tanl.io.dicom._INFLATED", 2 << 20)
+    monkeypatch.setattr("pydicom.dcmread", lambda *_, **__: pytest.fail("inflated"))
+    with pytest.raises(UnreadableImage, match="it is deflated, and holds more than 2 MB"):
+        read_image(path)
 
 
 def test_an_enhanced_object_has_its_window_with_its_frame(tmp_path):

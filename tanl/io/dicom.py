@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,10 @@ EXTRA = 'pip install "tanl[medical]"'
 # Beyond any value that a picture holds: what a window makes of it is the window's end.
 _BEYOND = 1e15
 _ROWS_AT_ONCE = 256
+_HEAD = 1024
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_INFLATED = 1 << 28  # bytes, of a deflated file
+_FRAME_MARKERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7})  # of JPEG, the last of JPEG-LS
 
 
 class DicomFile:
@@ -36,6 +42,7 @@ class DicomFile:
         except ImportError as error:
             raise ImportError(f"it is DICOM, which needs pydicom: {EXTRA}") from error
         self._path = path
+        _check_inflated(path)
         # Old files lack the preamble.
         self._data: Any = pydicom.dcmread(path, stop_before_pixels=True, force=True)
         if "Rows" not in self._data or "Columns" not in self._data:
@@ -88,6 +95,7 @@ class DicomFile:
             whole.file_meta.TransferSyntaxUID = (
                 ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
             )
+        self._check_encoded(whole)
         try:
             pixels: NDArray[Any] = _of_pydicom().pixel_array(whole, index=0)
         except RuntimeError as error:
@@ -98,6 +106,18 @@ class DicomFile:
                 f"nothing is installed that decodes its compression, {syntax}: {EXTRA}"
             ) from error
         return pixels
+
+    def _check_encoded(self, whole: Any) -> None:
+        """Refuse a compressed picture of another size than the file declares: a decoder believes the former."""
+        if not whole.file_meta.TransferSyntaxUID.is_encapsulated:
+            return
+        frame: bytes = import_module("pydicom.encaps").get_frame(whole.PixelData, 0, number_of_frames=1)
+        size = encoded_size(frame)
+        if size is not None and size != self.size:
+            declared = "{} x {}".format(*self.size)
+            raise ValueError(
+                f"its compressed picture has {size[0]} x {size[1]} pixels, but it declares {declared}"
+            )
 
     def _grey(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         data = self._data
@@ -145,6 +165,33 @@ class DicomFile:
                         for element in item:
                             if element.tag not in self._data:
                                 self._data.add(element)
+
+
+def _check_inflated(path: Path) -> None:
+    """Refuse a deflated file that grows beyond what a picture needs, before pydicom inflates it whole."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+        if head[128:132] != b"DICM" or _DEFLATED not in head:
+            return
+        # The group that tells the syntax follows, and first of all its own length.
+        file.seek(144 + int.from_bytes(head[140:144], "little"))
+        if zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(), _INFLATED + 1)[_INFLATED:]:
+            raise ValueError(f"it is deflated, and holds more than {_INFLATED >> 20} MB")
+
+
+def encoded_size(frame: bytes) -> tuple[int, int] | None:
+    """Width and height in the header of a picture in JPEG, JPEG-LS or JPEG 2000; None for another."""
+    if frame[:4] == b"\xff\x4f\xff\x51":
+        right, bottom, left, top = struct.unpack(">4I", frame[8:24])
+        return right - left, bottom - top
+    place = 2
+    while frame[:2] == b"\xff\xd8" and place + 9 <= len(frame) and frame[place] == 0xFF:
+        marker, length = frame[place + 1], int.from_bytes(frame[place + 2 : place + 4], "big")
+        if marker in _FRAME_MARKERS:
+            height, width = struct.unpack(">2H", frame[place + 5 : place + 9])
+            return width, height
+        place += 1 if marker == 0xFF else 2 + length
+    return None
 
 
 def _of_pydicom() -> Any:
