@@ -20,11 +20,12 @@ from tanl.io.atomic import write_whole
 from tanl.labels.wordnet import SELECTIONS
 
 from . import run
-from .engine.ablation import ADJECTIVES, DIMENSIONS, PAPER, Figures, Plan, ablate, plan_values
+from .engine.ablation import ADJECTIVES, DIMENSIONS, PAPER, Plan, ablate, plan_values
 from .engine.options import add_image_options, add_stream_options, common_config, names_in
 from .engine.run_folder import RunFolder
 from .engine.tasks import Config, tracks_of
 from .output import targets
+from .output.figures import Figures, read_figures
 from .output.summary import MEANINGS, METRICS, Value, notes
 
 DEFAULT_TRACKS = ("animals", "coarse-5")
@@ -298,7 +299,7 @@ def main(arguments: argparse.Namespace) -> int:
     if not arguments.no_chart:
         targets.require_matplotlib()
     words = command(plan)
-    figures = ablate(
+    ablate(
         plan,
         out,
         device=arguments.device,
@@ -308,6 +309,7 @@ def main(arguments: argparse.Namespace) -> int:
         say=lambda message: tqdm.write(f"tanl: {message}", file=sys.stderr),
         command=words,
     )
+    figures = read_figures(plan, out)
     runs = dict.fromkeys(row.point.run for row in figures)
     remarks = list(dict.fromkeys(line for run in runs for line in notes(RunFolder.open(out / run))))
     write_json(plan, figures, out, words, remarks)

@@ -25,7 +25,6 @@ from tanl.benchmarks.engine.ablation import (
     PAPER,
     Point,
     load_corpus,
-    read_figures,
     with_share,
     with_total,
 )
@@ -33,6 +32,7 @@ from tanl.benchmarks.engine.protocol import ORDERS, run_stream, stream_order
 from tanl.benchmarks.engine.run_folder import FILE, RunFolder
 from tanl.benchmarks.engine.tasks import Config
 from tanl.benchmarks.output import table
+from tanl.benchmarks.output.figures import read_figures
 from tanl.cli import main as cli
 from tanl.detectors import TANL
 from tanl.labels.build import build_bank

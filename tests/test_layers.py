@@ -34,7 +34,11 @@ LAYERS = [
     ["tanl.guard"],
     ["tanl.integrations"],
     ["tanl"],  # the public names
-    ["tanl.benchmarks"],
+    ["tanl.benchmarks.data"],
+    ["tanl.benchmarks.pictograms", "tanl.benchmarks.photographs"],  # sets that ship
+    ["tanl.benchmarks.engine"],
+    ["tanl.benchmarks.output"],
+    ["tanl.benchmarks"],  # the commands
     ["tanl.cli"],
     ["tanl.__main__", "tools"],
 ]

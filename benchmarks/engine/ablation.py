@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -27,8 +26,6 @@ from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
 
-from ..output.published import OVERALL
-from ..output.summary import METRICS, Value, summarise
 from .methods import METHODS, CorpusKind, Method
 from .protocol import ORDERS
 from .run_folder import Key, RunFolder
@@ -297,29 +294,6 @@ def _parsed(name: str, values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-@dataclass(frozen=True)
-class Figures:
-    """What came of one point on one ID set: means over its near and far OOD sets, and over seeds.
-
-    Attributes:
-        dimension: that it is shown under.
-        value: of that dimension.
-        point: what was measured.
-        track: the ID set's name where there are several, else empty.
-        metrics: the values of `METRICS`, fractions.
-        num_id: ID images in a stream, mean over the OOD sets.
-        num_ood: OOD images in it, likewise.
-    """
-
-    dimension: str
-    value: str
-    point: Point
-    track: str
-    metrics: dict[str, Value]
-    num_id: float
-    num_ood: float
-
-
 def ablate(
     plan: Plan,
     out: Path,
@@ -332,7 +306,7 @@ def ablate(
     progress: bool = False,
     say: Callable[[str], None] = lambda message: None,
     command: str = "",
-) -> list[Figures]:
+) -> None:
     """Measure every point of a plan that is not there yet.
 
     Args:
@@ -397,7 +371,6 @@ def ablate(
     finally:
         if bar is not None:
             bar.close()
-    return read_figures(plan, out)
 
 
 def load_corpus(name: str) -> Corpus:
@@ -408,38 +381,6 @@ def load_corpus(name: str) -> Corpus:
     pairs = zip(whole.words, whole.parts_of_speech, strict=True)
     words = tuple(word for word, part in pairs if part == "adj")
     return Corpus(words, ("adj",) * len(words), ADJECTIVES)
-
-
-def read_figures(plan: Plan, out: Path) -> list[Figures]:
-    """What the folders of a finished plan say, dimension by dimension, over all the seeds that they have."""
-    found: dict[tuple[Point, str], tuple[dict[str, Value], float, float]] = {}
-    wanted = plan.points()
-    for run in dict.fromkeys(point.run for point in wanted):
-        folder = RunFolder.open(out / run)
-        cells = folder.cells()
-        for block in summarise(folder):
-            (column,) = (column for column in block.columns if column.name == OVERALL)
-            for point in wanted:
-                if point.run != run or point.method not in block.methods:
-                    continue
-                streams = [
-                    (cell.num_id, cell.num_ood)
-                    for cell in cells
-                    if (cell.track, cell.method) == (block.track, point.method) and cell.ood in column.sets
-                ]
-                metrics = {metric: block.value(point.method, column, metric) for metric in METRICS}
-                found[point, block.track] = (
-                    {metric: value for metric, value in metrics.items() if value is not None},
-                    fmean(num_id for num_id, _ in streams),
-                    fmean(num_ood for _, num_ood in streams),
-                )
-    tracks = dict.fromkeys(track for _, track in found)
-    return [
-        Figures(name, value, plan.point(name, value), track, *found[plan.point(name, value), track])
-        for name, values in plan.values.items()
-        for value in values
-        for track in tracks
-    ]
 
 
 def with_share(num_id: int, num_ood: int, share: float) -> tuple[int, int]:
