@@ -29,6 +29,9 @@ from tanl.benchmarks.pictograms import manifest
 from tanl.benchmarks.run import add_arguments, command, main
 from tanl.cli import main as cli
 from tanl.detectors import TANL
+from tanl.detectors.registry import METHODS as NAMED
+from tanl.detectors.registry import make_detector
+from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
 
@@ -583,6 +586,20 @@ def test_methods_are_found_by_name_and_described():
         "TANL (medical)",
         "TANL (practice)",
     ]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_method_with_a_name_is_found_by_it_and_made_as_guards_make_it(name):
+    draw = torch.Generator().manual_seed(0)
+    rows, noise = (torch.nn.functional.normalize(torch.randn(n, 16, generator=draw)) for n in (1010, 4))
+    bank = LabelBank([f"word {i}" for i in range(1010)], rows, num_id=10, logit_scale=20.0)
+    (found,) = find_methods([name])
+    made = METHODS[found].make(bank, noise, 3)
+    expected = make_detector(name, bank, seed=3, initial_ood=noise)
+    assert type(made) is type(expected)
+    assert made.settings == expected.settings
+    assert same_state(made.state_dict(), expected.state_dict())
+    assert torch.equal(made(rows[5:50]), expected(rows[5:50]))
 
 
 def test_every_method_is_made_from_a_bank(bank):

@@ -1,4 +1,8 @@
-"""The methods that the benchmark measures, in one table: how each is made, and what it needs and keeps."""
+"""The methods that the benchmark measures: what each needs and keeps, and what tables call it.
+
+How those that go by a name are made says `tanl.detectors.registry`, as for `tanl.Guard` and the command line. Here are
+beside them GL-MCM, which takes more than an image's embedding, and TANL in settings that have no name.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from tanl.detectors import MCM, TANL, Detector, Energy, MaxLogit, NegLabel
-from tanl.detectors.adaneg import AdaNeg
-from tanl.detectors.csp import CSP
+from tanl.detectors import TANL, Detector
 from tanl.detectors.gl_mcm import GLMCM
+from tanl.detectors.registry import METHODS as NAMED
+from tanl.detectors.registry import make_detector
 from tanl.detectors.tanl import PRESETS
 from tanl.io.text import did_you_mean
 from tanl.labels.bank import LabelBank
@@ -45,6 +49,10 @@ class Method:
     source: str
 
 
+def _named(method: str) -> Maker:
+    return lambda bank, noise, seed: make_detector(method, bank, seed=seed, initial_ood=noise)
+
+
 def _tanl(settings: dict[str, Any], bank: LabelBank, noise: Tensor, seed: int) -> Detector:
     return TANL(bank, **settings, seed=seed, initial_ood=noise)
 
@@ -54,8 +62,10 @@ _TANL_SOURCE = "CVPR 2026, arXiv 2603.25250"
 
 
 def _tanl_methods() -> Iterable[Method]:
-    """TANL by its rings alone, as its paper has it, and with each published preset that is not the paper's."""
+    """TANL by its rings alone, as its paper has it, and with each preset that is not the paper's."""
     paper = TANL.preset("paper")
+    named = {preset: name for name, (kind, preset) in NAMED.items() if kind == "TANL"}
+    makers = {"batch-adaptive": _named(named["paper"])}
     variants: dict[str, tuple[dict[str, Any], str]] = {
         "distribution": ({**paper, "alpha": 1.0}, f"{_TANL_SOURCE}; alpha 1: ranked by its rings alone"),
         "batch-adaptive": (paper, f"{_TANL_SOURCE}; its defaults"),
@@ -67,15 +77,18 @@ def _tanl_methods() -> Iterable[Method]:
                 f"{key} {value}" for key, value in settings.items() if value != paper.get(key)
             )
             whose = "this library's own" if name == "practice" else "of its published scripts"
+            if name in named:
+                makers[name] = _named(named[name])
             variants[name] = (settings, f"preset {name!r}, {whose}: {changed}")
     for name, (settings, source) in variants.items():
-        yield Method(f"TANL ({name})", partial(_tanl, settings), "user", True, False, _TANL_MEMORY, source)
+        make = makers.get(name, partial(_tanl, settings))
+        yield Method(f"TANL ({name})", make, "user", True, False, _TANL_MEMORY, source)
 
 
 _ALL = (
     Method(
         "MCM",
-        lambda bank, noise, seed: MCM(bank),
+        _named("mcm"),
         corpus=None,
         streaming=False,
         needs_local=False,
@@ -84,7 +97,7 @@ _ALL = (
     ),
     Method(
         "MaxLogit",
-        lambda bank, noise, seed: MaxLogit(bank),
+        _named("max_logit"),
         corpus=None,
         streaming=False,
         needs_local=False,
@@ -93,7 +106,7 @@ _ALL = (
     ),
     Method(
         "Energy",
-        lambda bank, noise, seed: Energy(bank),
+        _named("energy"),
         corpus=None,
         streaming=False,
         needs_local=False,
@@ -111,7 +124,7 @@ _ALL = (
     ),
     Method(
         "NegLabel",
-        lambda bank, noise, seed: NegLabel(bank, seed=seed),
+        _named("neglabel"),
         corpus="user",
         streaming=False,
         needs_local=False,
@@ -120,7 +133,7 @@ _ALL = (
     ),
     Method(
         "CSP",
-        lambda bank, noise, seed: CSP(bank, seed=seed),
+        _named("csp"),
         corpus="csp",
         streaming=False,
         needs_local=False,
@@ -129,7 +142,7 @@ _ALL = (
     ),
     Method(
         "AdaNeg",
-        lambda bank, noise, seed: AdaNeg(bank, seed=seed),
+        _named("adaneg"),
         corpus="user",
         streaming=True,
         needs_local=False,
@@ -152,10 +165,15 @@ _CORPUS = {
 def find_methods(names: Iterable[str]) -> tuple[str, ...]:
     """The methods of these names, each once, in the table's order; case and punctuation do not matter.
 
+    The names that `tanl.Guard` and ``tanl judge`` take are understood too.
+
     Raises:
         ValueError: there is no method of a name, or no name.
     """
     known = {_letters(name): name for name in METHODS}
+    for name, (kind, preset) in NAMED.items():
+        if kind == "TANL":
+            known[_letters(name)] = f"TANL ({'batch-adaptive' if preset == 'paper' else preset})"
     wanted = [name.strip() for name in names if name.strip()]
     unknown = [name for name in wanted if _letters(name) not in known]
     if unknown or not wanted:
