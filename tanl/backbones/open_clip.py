@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..io.text import did_you_mean, nearest_names
+from ..io.text import did_you_mean, first_of, nearest_names
 from . import mini, mini_photo
 from .clip import ClipBackbone, uncompiled
 from .folding import fold_batch_norms
@@ -130,7 +130,7 @@ def _parts(name: str) -> tuple[str, str | None]:
         raise ValueError(
             f'no backbone {name!r}: there are "mini" and "mini-photo", and open_clip\'s "architecture/pretrained", '
             f"hf-hub:owner/model and local-dir:folder, and transformers' hf:owner/model and hf:folder; "
-            f"architectures: {', '.join(like)} and {len(known) - len(like)} more (open_clip.list_models())"
+            f"architectures: {first_of([*like, *sorted({*known} - {*like})], len(like))} (open_clip.list_models())"
             f"{did_you_mean(name, named)}"
         )
     tag = home_spelled_out(tag) if tag else tag
