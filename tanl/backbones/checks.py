@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from ..checks import is_dense
 from .base import ImageSize, height_and_width
 
 _CALLS = 8  # a flip with probability a half is then missed once in 128 times
@@ -114,6 +115,8 @@ def check_pixels(
 
     Where an image may also be given as patches, their shape is ``patches``.
     """
+    if isinstance(pixels, Tensor) and not is_dense(pixels):
+        raise TypeError("pixels must be a dense tensor, not a nested, sparse or quantized one")
     if not isinstance(pixels, Tensor) or not pixels.is_floating_point():
         what = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
         raise TypeError(f"pixels must be a floating torch.Tensor, not {what}; see backbone.preprocess")

@@ -177,8 +177,13 @@ class LabelBank:
 
         Args:
             count: how many negatives to keep, at least 1.
+
+        Raises:
+            TypeError, ValueError: no such count; there are no negatives.
         """
         whole_number(count, "count", at_least=1)
+        if not self.num_negatives:
+            raise ValueError("the bank has no negatives to mine; give a corpus")
         negatives = self.negative_embeddings
         similarity = torch.cat(
             [

@@ -72,7 +72,7 @@ def _all(arguments: argparse.Namespace, folder: Path, disk: Disk) -> dict[str, F
     for title in tqdm(chosen, unit="target", disable=None):
         kind, processes, full = rows[title]
         chance = random.Random(f"{arguments.seed} {title}")
-        target = kind((folder if full is None else full.folder) / "target", shared)
+        target = kind((folder if full is None else full.folder) / "target", shared, processes)
         found[title] = _rounds(target, kills, processes, chance, folder / "said", full)
         shutil.rmtree(target.folder)
     return found

@@ -86,7 +86,7 @@ class Target:
     ends_with = 0
     refuses_with = RAISED
 
-    def __init__(self, folder: Path, shared: Path) -> None:
+    def __init__(self, folder: Path, shared: Path, processes: int = 1) -> None:
         """``shared`` is a folder for what is the same in every round, and is on no full disk."""
         self.folder = folder
         folder.mkdir()
@@ -122,8 +122,8 @@ class SavedGuard(Target):
 
     name = "saved guard"
 
-    def __init__(self, folder: Path, shared: Path) -> None:
-        super().__init__(folder, shared)
+    def __init__(self, folder: Path, shared: Path, processes: int = 1) -> None:
+        super().__init__(folder, shared, processes)
         self._saved = folder / "saved"
         self._options: dict[str, Any] = {
             "backbone": load_backbone("mini"),
@@ -246,8 +246,8 @@ class Bank(Target):
     name = "bank"
     size = 4 * 103 * _DIM
 
-    def __init__(self, folder: Path, shared: Path) -> None:
-        super().__init__(folder, shared)
+    def __init__(self, folder: Path, shared: Path, processes: int = 1) -> None:
+        super().__init__(folder, shared, processes)
         self._file = folder / "bank.safetensors"
 
     def begin(self, number: int) -> None:
@@ -287,8 +287,8 @@ class Judge(Target):
     ends_with = 1
     refuses_with = 2
 
-    def __init__(self, folder: Path, shared: Path) -> None:
-        super().__init__(folder, shared)
+    def __init__(self, folder: Path, shared: Path, processes: int = 1) -> None:
+        super().__init__(folder, shared, processes)
         bank, z = shared / "judge.safetensors", shared / "judge.npy"
         if not bank.exists():
             names = [f"label {n}" for n in range(103)]
@@ -369,8 +369,8 @@ class Bench(Target):
     name = "bench run"
     refuses_with = 2
 
-    def __init__(self, folder: Path, shared: Path) -> None:
-        super().__init__(folder, shared)
+    def __init__(self, folder: Path, shared: Path, processes: int = 1) -> None:
+        super().__init__(folder, shared, processes)
         words = shared / "words.txt"
         words.write_text("\n".join(_WORDS) + "\n")
         labels = shared / "labels.txt"
@@ -382,13 +382,15 @@ class Bench(Target):
                 pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
                 Image.fromarray(pixels).resize((64, 64)).save(shared / part / f"{number}.png")
         images = ["--id", str(shared / "id"), "--ood", str(shared / "ood-a"), "--ood", str(shared / "ood-b")]
-        methods = ["--methods", "mcm,neglabel,tanl-batch-adaptive,tanl-practice", "--seeds", "0", "1", "2"]
-        words_and_labels = ["--corpus", str(words), "--labels", str(labels)]
-        self._command = ["bench", "run", *images, *methods, *words_and_labels, "--out"]
+        methods = "mcm,neglabel,tanl-batch-adaptive,tanl-practice"
+        more = ["--seeds", "0", "1", "2", "--corpus", str(words), "--labels", str(labels)]
+        self._command = ["bench", "run", *images, *more, "--methods"]
+        # Two processes share the methods.
+        self._methods = [methods] if processes == 1 else ["mcm,tanl-practice", "neglabel,tanl-batch-adaptive"]
         os.environ["TANL_CACHE"] = str(shared / "bench-cache")
         whole = shared / "whole"
         if not whole.exists():
-            _quietly([*self._command, str(whole)])
+            _quietly([*self._command, methods, "--out", str(whole)])
         self._expected = _cells(whole)
         self.size = 2 * sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
         self._folders = (folder / f"run-{n}" for n in count())
@@ -397,15 +399,17 @@ class Bench(Target):
     def _next(self) -> None:
         self._run = next(self._folders)
         self._seen: set[Any] = set()
+        self._done: set[int] = set()
 
     def work(self, who: int) -> int:
-        code = tanl([*self._command, str(self._run)])
+        code = tanl([*self._command, self._methods[who], "--out", str(self._run)])
         if code == 0:
-            self.reports.say("complete")
+            self.reports.say(who)
         return code
 
     def check(self, found: Found, said: str) -> None:
-        is_complete = bool(self.reports.lines())
+        self._done |= {int(who) for (who,) in self.reports.lines()}
+        is_complete = len(self._done) == len(self._methods)
         try:
             cells = _cells(self._run)
         except FileNotFoundError as error:
