@@ -22,7 +22,7 @@ test: $(VENV)/.installed-test
 style: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m tools.check_types
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .

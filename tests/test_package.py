@@ -73,9 +73,10 @@ def test_every_pinned_tool_is_within_the_range_of_its_extra():
                 assert each.specifier.contains(only.version), f"{pin} against {each}"
 
 
-@pytest.mark.parametrize("tool", ["ruff", "mypy"])
-def test_commit_hooks_run_the_environments_own_tools(tool):
-    assert f"entry: .venv/bin/{tool}" in text(".pre-commit-config.yaml")
+@pytest.mark.parametrize(("tool", "entry"), [("ruff", "ruff"), ("mypy", "python -m tools.check_types")])
+def test_commit_hooks_run_the_environments_own_tools(tool, entry):
+    assert f"entry: .venv/bin/{entry}" in text(".pre-commit-config.yaml")
+    assert f"$(BIN)/{entry}" in text("Makefile")
     assert re.search(rf'"{tool}==[\d.]+"', text("pyproject.toml"))
 
 

@@ -27,7 +27,8 @@ from tanl.backbones import Backbone
 from tanl.backbones.clip import ClipBackbone
 from tanl.backbones.mini_photo import PATH
 from tanl.backbones.open_clip import load_open_clip
-from tanl.benchmarks.data.class_names import class_names, imagenet_index
+from tanl.benchmarks.data.class_names import class_names
+from tanl.benchmarks.data.imagenet import imagenet_index
 from tanl.benchmarks.photographs import manifest
 from tanl.benchmarks.photographs.tracks import TRACKS
 from tanl.detectors import MCM, TANL, Detector, Energy, NegLabel
