@@ -414,3 +414,18 @@ def test_the_check_of_new_tensors_sees_what_it_is_for():
     good = ["torch.zeros(3, dtype=d, device=x)", "torch.zeros_like(x)", "x.new_empty(3)"]
     for line in [*good, 'torch.Generator("cpu")']:
         assert not untold(line), line
+
+
+def test_native_kernels_refuse_no_labels(monkeypatch):
+    """They would read behind the end of their memory."""
+    if "native" not in kernels.available():
+        pytest.skip("the native extension was not compiled")
+    monkeypatch.setenv("TANL_KERNELS", "native")
+    z, none = unit(3, 16), torch.empty(0, 16)
+    for call in (
+        lambda: kernels.row_lse(z, none, 10.0),
+        lambda: kernels.exp_store(z, none, 10.0),
+        lambda: kernels.segment_colsum(z, none, 10.0, torch.zeros(3), [(0, 3)]),
+    ):
+        with pytest.raises(ValueError, match="there are no labels; give at least one"):
+            call()

@@ -47,7 +47,10 @@ def label_dtype(labels: Tensor) -> torch.dtype:
 
     Raises:
         TypeError: it is another one.
+        ValueError: there are no labels, over which nothing can be summed.
     """
+    if len(labels) == 0:
+        raise ValueError("there are no labels; give at least one")
     if labels.dtype not in (torch.float16, torch.float32):
         raise TypeError(f"labels must be float16 or float32, not {labels.dtype}")
     return labels.dtype
