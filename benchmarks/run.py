@@ -20,6 +20,7 @@ from .engine.options import add_image_options, add_stream_options, common_config
 from .engine.protocol import ORDERS
 from .engine.runner import run
 from .engine.tasks import CUSTOM, Config
+from .output.summary import wants_intervals
 from .output.table import INTERVALS_HELP, text_table
 
 _DESCRIPTION = """\
@@ -124,7 +125,8 @@ def main(arguments: argparse.Namespace) -> int:
         say=lambda message: tqdm.write(f"tanl: {message}", file=sys.stderr),
         command=command(config),
     )
-    print(text_table(result, intervals=arguments.intervals), end="")
+    intervals = wants_intervals(arguments.intervals, [result])
+    print(text_table(result, intervals=intervals), end="")
     print(f"{len(result.cells())} cells in {result.path}")
     return 0
 

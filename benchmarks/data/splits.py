@@ -74,6 +74,7 @@ class Split:
         note: what else a reader of results should know.
         drift: the OOD sets come one after another, in this order, into one stream, and the state is kept.
         package: the module of a benchmark that brings its own images.
+        few_images: so few that its tables always have intervals.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Split:
     note: str = ""
     drift: tuple[str, ...] = ()
     package: str = ""
+    few_images: bool = False
 
     def sets(self) -> Iterator[tuple[Role, Source]]:
         """Each set with its role: ID first, then near, far and covariate."""
@@ -373,6 +375,7 @@ _ALL = (
         source="ships with tanl",
         note="offline; few images, so read the intervals; its tracks and counts are in its manifest",
         package="tanl.benchmarks.photographs",
+        few_images=True,
     ),
     Split(
         "imagenet-folder",

@@ -38,6 +38,7 @@ from .summary import (
     orders_of,
     reproduction,
     summarise,
+    wants_intervals,
 )
 from .table import INTERVALS_HELP
 from .targets import check_targets
@@ -89,7 +90,7 @@ def main(arguments: argparse.Namespace) -> int:
         folder,
         arguments.orders,
         arguments.method,
-        intervals=arguments.intervals,
+        intervals=wants_intervals(arguments.intervals, [folder]),
         progress=sys.stderr.isatty(),
     )
     write_whole(target, page.encode())

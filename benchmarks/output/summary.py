@@ -158,6 +158,12 @@ def summarise(
     return blocks
 
 
+def wants_intervals(asked: bool, folders: Iterable[RunFolder]) -> bool:
+    """Whether tables of these runs have intervals: where they are asked for, and where a split has few images."""
+    splits = (SPLITS.get(str(folder.run["config"].get("split"))) for folder in folders)
+    return asked or any(split is not None and split.few_images for split in splits)
+
+
 def _resampled(folder: RunFolder, cells: Sequence[Cell], orders: Sequence[str]) -> dict[Key, Floats]:
     """The metrics of each cell's resamples; every cell's scores are read once."""
     sizes = {cell.ood: (cell.ood, cell.num_id, cell.num_ood) for cell in cells}

@@ -29,6 +29,7 @@ from .summary import (
     notes,
     reproduction,
     summarise,
+    wants_intervals,
 )
 from .targets import check_targets
 
@@ -38,7 +39,7 @@ _SPREAD = (
 )
 _BESIDE = "In parentheses the published figure and its source, (-) where none is in print."
 _NONE_IN_PRINT = "No figure is in print for this split."
-INTERVALS_HELP = "bootstrap 95 %% intervals too, paired over methods"
+INTERVALS_HELP = "bootstrap 95 %% intervals too, paired over methods (always for photographs)"
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -111,7 +112,8 @@ def main(arguments: argparse.Namespace) -> int:
     target: Path | None = arguments.out
     check_targets(target)
     folders = [RunFolder.open(run) for run in arguments.runs]
-    text = _FORMATS[arguments.format](folders, arguments.orders, intervals=arguments.intervals)
+    intervals = wants_intervals(arguments.intervals, folders)
+    text = _FORMATS[arguments.format](folders, arguments.orders, intervals=intervals)
     if target is None:
         sys.stdout.write(text)
     else:
