@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -169,34 +169,45 @@ def finite(value: object, name: str) -> float:
     return found
 
 
-def seed_or_none(value: int | None, name: str = "seed") -> int | None:
-    """The value, or an error that names it: a whole number that a generator takes, or None."""
-    if value is not None and whole_number(value, name, at_least=0) >= 2**63:
-        raise ValueError(f"{name} must be below 2 ** 63, not {value}")
-    return value
-
-
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"a {type(value).__name__}"
 
 
-def whole_number(value: int, name: str, *, at_least: int) -> int:
-    """The value, or an error that names it: a whole number (not a bool) of ``at_least`` or more."""
-    if isinstance(value, bool) or not isinstance(value, int):
+def whole_number(value: int, name: str, *, at_least: int, at_most: int | None = None) -> int:
+    """The value as an int, or an error that names it: a whole number in that range, NumPy's too, but no bool."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if value < at_least:
         raise ValueError(f"{name} must be at least {at_least}, not {value}")
-    return value
+    if at_most is not None and value > at_most:
+        raise ValueError(f"{name} must be at most {at_most}, not {value}")
+    return int(value)
+
+
+def seed_number(value: int | None, name: str) -> int | None:
+    """The seed of a random order, or an error that names it: None, or a whole number below 2^63."""
+    return None if value is None else whole_number(value, name, at_least=0, at_most=(1 << 63) - 1)
+
+
+def number(value: float, name: str) -> float:
+    """The value, or an error that names it: a finite number, NumPy's too (it becomes a float), but no bool."""
+    found = finite(value, name)
+    return value if type(value) is int else found
 
 
 def fraction(value: float, name: str) -> float:
     """The value, or an error that names it: a number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    if not 0 <= value <= 1:
+    if not 0 <= real(value, name) <= 1:
         raise ValueError(f"{name} must lie in [0, 1], not {value}")
-    return value
+    return number(value, name)
+
+
+def positive(value: float, name: str) -> float:
+    """The value, or an error that names it: a finite number above 0."""
+    if not 0 < real(value, name) < math.inf:
+        raise ValueError(f"{name} must be positive and finite, not {value}")
+    return number(value, name)
 
 
 def sources_of(source: str | Sequence[str | None] | None, count: int) -> tuple[str | None, ...] | None:

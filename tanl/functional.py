@@ -13,9 +13,6 @@ from torch import Tensor
 from . import kernels
 
 OTSU_GRID = 100
-# The last pass's memory, for the next one; at most one entry, on the CPU only. Fresh pages for every pass, which the
-# system has to clear, took up to half as long as the pass itself; on a GPU, torch keeps memory by itself.
-_spare: list[kernels.StoredExponentials] = []
 
 
 def shuffled(count: int, seed: int) -> Tensor:
@@ -93,7 +90,12 @@ def grouped_negative_share(
 
 
 def activation_sums(
-    z: Tensor, labels: Tensor, num_id: int, scale: float, segments: kernels.Segments
+    z: Tensor,
+    labels: Tensor,
+    num_id: int,
+    scale: float,
+    segments: kernels.Segments,
+    memory: list[kernels.StoredExponentials] | None = None,
 ) -> Tensor:
     """Sums of the negative labels' activations over segments of rows.
 
@@ -108,6 +110,7 @@ def activation_sums(
         num_id: C.
         scale: the logit scale.
         segments: ranges ``(first, last + 1)`` of rows of z; they may overlap.
+        memory: at most one earlier pass's exponentials, whose memory is used again; afterwards this pass's are there.
 
     Returns:
         ``[G, M]`` float32: for every segment the sum of its rows' activations.
@@ -117,24 +120,17 @@ def activation_sums(
         lse = kernels.row_lse(z, labels, scale)
         return kernels.segment_colsum(z, labels, scale, lse, segments)[:, num_id:]
     parts = -(-len(z) // at_once)
+    memory = [] if memory is None else memory
     start, sums = 0, None
     for rows in z.chunk(parts):
         part = [(_within(first, start, rows), _within(stop, start, rows)) for first, stop in segments]
-        stored = kernels.exp_store(rows, labels, scale, out=_taken_spare())
+        stored = kernels.exp_store(rows, labels, scale, out=memory.pop() if memory else None)
         added = kernels.segment_colsum_stored(stored, part)
         sums = added if sums is None else sums.add_(added)
         start += len(rows)
-        if not _spare and z.device.type == "cpu":
-            _spare.append(stored)
+        memory.append(stored)
     assert sums is not None, "there is a row"
     return sums[:, num_id:]
-
-
-def _taken_spare() -> kernels.StoredExponentials | None:
-    try:
-        return _spare.pop()  # and no look beforehand: another thread may take it in between
-    except IndexError:
-        return None
 
 
 def _within(bound: int, start: int, rows: Tensor) -> int:

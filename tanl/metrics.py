@@ -32,9 +32,10 @@ class OODMetrics:
         """Add scores ``[n]`` (higher = more OOD) with labels ``[n]``: ``>= 0`` is ID, any negative value OOD.
 
         Raises:
-            ValueError: shapes differ or are not ``[n]``, or a score is NaN or infinite.
+            TypeError: labels are bools, of which nobody can tell whether True is ID or OOD, or no numbers.
+            ValueError: shapes differ or are not ``[n]``, a score is NaN or infinite, or a label is no whole number.
         """
-        values, targets = _array(scores), _array(labels)
+        values, targets = _array(scores), _labels(labels)
         if values.ndim != 1 or targets.shape != values.shape:
             raise ValueError(f"scores and labels must both be [n], not {values.shape} and {targets.shape}")
         if not np.isfinite(values).all():
@@ -45,13 +46,7 @@ class OODMetrics:
         self._is_ood.append(targets < 0)
 
     def merge_state(self, other: OODMetrics) -> None:
-        """Add all that another one has gathered.
-
-        Raises:
-            TypeError: it is no OODMetrics.
-        """
-        if not isinstance(other, OODMetrics):
-            raise TypeError(f"other must be an OODMetrics, not a {type(other).__name__}")
+        """Add all that another one has gathered."""
         self._scores += other._scores
         self._is_ood += other._is_ood
 
@@ -80,10 +75,31 @@ class OODMetrics:
 
 def _array(values: Tensor | npt.ArrayLike) -> Array:
     if isinstance(values, Tensor):
-        if not is_dense(values) or values.is_meta:
-            raise TypeError("scores and labels must be dense tensors that hold values")
-        values = values.detach().cpu().resolve_neg().resolve_conj().numpy()
+        _check_dense(values)
+        values = values.detach().cpu().double().numpy()
     return np.asarray(values, dtype=np.float64)
+
+
+def _check_dense(values: Tensor) -> None:
+    if not is_dense(values) or values.is_meta:
+        raise TypeError("scores and labels must be dense tensors that hold values")
+
+
+def _labels(labels: Tensor | npt.ArrayLike) -> Array:
+    if isinstance(labels, Tensor):
+        _check_dense(labels)
+        labels = labels.detach().cpu()
+        labels = labels.double() if labels.is_floating_point() else labels  # NumPy has no bfloat16
+    given = np.asarray(labels)
+    if given.dtype.kind not in "iuf" and given.size:
+        what = "bools: give 0 for ID and -1 for OOD" if given.dtype.kind == "b" else f"of dtype {given.dtype}"
+        raise TypeError(f"labels must be whole numbers, not {what}")
+    found = given.astype(np.float64)
+    odd = ~(np.isfinite(found) & (found == np.floor(found)))
+    if odd.any():
+        place = int(np.argmax(odd)) if found.ndim == 1 else 0
+        raise ValueError(f"label {place} is {found[odd][0]}, not a whole number: >= 0 is ID, below 0 OOD")
+    return found
 
 
 def _auroc(negatives: Array, positives: Array) -> float:
@@ -93,10 +109,14 @@ def _auroc(negatives: Array, positives: Array) -> float:
     return float(wins / (len(positives) * len(negatives)))
 
 
+def wanted_at_95(count: int) -> int:
+    """The least number of ``count`` images that is 95 % of them, in whole numbers: 0.95 n may round the wrong way."""
+    return -(-95 * count // 100)
+
+
 def _fpr_at_95(positives: Array, negatives: Array) -> float:
     """Share of negatives at or above the largest threshold that catches 95 % of the positives."""
-    caught = -(-95 * len(positives) // 100)  # whole numbers: 0.95 * n may round the wrong way
-    return float((negatives >= np.sort(positives)[-caught]).mean())
+    return float((negatives >= np.sort(positives)[-wanted_at_95(len(positives))]).mean())
 
 
 def _aupr(positives: Array, negatives: Array) -> float:

@@ -242,7 +242,7 @@ def test_tanl_refuses_a_state_of_another_bank_method_or_setting(bank, stream):
             "lacks calibration, initial_ood, running_threshold, stream: it is not one of TANL's",
         ),
         ({}, "lacks bank, calibration, initial_ood, method"),
-        ({**detector.state_dict(), "stream": {}}, "state lacks 'history'"),
+        ({**detector.state_dict(), "stream": {}}, "state lacks 'positive'"),
         ({**detector.state_dict(), "stream": cut}, r"ring's rows must be \[\d+, 16\], not \[\d+, 9\]"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -32,9 +32,6 @@ def test_no_step_holds_more_exponentials_than_its_backend_allows(monkeypatch, ba
         pytest.skip("the native extension was not compiled")
     monkeypatch.setenv("TANL_KERNELS", backend)
     monkeypatch.setattr(f"tanl.kernels.{backend}.STORED_BYTES", 4 * ROWS * LABELS)
-    monkeypatch.setattr(
-        "tanl.functional._spare", []
-    )  # an earlier test's may be larger, and would be used again
     bank = tanl.LabelBank([str(i) for i in range(LABELS)], unit(LABELS, 8), num_id=10, logit_scale=50.0)
     detectors = [
         tanl.TANL(bank, num_selected=500, initial_ood=unit(15, 8), gap=0.0),

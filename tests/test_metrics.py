@@ -77,3 +77,44 @@ def test_refuses_what_it_cannot_count(scores, labels, message):
 def test_needs_both_sides():
     with pytest.raises(ValueError, match="there are 2 and 0"):
         compute([0.0, 1.0], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        ([0, float("nan")], ValueError, "label 1 is nan, not a whole number"),
+        ([float("inf"), -1], ValueError, "label 0 is inf"),
+        ([0.5, -1], ValueError, "label 0 is 0.5"),
+        ([-0.5, 0], ValueError, "label 0 is -0.5"),
+        (
+            torch.tensor([True, False]),
+            TypeError,
+            "labels must be whole numbers, not bools: give 0 for ID and -1",
+        ),
+        (np.array([True, False]), TypeError, "bools"),
+        (["0", "-1"], TypeError, "of dtype <U2"),
+        ([None, -1], TypeError, "of dtype object"),
+    ],
+    ids=str,
+)
+def test_labels_that_say_neither_id_nor_ood_are_refused_and_nothing_is_added(labels, error, message):
+    metrics = tanl.OODMetrics()
+    metrics.update([0.0, 1.0], [0, -1])
+    before = metrics.compute()
+    with pytest.raises(error, match=message):
+        metrics.update([0.0, 1.0], labels)
+    assert metrics.compute() == before
+
+
+def test_whole_labels_of_any_dtype_count_and_an_empty_batch_adds_nothing():
+    scores, labels = [0.0, 1.0, 0.5, 2.0], [3, -1, 0, -7]
+    expected = compute(scores, labels)
+    for given in (
+        np.array(labels, np.float32),
+        torch.tensor(labels).bfloat16(),
+        torch.tensor(labels).to(torch.int8),
+    ):
+        metrics = tanl.OODMetrics()
+        metrics.update([], [])
+        metrics.update(scores, given)
+        assert metrics.compute() == expected

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tanl.metrics import wanted_at_95
+
 from .protocol import StreamScores
 
 METRICS = ("AUROC", "FPR95", "FPR95_ID")
@@ -85,8 +87,7 @@ def _metrics(scores: StreamScores, id_counts: Counts, ood_counts: Counts) -> Flo
     id_from, ood_from = id_total - id_up_to + id_mass, ood_total - ood_up_to + ood_mass
 
     wins = (ood_mass * (id_up_to - 0.5 * id_mass)).sum(axis=1)
-    # Whole numbers, because 0.95 * n may round the wrong way.
-    ood_wanted, id_wanted = -(-95 * ood_total // 100), -(-95 * id_total // 100)
+    ood_wanted, id_wanted = wanted_at_95(ood_total), wanted_at_95(id_total)
     catching = (ood_from >= ood_wanted).sum(axis=1) - 1
     accepting = (id_up_to < id_wanted).sum(axis=1)
     row = np.arange(len(id_mass))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..checks import Embeddings, fraction, kept_tensor, real, unit_embeddings, whole_number
+from ..checks import Embeddings, fraction, number, unit_embeddings, whole_number
 from ..functional import grouped_negative_share
 from ..kernels.surroundings import product, undisturbed
 from ..labels.bank import KEPT_TOLERANCE, LabelBank
-from .base import saved_threshold
-from .neglabel import GroupedNegatives, grouped_negatives
+from .base import Now, saved_threshold
+from .neglabel import GroupedNegatives, NegLabel, grouped_negatives
+from .state import saved_tensor
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,13 +37,17 @@ class _Remembered:
 
 
 @dataclass(frozen=True)
-class _Advance:
-    """What a batch yields, and what committing it will change."""
+class _Now(Now):
+    """What AdaNeg changes, beside the threshold; neither the dict nor the tensor is ever changed."""
 
-    scores: Tensor
-    changes: dict[int, _Remembered]
-    touched: Tensor  # [t]: the labels that change
-    proxies: Tensor  # [t, D]: their new proxies
+    memory: dict[int, _Remembered] = field(kw_only=True)
+    proxies: Tensor = field(kw_only=True)  # [C + M, D]
+
+
+def _weight(value: float, name: str) -> float:
+    if number(value, name) < 0:
+        raise ValueError(f"{name} must be finite and not negative, not {value}")
+    return number(value, name)
 
 
 class AdaNeg(GroupedNegatives):
@@ -62,9 +68,8 @@ class AdaNeg(GroupedNegatives):
 
     The result depends on the order of the stream. Beside NegLabel's copy of its negatives the detector keeps one
     proxy a label, ``(C + M) D`` numbers in the bank's dtype, and the remembered images alone, at most
-    ``memory_length - 1`` of D float32 for each label that a confident image fell to. To score with a batch's own
-    images without a second copy, its labels' proxies are exchanged for the duration of the call: one
-    detector serves one thread at a time.
+    ``memory_length - 1`` of D float32 for each label that a confident image fell to. A batch is scored
+    with a second copy of the proxies, which takes the place of the first: nothing that is shared is touched before.
 
     Args:
         bank: ID labels and candidates for negatives.
@@ -82,6 +87,11 @@ class AdaNeg(GroupedNegatives):
         TypeError, ValueError: an unusable setting; a bank without negatives, or with fewer than ``groups``.
     """
 
+    checked: ClassVar = {"lambda_value": _weight, "memory_threshold": fraction, "gap": fraction}
+    lasting: ClassVar = {**NegLabel.lasting, "memory_length": partial(whole_number, at_least=2)}
+
+    _now: _Now
+
     @undisturbed
     def __init__(
         self,
@@ -97,23 +107,27 @@ class AdaNeg(GroupedNegatives):
     ) -> None:
         super().__init__(bank)
         self._require_negatives()
-        self.groups = whole_number(groups, "groups", at_least=1)
-        self.memory_length = whole_number(memory_length, "memory_length", at_least=2)
-        if not 0 <= real(lambda_value, "lambda_value") < float("inf"):
-            raise ValueError(f"lambda_value must be finite and not negative, not {lambda_value}")
-        self.lambda_value = lambda_value
-        self.memory_threshold = fraction(memory_threshold, "memory_threshold")
-        self.gap = fraction(gap, "gap")
-        self._names, self._embeddings = grouped_negatives(bank, num_negatives, groups, seed)
-        self.num_negatives = num_negatives
-        self.seed = seed
-        self.reset()
+        self.num_negatives, self.groups, self.seed = num_negatives, groups, seed
+        self.memory_length, self.lambda_value = memory_length, lambda_value
+        self.memory_threshold, self.gap = memory_threshold, gap
+        self._names, self._embeddings = grouped_negatives(bank, self.num_negatives, self.groups, self.seed)
+        self._now = _Now(memory={}, proxies=self._texts())
 
     @undisturbed
     def reset(self) -> None:
         """Forget the stream: every label's proxy is its text embedding again."""
-        self._memory: dict[int, _Remembered] = {}
-        self._proxies = torch.cat([self.bank.embeddings[: self.bank.num_id], self._embeddings])
+        self._now = replace(self._now, memory={}, proxies=self._texts())
+
+    def _texts(self) -> Tensor:
+        return torch.cat([self.bank.embeddings[: self.bank.num_id], self._embeddings])
+
+    @property
+    def _memory(self) -> dict[int, _Remembered]:
+        return self._now.memory
+
+    @property
+    def _proxies(self) -> Tensor:
+        return self._now.proxies
 
     @undisturbed
     def __call__(self, z: Embeddings, *, source: str | Sequence[str | None] | None = None) -> Tensor:
@@ -124,13 +138,11 @@ class AdaNeg(GroupedNegatives):
         """
         if source is not None:
             raise ValueError("AdaNeg cannot bound a source: give none, or use TANL with the guarded memory")
-        ahead = self._advance(self._checked(z))
-        self._memory.update(ahead.changes)
-        self._proxies[ahead.touched] = ahead.proxies
-        return ahead.scores
+        scores, self._now = self._advance(self._checked(z))
+        return scores
 
     def _scores(self, z: Tensor) -> Tensor:
-        return self._advance(z).scores
+        return self._advance(z)[0]
 
     @undisturbed
     def relabelled(self, bank: LabelBank) -> Self:
@@ -146,6 +158,7 @@ class AdaNeg(GroupedNegatives):
             TypeError, ValueError: as `Detector.relabelled`.
         """
         other = super().relabelled(bank)
+        memory: dict[int, _Remembered] = {}
         names, first = self._label_names(), self.bank.num_id
         for is_negative, theirs, labels, start in (
             (False, bank.id_names, bank.id_embeddings, 0),
@@ -160,8 +173,8 @@ class AdaNeg(GroupedNegatives):
             if carried:
                 entropies = iter(other._best(torch.cat([rows for _, rows in carried]), labels)[1])
                 for label, rows in carried:
-                    other._memory[label] = _Remembered(rows, tuple(islice(entropies, len(rows))))
-        other._proxies[other._indices(list(other._memory))] = other._proxies_of(other._memory)
+                    memory[label] = _Remembered(rows, tuple(islice(entropies, len(rows))))
+        other._now = replace(other._now, memory=memory, proxies=other._with_proxies(memory))
         return other
 
     def state_dict(self, *, compact: bool = False) -> dict[str, Any]:
@@ -199,11 +212,10 @@ class AdaNeg(GroupedNegatives):
         """
         self._check_identity(state)
         memory, proxies = self._read(state["memory"])
-        calibrated = saved_threshold(state)
-        self.reset()
-        self._memory = memory
-        self._proxies[self._indices(list(memory))] = self._proxies_of(memory) if proxies is None else proxies
-        self._calibrated, self._tpr = calibrated
+        if proxies is None:
+            proxies = self._proxies_of(memory)
+        every = self._texts().index_copy_(0, self._indices(list(memory)), proxies)
+        self._now = _Now(*saved_threshold(state), memory=memory, proxies=every)
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -216,21 +228,22 @@ class AdaNeg(GroupedNegatives):
             "seed": self.seed,
         }
 
-    def _advance(self, z: Tensor) -> _Advance:
-        """One step of the method on ``z [B, D]``, the state as it was afterwards."""
-        bank = self.bank
+    def _advance(self, z: Tensor) -> tuple[Tensor, _Now]:
+        """One step of the method on ``z [B, D]``: the scores, and what there is after it."""
+        bank, now = self.bank, self._now
         share = grouped_negative_share(z, bank.id_embeddings, self._embeddings, bank.logit_scale, self.groups)
         changes = self._changes(z, 1 - share)
-        touched = self._indices(list(changes))
-        proxies = self._proxies_of(changes)
-        earlier = self._proxies[touched]
-        self._proxies[touched] = proxies
-        try:
-            ids, negatives = self._proxies[: bank.num_id], self._proxies[bank.num_id :]
-            adapted = grouped_negative_share(z, ids, negatives, bank.logit_scale, self.groups)
-        finally:
-            self._proxies[touched] = earlier
-        return _Advance(adapted + self.lambda_value * share, changes, touched, proxies)
+        if changes:
+            proxies = self._with_proxies(changes, now.proxies)
+            now = replace(now, memory={**now.memory, **changes}, proxies=proxies)
+        ids, negatives = now.proxies[: bank.num_id], now.proxies[bank.num_id :]
+        adapted = grouped_negative_share(z, ids, negatives, bank.logit_scale, self.groups)
+        return adapted + self.lambda_value * share, now
+
+    def _with_proxies(self, memory: dict[int, _Remembered], others: Tensor | None = None) -> Tensor:
+        """Every label's proxy ``[C + M, D]``: of these images, and for the labels without any as ``others`` has it."""
+        every = self._texts() if others is None else others.clone()
+        return every.index_copy_(0, self._indices(list(memory)), self._proxies_of(memory))
 
     def _changes(self, z: Tensor, confidence: Tensor) -> dict[int, _Remembered]:
         """What the confident images of a batch make of their labels' memories."""
@@ -291,34 +304,35 @@ class AdaNeg(GroupedNegatives):
     def _read(self, state: dict[str, Any]) -> tuple[dict[int, _Remembered], Tensor | None]:
         """The memory in a `state_dict`, checked, and the proxies of its labels; None from a compact one."""
         if not isinstance(state, dict):
-            raise ValueError(f"the memory's state must be a dict, not a {type(state).__name__}")
-        bank, compact = self.bank, "names" in state
+            raise ValueError(f"the state is damaged: memory must be a dict, not {type(state).__name__}")
+        device, dim, compact = self.bank.device, self.bank.dim, "names" in state
 
-        def kept(name: str, shape: tuple[int | None, ...], dtype: torch.dtype) -> Tensor:
-            tensor = kept_tensor(state[name], f"the memory's {name}", shape, dtype)
-            if tensor.ndim == 2 and len(tensor):
-                unit_embeddings(tensor, f"the memory's {name}", tolerance=KEPT_TOLERANCE)
-            return tensor.to(bank.device, copy=True)
+        def read(name: str, shape: tuple[int | None, ...], dtype: torch.dtype) -> Tensor:
+            return saved_tensor(state[name], f"the memory's {name}", shape, dtype, device)
 
         try:
-            lengths = kept("counts", (None,), torch.long).tolist()
-            rows = kept("rows", (sum(lengths), bank.dim), torch.float32)
-            entropies = kept("entropies", (len(rows),), torch.float64)
-            labels = state["names"] if compact else kept("labels", (len(lengths),), torch.long).tolist()
-            proxies = None if compact else kept("proxies", (len(labels), bank.dim), bank.dtype)
+            counts = read("counts", (None,), torch.int64).tolist()
+            if not all(0 < count < self.memory_length for count in counts):
+                raise ValueError(f"a label remembers 1 to {self.memory_length - 1} images, not {counts}")
+            rows = read("rows", (sum(counts), dim), torch.float32)
+            entropies = read("entropies", (sum(counts),), torch.float64)
+            labels = state["names"] if compact else read("labels", (len(counts),), torch.int64).tolist()
+            proxies = None if compact else read("proxies", (len(counts), dim), self.bank.dtype)
         except KeyError as error:
             raise ValueError(f"the memory's state lacks {error}") from error
-        if not isinstance(labels, list) or not all(isinstance(name, str | int) for name in labels):
-            raise ValueError("the memory's names must be a list of strings")
-        if len(labels) != len(lengths) or len(set(labels)) != len(labels):
-            raise ValueError("the memory's labels must be different ones, with a count each")
-        if not all(0 < length < self.memory_length for length in lengths):
-            raise ValueError(f"a label remembers 1 to {self.memory_length - 1} images")
-        parts = zip(labels, torch.split(rows, lengths), torch.split(entropies, lengths), strict=True)
+        if not isinstance(labels, list) or not all(
+            isinstance(name, str if compact else int) for name in labels
+        ):
+            raise ValueError("the state is damaged: the memory's names must be a list of strings")
+        if len(labels) != len(counts) or len(set(labels)) < len(labels):
+            raise ValueError("the memory's labels and counts are not of one stream")
+        if counts:
+            rows = unit_embeddings(rows, "the memory's rows", tolerance=KEPT_TOLERANCE)
+        parts = zip(labels, torch.split(rows, counts), torch.split(entropies, counts), strict=True)
         images = {label: _Remembered(rows, tuple(values.tolist())) for label, rows, values in parts}
         if compact:
-            number = {name: i for i, name in enumerate(self._label_names())}
-            return {number[name]: kept for name, kept in images.items() if name in number}, None
+            place = {name: i for i, name in enumerate(self._label_names())}
+            return {place[name]: kept for name, kept in images.items() if name in place}, None
         if not all(0 <= label < len(self._proxies) for label in images):
             raise ValueError(f"the memory's labels must lie below {len(self._proxies)}")
         return images, proxies

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +30,24 @@ class Evidence(NamedTuple):
     probability: float
 
 
+@dataclass(frozen=True)
+class Now:
+    """All that a detector changes after it is made. A method with a stream adds what it remembers of it.
+
+    It is never changed but replaced, whole and by one assignment: whatever interrupts a call, and whoever looks at the
+    detector meanwhile, there is the old state or the new one.
+
+    Attributes:
+        threshold: the calibrated threshold, or None.
+        tpr: the share of ID images that it promised to keep, or None.
+        known: ``[n, D]`` ID images whose scores it follows (`tanl.TANL`), or None.
+    """
+
+    threshold: float | None = None
+    tpr: float | None = None
+    known: Tensor | None = None
+
+
 class Detector:
     """Base of the detectors. A method gives `_scores`; one with a stream also overrides the call and `reset`.
 
@@ -39,12 +58,29 @@ class Detector:
         bank: ID labels, and negatives for the methods that use them.
     """
 
+    checked: ClassVar[dict[str, Callable[[Any, str], Any]]] = {}
+    """Settings that may be assigned, each with the check of a value and its name: what it gives is kept."""
+    lasting: ClassVar[dict[str, Callable[[Any, str], Any]]] = {}
+    """The same of settings that a detector is made of, and that cannot change any more once they are set."""
+
+    _now: Now = Now()
+
     def __init__(self, bank: LabelBank) -> None:
         if not isinstance(bank, LabelBank):
             raise TypeError(f"bank must be a LabelBank, not {type(bank).__name__}")
         self.bank = bank
-        self._calibrated: float | None = None
-        self._tpr: float | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.checked:
+            value = self.checked[name](value, name)
+        elif name in self.lasting:
+            value = self.lasting[name](value, name)
+            if name in self.__dict__ and value != self.__dict__[name]:
+                kind = type(self).__name__
+                raise AttributeError(
+                    f"{name} of a {kind} cannot change; make another: {kind}(bank, {name}={value!r})"
+                )
+        super().__setattr__(name, value)
 
     def __call__(self, z: Embeddings, *, source: str | Sequence[str | None] | None = None) -> Tensor:
         """Score a batch of the stream and commit to it.
@@ -78,12 +114,12 @@ class Detector:
     @property
     def threshold(self) -> float | None:
         """The OOD score above which `predict` says OOD; None while there is none."""
-        return self._calibrated
+        return self._now.threshold
 
     @property
     def tpr(self) -> float | None:
         """The share of ID images that the calibrated threshold promised to keep; None without such a promise."""
-        return self._tpr
+        return self._now.tpr
 
     def predict(self, z: Embeddings) -> Tensor:
         """Decide: True = OOD, ``[B, D] -> [B]``; the stream's state stays as it is.
@@ -110,8 +146,9 @@ class Detector:
         Returns:
             The threshold; see `tanl.detectors.thresholds.threshold_at_tpr` for what it guarantees.
         """
-        self._calibrated, self._tpr = threshold_at_tpr(id_scores, tpr), float(tpr)
-        return self._calibrated
+        threshold = threshold_at_tpr(id_scores, tpr)
+        self._now = replace(self._now, threshold=threshold, tpr=float(tpr), known=None)
+        return threshold
 
     def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95) -> float:
         """Set the threshold from ID images themselves, ``[n, D]``; see `calibrate`. The stream stays as it is.
@@ -131,12 +168,13 @@ class Detector:
         Returns:
             The threshold; see `tanl.detectors.thresholds.threshold_from_stream` for when it fails.
         """
-        self._calibrated, self._tpr = threshold_from_stream(scores), None
-        return self._calibrated
+        threshold = threshold_from_stream(scores)
+        self._now = replace(self._now, threshold=threshold, tpr=None, known=None)
+        return threshold
 
     def uncalibrate(self) -> None:
         """Forget the threshold that was calibrated; TANL goes back to its own, the others have none then."""
-        self._calibrated = self._tpr = None
+        self._now = replace(self._now, threshold=None, tpr=None, known=None)
 
     @undisturbed
     def explain(
@@ -214,7 +252,7 @@ class Detector:
         """
         self._check_same_backbone(bank)
         other = type(self)(bank, **self.settings)
-        other._calibrated, other._tpr = self._calibrated, self._tpr
+        other._now = replace(other._now, threshold=self._now.threshold, tpr=self._now.tpr)
         return other
 
     def state_dict(self, *, compact: bool = False) -> dict[str, Any]:
@@ -225,7 +263,7 @@ class Detector:
                 names, not by the bits of its embeddings, so that the state can go to another machine. What was
                 left out agrees up to float32 rounding; without ``compact`` a stream goes on bit for bit.
         """
-        return {**self._identity(compact), "threshold": self._calibrated, "tpr": self._tpr}
+        return {**self._identity(compact), "threshold": self._now.threshold, "tpr": self._now.tpr}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from `state_dict`, compact or not.
@@ -234,7 +272,8 @@ class Detector:
             ValueError: it comes from another method, bank or setting, or is incomplete; nothing changes then.
         """
         self._check_identity(state)
-        self._calibrated, self._tpr = saved_threshold(state)
+        threshold, tpr = saved_threshold(state)
+        self._now = replace(self._now, threshold=threshold, tpr=tpr, known=None)
 
     def _identity(self, compact: bool) -> dict[str, Any]:
         bank = {"labels": self.bank.names_fingerprint} if compact else {"bank": self.bank.fingerprint}

@@ -5,16 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..checks import real, whole_number
+from ..checks import fraction, seed_number
 from ..kernels.surroundings import product, undisturbed
 from ..labels.bank import MINING_QUANTILE, LabelBank
 from ..labels.corpus import Corpus
-from .neglabel import GroupedNegatives, group_order
+from .neglabel import GroupedNegatives, group_order, groups_number
 
 # The published code's (MengyuanChen21/NeurIPS2024-CSP, class_names.py).
 SUPERCLASSES = (
@@ -71,6 +71,13 @@ class CSP(GroupedNegatives):
         TypeError, ValueError: an unusable setting; a bank without negatives, or with too few for the groups.
     """
 
+    lasting: ClassVar = {
+        "share": lambda value, name: _share(value, name),
+        "superclasses": lambda value, name: _checked_superclasses(value),
+        "groups": groups_number,
+        "seed": seed_number,
+    }
+
     @undisturbed
     def __init__(
         self,
@@ -83,14 +90,12 @@ class CSP(GroupedNegatives):
     ) -> None:
         super().__init__(bank)
         self._require_negatives()
-        if not 0 < real(share, "share") <= 1:
-            raise ValueError(f"share must lie in (0, 1], not {share}")
         self.share = share
-        self.superclasses = _checked_superclasses(superclasses)
-        self.groups = whole_number(groups, "groups", at_least=1)
+        self.superclasses = superclasses
+        self.groups = groups
         self.seed = seed
         chosen = self._mined()
-        chosen = chosen[group_order(len(chosen), groups, seed)]
+        chosen = chosen[group_order(len(chosen), self.groups, self.seed)]
         names = bank.negative_names
         self._names = [names[i] for i in chosen.tolist()]
         self._embeddings = bank.negative_embeddings[chosen.to(bank.device)]
@@ -165,6 +170,12 @@ def conjugated_words(
     phrases = [f"{adjective} {generator.choice(superclasses)}" for adjective in adjectives]
     words += [phrase for phrase in phrases if phrase.casefold() not in taken]
     return Corpus(tuple(words), ("noun",) * len(words), f"conjugated-{source.name}")
+
+
+def _share(value: float, name: str) -> float:
+    if fraction(value, name) == 0:
+        raise ValueError(f"{name} must lie in (0, 1], not {value}")
+    return fraction(value, name)
 
 
 def _checked_superclasses(superclasses: Sequence[str]) -> tuple[str, ...]:

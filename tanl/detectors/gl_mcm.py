@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..checks import Embeddings, as_tensor, real, sources_of, unit_embeddings
+from ..checks import Embeddings, as_tensor, positive, sources_of, unit_embeddings
 from ..functional import mcm_score
 from ..kernels.surroundings import product, undisturbed
 from ..labels.bank import LabelBank
@@ -47,16 +47,12 @@ class GLMCM(Detector):
         ValueError: an unusable setting; a bank with one ID label.
     """
 
+    checked: ClassVar = {"lambda_value": positive, "temperature": positive}
+
     def __init__(self, bank: LabelBank, *, lambda_value: float = 1.0, temperature: float = 1.0) -> None:
         super().__init__(bank)
         if bank.num_id < 2:
             raise ValueError("GLMCM needs at least two ID labels; with one, every image has probability 1")
-        if not 0 < real(lambda_value, "lambda_value") < float("inf"):
-            raise ValueError(
-                f"lambda_value must be positive and finite, not {lambda_value}; MCM uses no patches"
-            )
-        if not 0 < real(temperature, "temperature") < float("inf"):
-            raise ValueError(f"temperature must be positive and finite, not {temperature}")
         self.lambda_value = lambda_value
         self.temperature = temperature
 

@@ -47,12 +47,12 @@ class GuardedMemory:
     per_source: float = 0.1
 
     def __post_init__(self) -> None:
-        fraction(self.gate, "gate")
-        fraction(self.duplicate, "duplicate")
-        if fraction(self.anchor, "anchor") == 1:
+        for name in ("gate", "anchor", "duplicate", "per_source"):
+            object.__setattr__(self, name, fraction(getattr(self, name), name))
+        object.__setattr__(self, "prior", whole_number(self.prior, "prior", at_least=0))
+        if self.anchor == 1:
             raise ValueError("anchor must be below 1, or the stream would have no weight at all")
-        whole_number(self.prior, "prior", at_least=0)
-        if fraction(self.per_source, "per_source") == 0:
+        if self.per_source == 0:
             raise ValueError("per_source must be above 0, or no image with a source could be learnt from")
 
 

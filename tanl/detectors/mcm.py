@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..checks import real
+from ..checks import positive
 from ..functional import mcm_score
 from ..kernels.surroundings import product
 from ..labels.bank import LabelBank
@@ -24,12 +24,12 @@ class MCM(Detector):
         temperature: of the softmax over cosines; the paper's is 1, CLIP's own logit scale would be 0.01.
     """
 
+    checked: ClassVar = {"temperature": positive}
+
     def __init__(self, bank: LabelBank, *, temperature: float = 1.0) -> None:
         super().__init__(bank)
         if bank.num_id < 2:
             raise ValueError("MCM needs at least two ID labels; with one, every image has probability 1")
-        if not 0 < real(temperature, "temperature") < float("inf"):
-            raise ValueError(f"temperature must be positive and finite, not {temperature}")
         self.temperature = temperature
 
     def _scores(self, z: Tensor) -> Tensor:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..checks import seed_or_none, whole_number
+from ..checks import seed_number, whole_number
 from ..functional import grouped_negative_share, shuffled
 from ..kernels.surroundings import undisturbed
 from ..labels.bank import LabelBank
 from .base import Detector
+
+
+def num_or_all(value: int | None, name: str) -> int | None:
+    """How many negatives, or an error that names the setting; None is all of them."""
+    return None if value is None else whole_number(value, name, at_least=1)
+
+
+groups_number = partial(whole_number, at_least=1)
 
 
 class GroupedNegatives(Detector):
@@ -47,17 +56,16 @@ class NegLabel(GroupedNegatives):
         seed: shuffles the negatives before they are split; None keeps their order.
     """
 
+    lasting: ClassVar = {"num_negatives": num_or_all, "groups": groups_number, "seed": seed_number}
+
     @undisturbed
     def __init__(
         self, bank: LabelBank, *, num_negatives: int | None = 10_000, groups: int = 5, seed: int | None = 0
     ) -> None:
         super().__init__(bank)
         self._require_negatives()
-        whole_number(groups, "groups", at_least=1)
-        self._names, self._embeddings = grouped_negatives(bank, num_negatives, groups, seed)
-        self.num_negatives = num_negatives
-        self.groups = groups
-        self.seed = seed
+        self.num_negatives, self.groups, self.seed = num_negatives, groups, seed
+        self._names, self._embeddings = grouped_negatives(bank, self.num_negatives, self.groups, self.seed)
 
     def _settings(self) -> dict[str, Any]:
         return {"num_negatives": self.num_negatives, "groups": self.groups, "seed": self.seed}
@@ -81,6 +89,4 @@ def group_order(count: int, groups: int, seed: int | None) -> Tensor:
     """The order in which ``count`` negatives are split into groups, ``[count]``; None keeps theirs."""
     if count < groups:
         raise ValueError(f"{count} negatives cannot make {groups} groups; lower groups")
-    if seed_or_none(seed) is None:
-        return torch.arange(count, dtype=torch.int64, device="cpu")
-    return shuffled(count, seed or 0)
+    return torch.arange(count, dtype=torch.int64, device="cpu") if seed is None else shuffled(count, seed)

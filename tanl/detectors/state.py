@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -111,6 +112,12 @@ class ActivationRing:
         mean = _sum(list(of_new_rows), self._bank) / len(plan.rows)
         return RingUpdate(plan.rows, mean, added, front)
 
+    def copied(self) -> ActivationRing:
+        """Another ring with the same content, which a commit to either leaves to the other as it is."""
+        other = copy.copy(self)
+        other._sums = list(self._sums)
+        return other
+
     def commit(self, update: RingUpdate) -> None:
         """Take over an update."""
         first = self._first_block
@@ -149,30 +156,22 @@ class ActivationRing:
         Raises:
             ValueError: a tensor does not fit the bank or the capacity.
         """
-        if not isinstance(state, dict):
-            raise ValueError(f"a ring's state must be a dict, not a {type(state).__name__}")
+        _check_dict(state, "a ring")
         ring = cls(bank, capacity)
-        ring._total = whole_number(state["total"], "the ring's total", at_least=0)
-        first = ring._first_block
-        rows = kept_tensor(
-            state["rows"], "the ring's rows", (ring._total - first * BLOCK, bank.dim), torch.float32
-        )
-        if len(rows):
-            rows = unit_embeddings(rows, "the ring's rows", tolerance=KEPT_TOLERANCE)
-        ring._rows = rows.to(bank.device, copy=True)
-        if not {"sums", "front"} & state.keys():
-            return ring
-        shape = (ring._blocks_from(first), bank.num_negatives)
-        sums = kept_tensor(state["sums"], "the ring's sums", shape, torch.float32)
-        front = state["front"]
-        if (front is not None) != (len(rows) > len(ring)):  # only where rows of the first block are evicted
-            raise ValueError("the ring's front does not belong to its total")
-        if front is not None:
-            front = kept_tensor(front, "the ring's front", shape[1:], torch.float32).to(
-                bank.device, copy=True
-            )
-        ring._sums = list(sums.to(bank.device, copy=True))
-        ring._front = front
+        ring._total = _count(state, "total")
+        first, num, float32 = ring._first_block, bank.num_negatives, torch.float32
+        count = ring._total - first * BLOCK
+        rows = saved_tensor(state["rows"], "the ring's rows", (count, bank.dim), float32, bank.device)
+        ring._rows = unit_embeddings(rows, "the ring's rows", tolerance=KEPT_TOLERANCE) if count else rows
+        if {"sums", "front"} & state.keys():
+            blocks = (ring._blocks_from(first), num)
+            ring._sums = list(saved_tensor(state["sums"], "the ring's sums", blocks, float32, bank.device))
+            evicted = count - len(ring)
+            if (state["front"] is None) == (evicted > 0):
+                raise ValueError("the ring's front does not belong to its total")
+            if evicted:
+                front = saved_tensor(state["front"], "the ring's front", (num,), float32, bank.device)
+                ring._front = front
         return ring
 
     @classmethod
@@ -293,30 +292,22 @@ class ActivationState:
         Raises:
             ValueError: it is incomplete, or does not fit the bank or the capacity.
         """
-        if not isinstance(state, dict):
-            raise ValueError(f"the stream's state must be a dict, not a {type(state).__name__}")
+        _check_dict(state, "the stream")
         try:
-            history = kept_tensor(state["history"], "the stream's history", (None,), torch.float32)
-            images, admitted_id, admitted_ood = (
-                whole_number(state[name], f"the stream's {name}", at_least=0)
-                for name in ("images", "admitted_id", "admitted_ood")
-            )
             restored = cls(
                 bank,
                 activations,
                 ActivationRing.from_state_dict(bank, capacity, state["positive"]),
                 ActivationRing.from_state_dict(bank, capacity, state["negative"]),
-                history.to(bank.device, copy=True),
-                images,
-                admitted_id,
-                admitted_ood,
+                _history(state["history"], bank),
+                _count(state, "images"),
+                _count(state, "admitted_id"),
+                _count(state, "admitted_ood"),
                 _sources(state, "sources_id", state["positive"], capacity),
                 _sources(state, "sources_ood", state["negative"], capacity),
             )
         except KeyError as error:
             raise ValueError(f"the stream's state lacks {error}") from error
-        if len(history) > HISTORY or bool(((history < 0) | (history > 1)).any()):
-            raise ValueError(f"the stream's history must be at most {HISTORY} confidences in [0, 1]")
         restored._make_sums()
         return restored
 
@@ -389,6 +380,10 @@ class ActivationState:
             self.admitted_ood += len(negative.rows)
             self.sources_ood = self._newest(self.sources_ood, sources_ood, negative)
 
+    def copied(self) -> ActivationState:
+        """Another state with the same content, which a commit to either leaves to the other as it is."""
+        return replace(self, positive=self.positive.copied(), negative=self.negative.copied())
+
     def _newest(
         self, held: tuple[str | None, ...], new: Sequence[str | None] | None, update: RingUpdate
     ) -> tuple[str | None, ...]:
@@ -438,6 +433,44 @@ class ActivationState:
         return torch.split(
             self.activations(torch.cat(rows), segments), [len(plan.segments) for plan in plans]
         )
+
+
+def saved_tensor(
+    value: Any, what: str, shape: tuple[int | None, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """A copy of a tensor of a saved state, on the device, if it is what it should be.
+
+    Args:
+        value: what the state has.
+        what: what to call it in an error.
+        shape: what its shape must be, None where any length will do.
+        dtype: what its dtype must be.
+        device: where to.
+
+    Raises:
+        ValueError: it is no dense tensor of that shape and dtype, or has a value that is not finite.
+    """
+    return kept_tensor(value, what, shape, dtype).resolve_neg().to(device, copy=True).contiguous()
+
+
+def _history(value: Any, bank: LabelBank) -> Tensor:
+    history = saved_tensor(value, "the stream's history", (None,), torch.float32, bank.device)
+    # A mean over many prefixes may round to a little more than 1.
+    if len(history) > HISTORY or bool(((history - 0.5).abs() > 0.5001).any()):
+        raise ValueError(f"the stream's history must be at most {HISTORY} confidences in [0, 1]")
+    return history
+
+
+def _count(state: dict[str, Any], name: str) -> int:
+    try:
+        return whole_number(state[name], name, at_least=0)
+    except TypeError as error:
+        raise ValueError(f"the state is damaged: {error}") from error
+
+
+def _check_dict(state: object, what: str) -> None:
+    if not isinstance(state, dict):
+        raise ValueError(f"{what}'s state must be a dict, not a {type(state).__name__}")
 
 
 def _sources(state: dict[str, Any], name: str, ring: dict[str, Any], capacity: int) -> tuple[str | None, ...]:

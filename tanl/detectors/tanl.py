@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from .. import kernels
-from ..checks import (
-    Embeddings,
-    finite,
-    fraction,
-    kept_tensor,
-    seed_or_none,
-    sources_of,
-    unit_embeddings,
-    whole_number,
-)
-from ..functional import activation_sums, otsu_threshold
+from ..checks import Embeddings, fraction, seed_number, sources_of, unit_embeddings, whole_number
+from ..functional import otsu_threshold
 from ..io.text import did_you_mean
 from ..kernels.surroundings import product, undisturbed
 from ..labels.bank import LabelBank
-from .base import Detector, saved_threshold
+from .base import Detector, Now, saved_threshold
+from .exact import ExactActivation
 from .guarded import (
     GuardedMemory,
     Start,
@@ -36,7 +29,8 @@ from .guarded import (
     without_duplicates,
 )
 from .memory import MemoryReport, mean_cosine
-from .state import ActivationRing, Activations, ActivationState, RingUpdate
+from .neglabel import num_or_all
+from .state import ActivationRing, Activations, ActivationState, RingUpdate, saved_tensor
 from .thresholds import threshold_at_tpr
 
 if TYPE_CHECKING:
@@ -69,6 +63,16 @@ class _Advance:
     negative: RingUpdate | None
     sources_id: list[str | None] | None
     sources_ood: list[str | None] | None
+
+
+@dataclass(frozen=True)
+class _Now(Now):
+    """What TANL changes, beside the threshold."""
+
+    state: ActivationState = field(kw_only=True)
+    start: Start = field(kw_only=True)
+    running: float = field(kw_only=True)  # Otsu's threshold of the history
+    initial_ood: Tensor | None = field(kw_only=True)
 
 
 class TANL(Detector):
@@ -104,6 +108,22 @@ class TANL(Detector):
         TypeError, ValueError: an unusable setting; a bank without negatives.
     """
 
+    checked: ClassVar = {
+        "num_selected": partial(whole_number, at_least=1),
+        "step": partial(whole_number, at_least=0),
+        "gap": fraction,
+        "alpha": fraction,
+    }
+    lasting: ClassVar = {
+        "capacity": partial(whole_number, at_least=1),
+        "seed": seed_number,
+        "memory": lambda value, name: _memory(value),
+        "candidates": num_or_all,
+        "activation": lambda value, name: _activation(value),
+    }
+
+    _now: _Now
+
     @undisturbed
     def __init__(
         self,
@@ -122,24 +142,15 @@ class TANL(Detector):
     ) -> None:
         super().__init__(bank)
         self._require_negatives()
-        self.num_selected = whole_number(num_selected, "num_selected", at_least=1)
-        self.step = whole_number(step, "step", at_least=0)
-        self.gap = fraction(gap, "gap")
-        self.alpha = fraction(alpha, "alpha")
-        self.capacity = whole_number(capacity, "capacity", at_least=1)
-        self.seed = seed_or_none(seed)
+        self.num_selected, self.step, self.gap, self.alpha = num_selected, step, gap, alpha
+        self.capacity, self.seed, self.memory, self.candidates = capacity, seed, memory, candidates
+        self.activation = activation
         if initial_ood is not None:
             initial_ood = unit_embeddings(initial_ood, "initial_ood", dim=bank.dim, device=bank.device)
-        self.initial_ood = initial_ood
-        self.memory = memory
         self._guarded = memory_settings(memory)
-        self.candidates = None if candidates is None else whole_number(candidates, "candidates", at_least=1)
         self._labels = self._candidates(bank)
-        self.activation = activation
         self.activations = self._activations(activation)
-        self._known: Tensor | None = None
-        self._start: Start
-        self.reset()
+        self._now = self._beginning(Now(), initial_ood)
 
     @staticmethod
     def preset(name: str) -> dict[str, Any]:
@@ -157,22 +168,38 @@ class TANL(Detector):
     @undisturbed
     def reset(self) -> None:
         """Forget the stream: start again from the ID labels and ``initial_ood``."""
-        self.state, self._start = self._beginning(self.initial_ood)
-        self._running = self._otsu(self.state.history)
-        if self._known is not None:
-            self._calibrated = self._calibrated_for(self._start.selected)
+        self._now = self._beginning(self._now, self.initial_ood)
 
-    def _beginning(self, initial_ood: Tensor | None) -> tuple[ActivationState, Start]:
-        """The state before a stream, and what the guarded memory holds on to from it."""
+    @property
+    def state(self) -> ActivationState:
+        """What is remembered of the stream."""
+        return self._now.state
+
+    @property
+    def initial_ood(self) -> Tensor | None:
+        """``[n, D]`` embeddings known to be OOD that `reset` starts from."""
+        return self._now.initial_ood
+
+    @property
+    def _start(self) -> Start:
+        return self._now.start
+
+    def _beginning(self, calibration: Now, initial_ood: Tensor | None) -> _Now:
+        """What there is before a stream, with that calibration."""
         state = ActivationState.initial(self._labels, self.activations, self.capacity, self.seed, initial_ood)
-        known = self.bank.id_embeddings
+        started = self.bank.id_embeddings
         if initial_ood is not None:
-            known = torch.cat([known, initial_ood])
+            started = torch.cat([started, initial_ood])
         selected = self._selected(state.relevance)
-        first = 1 - self._share(known, selected)
+        first = 1 - self._share(started, selected)
         state.history = state.extended_history(first)
         num_id, means = self.bank.num_id, (state.positive.mean, state.negative.mean)
-        return state, Start(*means, selected, first[:num_id], first[num_id:])
+        start = Start(*means, selected, first[:num_id], first[num_id:])
+        threshold, tpr, known = calibration.threshold, calibration.tpr, calibration.known
+        if known is not None and tpr is not None:
+            threshold = threshold_at_tpr(self._share(known, selected), tpr)
+        running = self._otsu(state.history, start)
+        return _Now(threshold, tpr, known, state=state, start=start, running=running, initial_ood=initial_ood)
 
     @undisturbed
     def __call__(self, z: Embeddings, *, source: str | Sequence[str | None] | None = None) -> Tensor:
@@ -193,13 +220,14 @@ class TANL(Detector):
             raise ValueError(
                 'the published memory cannot bound a source: give memory="guarded", or no source'
             )
+        now = self._now
         ahead = self._advance(z, sources)
-        self.state.commit(ahead.positive, ahead.negative, ahead.sources_id, ahead.sources_ood)
-        self.state.history = ahead.history
-        self.state.images += len(z)
-        self._running = ahead.threshold
-        if ahead.calibrated is not None:
-            self._calibrated = ahead.calibrated
+        state = now.state.copied()
+        state.commit(ahead.positive, ahead.negative, ahead.sources_id, ahead.sources_ood)
+        state.history = ahead.history
+        state.images += len(z)
+        threshold = now.threshold if ahead.calibrated is None else ahead.calibrated
+        self._now = replace(now, threshold=threshold, state=state, running=ahead.threshold)
         return ahead.scores
 
     def _scores(self, z: Tensor) -> Tensor:
@@ -208,13 +236,14 @@ class TANL(Detector):
     @property
     def threshold(self) -> float:
         """The OOD score above which `predict` says OOD: calibrated, or Otsu's of the stream so far."""
-        return 1 - self._running if self._calibrated is None else self._calibrated
+        now = self._now
+        return 1 - now.running if now.threshold is None else now.threshold
 
     @undisturbed
     def predict(self, z: Embeddings) -> Tensor:
         """Decide, True = OOD; without a calibrated threshold by Otsu's, this batch included."""
         ahead = self._advance(self._checked(z))
-        threshold = self._calibrated if ahead.calibrated is None else ahead.calibrated
+        threshold = self._now.threshold if ahead.calibrated is None else ahead.calibrated
         return ahead.scores > (1 - ahead.threshold if threshold is None else threshold)
 
     @undisturbed
@@ -238,25 +267,8 @@ class TANL(Detector):
         """
         z = self._checked(z)
         threshold = threshold_at_tpr(self._share(z, self._selected(self._relevance())), tpr)
-        self._known, self._tpr, self._calibrated = z.clone(), float(tpr), threshold
+        self._now = replace(self._now, threshold=threshold, tpr=float(tpr), known=z.clone())
         return threshold
-
-    def calibrate(self, id_scores: Tensor, tpr: float = 0.95) -> float:
-        """Set a fixed threshold from scores, see `Detector.calibrate`; it does not follow the stream."""
-        threshold = super().calibrate(id_scores, tpr)
-        self._known = None
-        return threshold
-
-    def calibrate_unlabelled(self, scores: Tensor) -> float:
-        """Set a fixed threshold from unlabelled scores, see `Detector.calibrate_unlabelled`."""
-        threshold = super().calibrate_unlabelled(scores)
-        self._known = None
-        return threshold
-
-    def uncalibrate(self) -> None:
-        """Forget the calibration, and its images; TANL goes back to its own threshold."""
-        super().uncalibrate()
-        self._known = None
 
     def _negatives(self) -> tuple[Sequence[str], Tensor]:
         chosen = self._selected(self._relevance())
@@ -294,7 +306,7 @@ class TANL(Detector):
         scores = self._share(self._checked(z), self._start.selected)
         threshold = self._calibrated_for(self._start.selected)
         if threshold is None:
-            threshold = self._calibrated
+            threshold = self._now.threshold
         if threshold is None:
             anchor = (self._guarded or GuardedMemory()).anchor
             threshold = 1 - anchored_threshold(1 - scores, self._start, anchor)
@@ -331,10 +343,11 @@ class TANL(Detector):
         other.activations = other._activations(self.activation)
         other.reset()
         if self.state.images:
-            other.state = self.state.relabelled(other._labels, other.activations)
-            other._running = self._running
-            if self._known is not None:
-                other._calibrated = other._calibrated_for(other._selected(other._relevance()))
+            moved = self.state.relabelled(other._labels, other.activations)
+            other._now = replace(other._now, state=moved, running=self._now.running)
+            calibrated = other._calibrated_for(other._selected(other._relevance()))
+            if calibrated is not None:
+                other._now = replace(other._now, threshold=calibrated)
         return other
 
     def state_dict(self, *, compact: bool = False) -> dict[str, Any]:
@@ -347,9 +360,9 @@ class TANL(Detector):
         return {
             **super().state_dict(compact=compact),
             "stream": self.state.state_dict(compact=compact),
-            "running_threshold": self._running,
+            "running_threshold": self._now.running,
             "initial_ood": None if self.initial_ood is None else self.initial_ood.clone(),
-            "calibration": None if self._known is None else self._known.clone(),
+            "calibration": None if self._now.known is None else self._now.known.clone(),
         }
 
     @undisturbed
@@ -363,30 +376,29 @@ class TANL(Detector):
         """
         self._check_identity(state)
         initial_ood = self._same_outliers(state["initial_ood"])
-        calibrated, tpr = saved_threshold(state)
+        threshold, tpr = saved_threshold(state)
         known = self._calibration(state["calibration"], tpr)
-        running = finite(state["running_threshold"], "the state's running_threshold")
+        running = fraction(state["running_threshold"], "the state's running_threshold")
         stream = ActivationState.from_state_dict(
             self._labels, self.activations, self.capacity, state["stream"]
         )
         start = self._start
         if initial_ood is not None and not torch.equal(initial_ood, self.initial_ood):  # type: ignore[arg-type]
-            _, start = self._beginning(initial_ood)
-        self.state, self._start = stream, start
-        self._known = known
-        self._running = running
-        self._calibrated, self._tpr = calibrated, tpr
-        self.initial_ood = initial_ood
+            start = self._beginning(Now(), initial_ood).start
+        self._now = _Now(
+            threshold, tpr, known, state=stream, start=start, running=running, initial_ood=initial_ood
+        )
 
     def _calibration(self, saved: Tensor | None, tpr: float | None) -> Tensor | None:
+        """The calibration images of a state, and enough of them for its rate."""
         if saved is None:
             return None
-        z = unit_embeddings(saved, "the calibration's images", dim=self.bank.dim)
+        bank, what = self.bank, "the calibration's images"
+        known = unit_embeddings(saved_tensor(saved, what, (None, bank.dim), torch.float32, bank.device), what)
         if tpr is None:
             raise ValueError("the state has calibration images and no tpr")
-        are_they_enough = torch.zeros(len(z), dtype=torch.float32, device="cpu")
-        threshold_at_tpr(are_they_enough, tpr)
-        return z.to(self.bank.device)
+        threshold_at_tpr(known[:, 0], tpr)
+        return known
 
     def _same_outliers(self, saved: Tensor | None) -> Tensor | None:
         """The outliers that were saved, on the bank's device, if they are this detector's up to rounding."""
@@ -394,10 +406,13 @@ class TANL(Detector):
         if saved is None and own is None:
             return None
         if saved is not None:
-            saved = kept_tensor(saved, "the state's initial_ood", (None, self.bank.dim), torch.float32)
+            device = self.bank.device
+            saved = saved_tensor(
+                saved, "the state's initial_ood", (None, self.bank.dim), torch.float32, device
+            )
         if saved is not None and own is not None and saved.shape == own.shape:
-            saved = saved.to(own.device, copy=True)
-            if float(torch.linalg.vector_norm(saved - own, dim=1).max()) <= _ROUNDING:
+            apart = float(torch.linalg.vector_norm(saved - own, dim=1).max())
+            if apart <= _ROUNDING:
                 return saved
         raise ValueError(
             f"the state was saved with another initial_ood ({_rows(saved)}) than this detector's ({_rows(own)}), "
@@ -421,16 +436,10 @@ class TANL(Detector):
         if callable(activation):
             return activation
         if activation == "exact":
-            return self._exact_activations
-        if activation == "approximate":
-            from .approximate import ApproximateActivation
+            return ExactActivation(self._labels)
+        from .approximate import ApproximateActivation
 
-            return ApproximateActivation(self._labels)
-        raise ValueError(f'activation must be "exact", "approximate" or a function, not {activation!r}')
-
-    def _exact_activations(self, rows: Tensor, segments: kernels.Segments) -> Tensor:
-        bank = self._labels
-        return activation_sums(rows, bank.embeddings, bank.num_id, bank.logit_scale, segments)
+        return ApproximateActivation(self._labels)
 
     def _candidates(self, bank: LabelBank) -> LabelBank:
         """The labels that the stream's activations are over: the ID labels, and the negatives that may be selected."""
@@ -452,10 +461,10 @@ class TANL(Detector):
         positive, negative = self._means()
         return negative - positive
 
-    def _otsu(self, history: Tensor) -> float:
+    def _otsu(self, history: Tensor, start: Start) -> float:
         if self._guarded is None:
             return otsu_threshold(history)
-        return anchored_threshold(history, self._start, self._guarded.anchor)
+        return anchored_threshold(history, start, self._guarded.anchor)
 
     def _share(self, z: Tensor, selected: Tensor) -> Tensor:
         """The score of rows with these negatives, ``[B]``."""
@@ -463,9 +472,10 @@ class TANL(Detector):
 
     def _calibrated_for(self, selected: Tensor) -> float | None:
         """The threshold of the calibration images' scores with these negatives; None without such images."""
-        if self._known is None or self._tpr is None:
+        now = self._now
+        if now.known is None or now.tpr is None:
             return None
-        return threshold_at_tpr(self._share(self._known, selected), self._tpr)
+        return threshold_at_tpr(self._share(now.known, selected), now.tpr)
 
     def _confident(self, confidence: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         """Which rows are confident ID, and which confident OOD, ``[B]`` bool each."""
@@ -533,7 +543,7 @@ class TANL(Detector):
         scores = kernels.prefix_share(id_lse, logits, self.step)
         confidence = 1 - scores
         history = state.extended_history(confidence)
-        threshold = self._otsu(history)
+        threshold = self._otsu(history, self._start)
         admitted = self._admitted(z, id_lse, confidence, threshold, sources)
         positive, negative = state.prepare(*(z[rows] for rows in admitted))
         if positive is not None:
@@ -547,6 +557,17 @@ class TANL(Detector):
         calibrated = self._calibrated_for(final_choice)
         told = [None if sources is None else [sources[row] for row in rows.tolist()] for rows in admitted]
         return _Advance(scores, history, threshold, calibrated, positive, negative, *told)
+
+
+def _memory(value: str | GuardedMemory) -> str | GuardedMemory:
+    memory_settings(value)
+    return value
+
+
+def _activation(value: str | Activations) -> str | Activations:
+    if not callable(value) and value not in ("exact", "approximate"):
+        raise ValueError(f'activation must be "exact", "approximate" or a function, not {value!r}')
+    return value
 
 
 def _rows(outliers: Tensor | None) -> str:

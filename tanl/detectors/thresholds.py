@@ -23,13 +23,13 @@ def threshold_at_tpr(id_scores: Tensor, tpr: float = 0.95) -> float:
         tpr: wanted share of ID images that are kept, in (0, 1).
 
     Raises:
-        TypeError, ValueError: tpr is no number in (0, 1); scores are not ``[n]``, not finite or too few for it.
+        ValueError: tpr outside (0, 1), scores not ``[n]`` or not finite, or too few of them for this tpr.
     """
     if not 0 < real(tpr, "tpr") < 1:
         raise ValueError(f"tpr must lie strictly between 0 and 1, not {tpr}")
     scores = _checked_scores(id_scores, "id_scores")
     # Rounding first: (19 + 1) * 0.95 must count as 19, whatever its last bit says.
-    rank = math.ceil(round((len(scores) + 1) * tpr, 9))
+    rank = max(1, math.ceil(round((len(scores) + 1) * tpr, 9)))
     if rank > len(scores):
         needed = math.ceil(round(tpr / (1 - tpr), 9))
         raise ValueError(
@@ -61,15 +61,15 @@ def threshold_from_stream(scores: Tensor) -> float:
 
 
 def _checked_scores(scores: Tensor, name: str) -> Tensor:
-    if isinstance(scores, Tensor) and (not is_dense(scores) or scores.is_meta or scores.is_complex()):
-        raise TypeError(f"{name} must be a dense tensor of real values")
-    try:
-        if isinstance(scores, Tensor):
-            scores = scores.detach().float()
-        else:
+    if isinstance(scores, Tensor):
+        if not is_dense(scores) or scores.is_meta or scores.is_complex():
+            raise TypeError(f"{name} must be a dense tensor of real values")
+        scores = scores.detach().float()
+    else:
+        try:
             scores = torch.as_tensor(scores, dtype=torch.float32, device="cpu")
-    except (RuntimeError, OverflowError) as error:
-        raise TypeError(f"{name} must be a tensor [n], not {type(scores).__name__}: {error}") from error
+        except (RuntimeError, OverflowError) as error:
+            raise TypeError(f"{name} must be a tensor [n], not {type(scores).__name__}: {error}") from error
     if scores.ndim != 1:
         raise ValueError(f"{name} must have shape [n], not {list(scores.shape)}")
     if not bool(scores.isfinite().all()):

@@ -10,6 +10,8 @@ from math import ceil, floor, log10
 import numpy as np
 import numpy.typing as npt
 
+from tanl.metrics import wanted_at_95
+
 Floats = npt.NDArray[np.floating]
 Curve = Sequence[tuple[float, float]]
 
@@ -34,7 +36,7 @@ class Line:
 
 def threshold_at_95(ood: Floats) -> float:
     """The largest threshold that catches 95 % of the OOD scores."""
-    caught = -(-95 * len(ood) // 100)  # whole numbers, because 0.95 * n may round the wrong way
+    caught = wanted_at_95(len(ood))
     return float(np.partition(ood, len(ood) - caught)[len(ood) - caught])
 
 
