@@ -200,8 +200,10 @@ def kind_of(warning: str) -> str:
 
 
 def _warnings(figures: dict[str, Any]) -> tuple[str, ...]:
-    found = []
     overturned, window = figures["overturned"], figures["window"]
+    if window < WINDOW:  # too few to tell from chance
+        return ()
+    found = []
     if overturned is not None and overturned > OVERTURNED:
         found.append(
             f"runaway: {overturned:.0%} of the latest images are judged OOD only because of what the stream taught; "
@@ -213,7 +215,7 @@ def _warnings(figures: dict[str, Any]) -> tuple[str, ...]:
             f"flood: the latest {window} images resemble each other more (mean cosine {similarity:.2f}) than the first "
             f"{REFERENCE} did ({usual:.2f})"
         )
-    if figures["shift"] is not None and figures["shift"] > SHIFTED and window == WINDOW:
+    if figures["shift"] is not None and figures["shift"] > SHIFTED:
         found.append(
             f"shift: the latest {window} images are unlike the first {REFERENCE}, by {figures['shift']:.1f} standard "
             "deviations of chance; a calibration from before may not hold"
