@@ -46,7 +46,13 @@ class OODMetrics:
         self._is_ood.append(targets < 0)
 
     def merge_state(self, other: OODMetrics) -> None:
-        """Add all that another one has gathered."""
+        """Add all that another one has gathered.
+
+        Raises:
+            TypeError: it is no OODMetrics.
+        """
+        if not isinstance(other, OODMetrics):
+            raise TypeError(f"other must be an OODMetrics, not a {type(other).__name__}")
         self._scores += other._scores
         self._is_ood += other._is_ood
 
