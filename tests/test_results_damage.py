@@ -262,6 +262,12 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+def with_signals():
+    """Heed signals that whoever runs the tests ignores: nohup does so, and a shell for what runs in the background."""
+    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
+
+
 def run_until(signal_number, delay, ending):
     """Start the command, send it the signal some time after its first rows, and give its code and what it reported."""
     command = [sys.executable, "-c", SLOW, *BASE, "--batch-size", "8", "--out", f"r.{ending}", "--quiet"]
@@ -271,6 +277,7 @@ def run_until(signal_number, delay, ending):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=with_signals,
     ) as process:
         first = process.stdout.readline()
         time.sleep(delay)
