@@ -320,3 +320,17 @@ def test_refuses_a_bank_without_negatives(bank):
     ids = tanl.LabelBank(bank.id_names, bank.id_embeddings, num_id=7)
     with pytest.raises(ValueError, match="AdaNeg needs negative labels, and the bank has none"):
         AdaNeg(ids)
+
+
+def test_calibration_images_are_scored_in_batches_of_the_streams_size():
+    case = golden("adaneg_a")
+    bank = golden_bank(case)
+    z = unit(100, bank.dim, seed=9)
+    one, other = AdaNeg(bank, num_negatives=None), AdaNeg(bank, num_negatives=None)
+    for it in (one, other):
+        it(unit(64, bank.dim, seed=10))
+    parts = torch.cat([other.score(part) for part in z.split(16)])
+    assert one.calibrate_embeddings(z, 0.9, batch_size=16) == other.calibrate(parts, 0.9)
+    assert one.calibrate_embeddings(z, 0.9, batch_size=100) == other.calibrate(other.score(z), 0.9)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        one.calibrate_embeddings(z, 0.9, batch_size=0)

@@ -558,7 +558,7 @@ def _calibrate(detector: Detector, batches: Iterable[Batch], arguments: argparse
         )
     z = torch.cat(embeddings)
     tpr = arguments.tpr or 0.95
-    threshold = detector.calibrate(detector.score(z), tpr)
+    threshold = detector.calibrate_embeddings(z, tpr, batch_size=arguments.batch_size)
     return {
         "of": shown_path(arguments.calibrate),
         "count": len(z),

@@ -150,12 +150,26 @@ class Detector:
         self._now = replace(self._now, threshold=threshold, tpr=float(tpr), known=None)
         return threshold
 
-    def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95) -> float:
+    def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95, *, batch_size: int = 64) -> float:
         """Set the threshold from ID images themselves, ``[n, D]``; see `calibrate`. The stream stays as it is.
 
         A method whose scores move with its stream may keep the images, so that the threshold follows (`TANL`).
+
+        Args:
+            z: embeddings of ID images, ``[n, D]``; at least ``tpr / (1 - tpr)`` of them (19 for 0.95).
+            tpr: wanted share of ID images that are kept.
+            batch_size: how many are scored at a time. Give the stream's, where scores depend on their batch: the
+                promise is for images that are scored as these are.
+
+        Returns:
+            The threshold.
+
+        Raises:
+            TypeError, ValueError: z is unusable, tpr is not strictly between 0 and 1, or z is too few for it.
         """
-        return self.calibrate(self.score(z), tpr)
+        whole_number(batch_size, "batch_size", at_least=1)
+        parts = torch.split(self._checked(z), batch_size)
+        return self.calibrate(torch.cat([self.score(part) for part in parts]), tpr)
 
     def calibrate_unlabelled(self, scores: Tensor) -> float:
         """Set the threshold from scores of which nobody knows whether they are ID or OOD, by Otsu's method.

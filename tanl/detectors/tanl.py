@@ -247,7 +247,7 @@ class TANL(Detector):
         return ahead.scores > (1 - ahead.threshold if threshold is None else threshold)
 
     @undisturbed
-    def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95) -> float:
+    def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95, *, batch_size: int = 64) -> float:
         """Set the threshold from ID images, and keep it where they are while the stream goes on.
 
         The images are kept, and with every batch the threshold becomes the conformal quantile of *their* scores under
@@ -258,6 +258,7 @@ class TANL(Detector):
         Args:
             z: embeddings of ID images, ``[n, D]``; at least ``tpr / (1 - tpr)`` of them (19 for 0.95).
             tpr: wanted share of ID images that are kept.
+            batch_size: takes no part: labels are chosen by the state, not by these images.
 
         Returns:
             The threshold of now.
@@ -265,6 +266,7 @@ class TANL(Detector):
         Raises:
             TypeError, ValueError: z is unusable, tpr is not strictly between 0 and 1, or z is too few for it.
         """
+        whole_number(batch_size, "batch_size", at_least=1)
         z = self._checked(z)
         threshold = threshold_at_tpr(self._share(z, self._selected(self._relevance())), tpr)
         self._now = replace(self._now, threshold=threshold, tpr=float(tpr), known=z.clone())

@@ -349,18 +349,23 @@ class Guard:
             errors=errors,
         )
 
-    def calibrate(self, images: Images, tpr: float = 0.95) -> float:
+    def calibrate(self, images: Images, tpr: float = 0.95, *, batch_size: int = 64) -> float:
         """Set the threshold from ID images, so that new ones are kept with probability at least ``tpr``.
 
         The images are scored with the stream as it stands, which stays as it is. TANL keeps their embeddings, and its
         threshold follows the stream from then on (`TANL.calibrate_embeddings`); they are saved with the guard.
+
+        Args:
+            images: as `judge` takes them, all of them ID.
+            tpr: wanted share of ID images that are kept.
+            batch_size: how many are scored at a time: the stream's, where scores depend on their batch (AdaNeg).
 
         Returns:
             The threshold; see `tanl.detectors.thresholds.threshold_at_tpr` for what it guarantees.
         """
         z = self.encode(images)
         with self._lock:
-            return self.detector.calibrate_embeddings(z, tpr)
+            return self.detector.calibrate_embeddings(z, tpr, batch_size=batch_size)
 
     def calibrate_unlabelled(self, images: Images) -> float:
         """Set the threshold from images of which nobody knows whether they are ID or OOD, by Otsu's method.
