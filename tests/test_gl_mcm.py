@@ -124,7 +124,7 @@ def test_explain_takes_whole_images(bank):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lambda_value": 0}, "lambda_value must be positive and finite, not 0; MCM uses no patches"),
+        ({"lambda_value": 0}, "lambda_value must be positive and finite, not 0"),
         ({"lambda_value": float("inf")}, "lambda_value must be positive"),
         ({"temperature": 0}, "temperature must be positive and finite, not 0"),
     ],

@@ -10,7 +10,7 @@ from tanl.cli.main import main
 from tools import __main__ as studies
 
 COMMANDS = {
-    **{name: (main, ["bench", name]) for name in ("pictograms", "trust")},
+    "trust": (main, ["bench", "trust"]),
     **{name: (studies.main, [name]) for name in studies.STUDIES},
 }
 

@@ -184,7 +184,7 @@ def run_traced(detector, action, z, saved, interrupt_at):
                 raise KeyboardInterrupt
         return trace
 
-    before = sys.gettrace()
+    before, gradients = sys.gettrace(), torch.is_grad_enabled()
     sys.settrace(trace)
     try:
         action(detector, z, saved)
@@ -193,6 +193,7 @@ def run_traced(detector, action, z, saved, interrupt_at):
         pass
     finally:
         sys.settrace(before)
+        torch.set_grad_enabled(gradients)  # the interrupt may come between a block's last line and its end
     return lines
 
 

@@ -42,8 +42,10 @@ def some_of(names: Sequence[str], shown: int) -> str:
     return first_of([*map(repr, names)], shown)
 
 
-def did_you_mean(unknown: str, known: Iterable[str]) -> str:
+def did_you_mean(unknown: object, known: Iterable[str]) -> str:
     """The end of a message about an unknown name, "; did you mean 'neglabel'?"; empty where nothing is like it."""
+    if not isinstance(unknown, str):
+        return ""
     nearest = nearest_names(unknown, known, 1)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
 

@@ -21,6 +21,7 @@ from ..io.text import some_of
 from .names import cleaned
 
 _SHOWN = 8
+_LONGEST = 1000  # characters of a name; what is longer comes of quotes that do not end
 _PLAINLY = "write one class name a line"
 # The longer marks first: UTF-32's begins as UTF-16's does.
 _MARKS = (
@@ -294,6 +295,10 @@ def _read_table(path: Path, text: str, column: str | None, delimiter: str | None
             raise ValueError(
                 f"{path}, line {line}: {len(row)} fields under a header of {len(header)}; write a name with "
                 f"{delimiter!r} in it in double quotes"
+            )
+        if len(row[place]) > _LONGEST:
+            raise ValueError(
+                f"{path}, line {line}: {len(row[place])} characters under {header[place]!r} are no name; mend the table"
             )
         if not cleaned(row[place]).strip():
             raise ValueError(
