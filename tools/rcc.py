@@ -73,7 +73,7 @@ def _file(content: bytes, offset: int, flags: int) -> bytes:
                 "this archive's files are compressed with Zstandard; pip install zstandard"
             ) from None
         try:
-            return zstandard.ZstdDecompressor().decompress(stored)
+            return bytes(zstandard.ZstdDecompressor().decompress(stored))
         except zstandard.ZstdError as error:
             raise ValueError(f"a damaged Qt resource archive: {error}") from error
     # Before the compressed bytes stands how many there are without compression.
