@@ -38,7 +38,9 @@ WANTED = (
     "tanl/benchmarks/pictograms/manifest.csv",
     "tanl/benchmarks/pictograms/LICENSES.md",
 )
-UNWANTED = r"^(?!tanl/|tanl-[^/]*\.dist-info/)|(^|/)(tests?|docs)/|^tanl/tools/|(^|/)(test_|conftest)|\.py[co]$"
+UNWANTED = (
+    r"^(?!tanl/|tanl-[^/]*\.dist-info/)|(^|/)(tests?|docs)/|^tanl/tools/|(^|/)(test_|conftest)|\.py[co]$"
+)
 SOURCES = (
     "setup.py",
     "pyproject.toml",
