@@ -228,13 +228,13 @@ def _outliers(detector: Detector, images: Images, length: int, seed: int) -> Cas
 
 def _calibration(detector: Detector, images: Images, length: int, seed: int) -> Cases:
     """What calibration promises, 5 % of the ID images flagged, against what comes, by the number of images."""
+    known = images.known[torch.randperm(len(images.known), generator=torch.Generator().manual_seed(seed))]
     for share in SHARES:
         stream = _mixed_at(images, length, share, seed)
         values = {}
         for size in SIZES:
-            chosen = torch.randperm(len(images.known), generator=torch.Generator().manual_seed(seed))[:size]
             detector.reset()
-            detector.calibrate_embeddings(images.known[chosen])
+            detector.calibrate_embeddings(known[:size])
             values[f"{size}: flagged ID"] = _judged(detector, stream)["flagged ID"]
             detector.uncalibrate()
         yield f"{share:.0%}", values
@@ -246,8 +246,8 @@ def _orders(detector: Detector, images: Images, length: int, seed: int) -> Cases
 
 
 def _batch_sizes(detector: Detector, images: Images, length: int, seed: int) -> Cases:
+    stream = _mixed_at(images, length, 0.5, seed)
     for size in BATCH_SIZES:
-        stream = _mixed_at(images, length, 0.5, seed)
         yield str(size), _ranked(_judged(detector, stream, size=size))
 
 
@@ -271,19 +271,17 @@ def _monitored(detector: Detector, images: Images, length: int, seed: int) -> Ca
     them. ``too early`` is the share of the batches before, in percent, that came with a warning.
     """
     half = _mixed_at(images, length // 2, 0.1, seed)
-    generator = torch.Generator().manual_seed(seed)
 
     def more(share: float) -> Tensor:
         return _mixed_at(images, length // 2, share, seed + 1000).z
 
-    frequent, only = more(0.5), more(0.9)
-    cases = {"nothing begins": more(0.1), "half are outliers": frequent, "nine in ten are outliers": only}
+    usual = more(0.1)
+    cases = {"nothing begins": usual, "half are outliers": more(0.5), "nine in ten are outliers": more(0.9)}
     cases |= {name: flood for name, flood in _floods(detector, images, seed) if len(flood)}
-    blurred = torch.randn(images.inside.shape[1], generator=generator)
-    cases["all images change"] = normalize(more(0.1) + 0.3 * normalize(blurred, dim=0), dim=1)
+    moved = torch.randn(images.inside.shape[1], generator=torch.Generator().manual_seed(seed))
+    cases["all images change"] = normalize(usual + 0.3 * normalize(moved, dim=0), dim=1)
     for case, later in cases.items():
-        values = _noticed(detector, half.z, later)
-        yield case, values
+        yield case, _noticed(detector, half.z, later)
     for share in (0.0, 0.01):
         stream = _mixed_at(images, length, share, seed).z
         yield f"a stream of {share:.0%} outliers", _noticed(detector, stream[:0], stream)
@@ -333,13 +331,11 @@ def _floods(detector: Detector, images: Images, seed: int) -> Iterator[tuple[str
     generator = torch.Generator().manual_seed(seed)
     one = images.inside[images.target][:1]
 
-    def near(spread: float) -> Tensor:
-        noise = torch.randn(FLOOD, one.shape[1], generator=generator) * spread / one.shape[1] ** 0.5
-        return normalize(one + noise, dim=1)
+    noise = torch.randn(FLOOD, one.shape[1], generator=generator) / one.shape[1] ** 0.5
 
     yield "none", one[:0]
     yield "one image repeated", one.repeat(FLOOD, 1)
-    yield "near-duplicates", near(0.3)
+    yield "near-duplicates", normalize(one + 0.3 * noise, dim=1)
     yield "noisy ID class", images.noisy
     yield "halfway images", images.halfway
     detector.reset()

@@ -106,17 +106,20 @@ class Monitor:
         self._flagged.extend([None] * len(latest) if is_ood is None else map(bool, is_ood[-WINDOW:].tolist()))
         if self._usual is None:
             self._gather(z.float())
-        report = detector.memory_report() if self._images - self._looked >= EVERY else None
-        if report is not None:
-            self._admitted.append((report.images, report.admitted_id, report.admitted_ood))
         if self._images - self._looked >= EVERY:
             self._looked = self._images
+            report = detector.memory_report()
+            if report is not None:
+                self._admitted.append((report.images, report.admitted_id, report.admitted_ood))
             self._compare_with_start(detector)
-            self.warnings = self.health(detector).warnings
+            self.warnings = self._health(detector, report).warnings
         return self.warnings
 
     def health(self, detector: Detector) -> Health:
         """The figures of now."""
+        return self._health(detector, detector.memory_report())
+
+    def _health(self, detector: Detector, report: MemoryReport | None) -> Health:
         rows = torch.stack(list(self._rows)) if self._rows else None
         flags = [flag for flag in self._flagged if flag is not None]
         flagged = sum(flags) / len(flags) if flags else None
@@ -124,7 +127,6 @@ class Monitor:
         similarity = None if rows is None else mean_cosine(rows)
         usual = self._usual
         shift = None if usual is None or rows is None else _shift(rows, usual)
-        report = detector.memory_report()
         figures: dict[str, Any] = {
             "images": self._images,
             "window": len(self._rows),
