@@ -22,6 +22,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from tanl.io.arguments import a_path
+
 from .mini.inputs import MissingInputError, Package, find, unpack
 from .pictograms import on_white
 
@@ -132,8 +134,8 @@ def lay_out(folder: Path, out: Path) -> Counter[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Lay out Tux Paint's stamps for tanl bench.")
-    parser.add_argument("--packages", type=Path, required=True, help="the folder of the package archive")
-    parser.add_argument("--out", type=Path, default=Path("stamps"), help="where to write (default: stamps)")
+    parser.add_argument("--packages", type=a_path, required=True, help="the folder of the package archive")
+    parser.add_argument("--out", type=a_path, default=Path("stamps"), help="where to write (default: stamps)")
     options = parser.parse_args(arguments)
     try:
         archives = find(options.packages, (STAMPS,))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from .paths import local_path
+
+_N = TypeVar("_N", int, float)
 
 
 class Arguments(Protocol):
@@ -35,35 +37,28 @@ def refuse(arguments: argparse.Namespace, options: Sequence[str], why: str) -> N
 
 def positive_number(text: str) -> int:
     """The type of an argument that is a whole number from 1 on."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return number
+    return _number(int, text, lambda number: number >= 1, "a whole number of at least 1")
 
 
 def share(text: str) -> float:
     """The type of an argument that is a share, without none and all."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, such as 0.95")
-    return number
+    return _number(float, text, lambda number: 0 < number < 1, "a number between 0 and 1, such as 0.95")
 
 
 def positive(text: str) -> float:
     """The type of an argument that is a number above 0."""
+    return _number(float, text, lambda number: 0 < number < float("inf"), "a positive number, such as 100")
+
+
+def _number(kind: Callable[[str], _N], text: str, fits: Callable[[_N], bool], wanted: str) -> _N:
     try:
-        number = float(text)
+        number = kind(text)
     except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number, such as 100")
-    return number
+        pass
+    else:
+        if fits(number):
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
 
 
 def a_path(text: str) -> Path:

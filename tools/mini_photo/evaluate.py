@@ -32,6 +32,7 @@ from tanl.benchmarks.data.imagenet import imagenet_index
 from tanl.benchmarks.photographs import manifest
 from tanl.benchmarks.photographs.tracks import TRACKS
 from tanl.detectors import MCM, TANL, Detector, Energy, NegLabel
+from tanl.io.arguments import a_path
 from tanl.io.images import read_image
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
@@ -195,10 +196,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photographs, one of each class")
+    parser.add_argument(
+        "--photos", type=a_path, required=True, help="folder of photographs, one of each class"
+    )
     parser.add_argument("--half", choices=["choosing", "reporting"], required=True)
-    parser.add_argument("--model", type=Path, default=PATH, help="the open_clip folder")
-    parser.add_argument("--packages", type=Path, required=True, help="folder of package archives")
+    parser.add_argument("--model", type=a_path, default=PATH, help="the open_clip folder")
+    parser.add_argument("--packages", type=a_path, required=True, help="folder of package archives")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)

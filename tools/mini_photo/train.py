@@ -7,13 +7,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -28,6 +25,7 @@ from tanl.benchmarks.data.class_names import class_names
 
 from ..mini import distil, images, inputs, teacher
 from ..mini.folders import new_model, write_folder
+from ..mini.stages import Workspace, run_stages
 from .rows import RowMap, Words, known_rows, meaning_of, project, taught_words, visible
 from .widen import widen
 from .wordnet import Nouns, read_nouns
@@ -90,17 +88,6 @@ DISTIL = distil.DistilSettings(
     gloss_share=0.0,
     template_share=0.3,
 )
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """The folder that holds every stage's outputs, and the unpacked packages."""
-
-    root: Path
-    packages: dict[str, Path]
-
-    def path(self, name: str) -> Path:
-        return self.root / name
 
 
 def imagenet_offsets() -> list[str]:
@@ -268,26 +255,7 @@ STAGES: dict[str, Callable[[Workspace], None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--packages", type=Path, required=True, help="folder of package archives")
-    parser.add_argument("--out", type=Path, required=True, help="folder for stage outputs and the model")
-    parser.add_argument("--stage", choices=[*STAGES, "all"], default="all")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args(arguments)
-    try:
-        archives = inputs.find(options.packages, PACKAGES)
-    except inputs.MissingInputError as error:
-        parser.exit(1, f"{error}\n")
-    torch.set_num_threads(options.threads)
-    folders = inputs.unpack(archives, options.out / "packages")
-    workspace = Workspace(options.out, {package.name: folder for package, folder in folders.items()})
-    for name, stage in STAGES.items():
-        if options.stage in (name, "all"):
-            started = time.perf_counter()
-            stage(workspace)
-            print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    run_stages(STAGES, PACKAGES, description=__doc__, threads=1, arguments=arguments)
 
 
 if __name__ == "__main__":
