@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
@@ -10,6 +12,7 @@ from torch import Tensor
 from .checks import is_dense
 
 Array = npt.NDArray[np.float64]
+Count = TypeVar("Count", int, npt.NDArray[np.int64])
 
 
 class OODMetrics:
@@ -115,8 +118,11 @@ def _auroc(negatives: Array, positives: Array) -> float:
     return float(wins / (len(positives) * len(negatives)))
 
 
-def wanted_at_95(count: int) -> int:
-    """The least number of ``count`` images that is 95 % of them, in whole numbers: 0.95 n may round the wrong way."""
+def wanted_at_95(count: Count) -> Count:
+    """The least number of ``count`` images that is 95 % of them, in whole numbers: 0.95 n may round the wrong way.
+
+    Arrays of counts give an array.
+    """
     return -(-95 * count // 100)
 
 

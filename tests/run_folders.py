@@ -72,8 +72,10 @@ def write_run(
             (name, "id", num_id),
             *((one, role, num_ood) for one, role in ood.items()),
         ]:
-            entry = {"name": member, "role": role, "track": track, "count": count, "expected": None}
-            entries.append({**entry, "unreadable": [], **(sets or {}).get((track, member), {})})
+            entry = {"name": member, "role": role, "track": track, "count": count, "originals": count}
+            entries.append(
+                {**entry, "expected": None, "unreadable": [], **(sets or {}).get((track, member), {})}
+            )
     folder = RunFolder.create(
         path,
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from tanl import OODMetrics
 from tanl.benchmarks.engine.bootstrap import (
     METRICS,
+    PairedResamples,
     interval,
     mean_of_sets,
     resample_counts,
@@ -19,6 +21,8 @@ from tanl.benchmarks.engine.bootstrap import (
 )
 from tanl.benchmarks.engine.protocol import ORDERS, StreamScores, run_stream, stream_order
 from tanl.detectors import Detector
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Recorder(Detector):
@@ -177,6 +181,63 @@ def test_resamples_are_those_of_repeated_images() -> None:
     for row, id_count, ood_count in zip(got, id_counts, ood_counts, strict=True):
         repeated = StreamScores(np.repeat(scores.id, id_count), np.repeat(scores.ood, ood_count))
         assert row == pytest.approx(point(repeated))
+
+
+def test_totals_may_differ_between_resamples() -> None:
+    """Sources have as many variants as come to them, one more or less."""
+    generator = np.random.default_rng(1)
+    scores = StreamScores(generator.normal(0, 1, 30).round(1), generator.normal(1, 1, 41).round(1))
+    id_counts, ood_counts = generator.integers(0, 3, (20, 30)), generator.integers(0, 3, (20, 41))
+    got = resampled_metrics(scores, id_counts, ood_counts)
+    assert len({*id_counts.sum(axis=1)}) > 5
+    for row, id_count, ood_count in zip(got, id_counts, ood_counts, strict=True):
+        repeated = StreamScores(np.repeat(scores.id, id_count), np.repeat(scores.ood, ood_count))
+        assert row == pytest.approx(point(repeated))
+
+
+def of_stream(scores: StreamScores, id_sources: Array, ood_sources: Array) -> Array:
+    return PairedResamples({"ood": (id_sources, ood_sources)}).metrics("ood", scores)
+
+
+def test_copies_do_not_narrow_the_interval() -> None:
+    """Nine copies of each image say no more than the image does; as images of their own they would."""
+    generator = np.random.default_rng(2)
+    own = StreamScores(generator.normal(0, 1, 31), generator.normal(1, 1, 23))
+    copies = StreamScores(np.tile(own.id, 10), np.tile(own.ood, 10))
+    each = [np.arange(len(part)) for part in own]
+    expected = of_stream(own, *each)
+    assert of_stream(copies, *(np.tile(part, 10) for part in each)) == pytest.approx(expected)
+    as_if_new = of_stream(copies, *(np.arange(len(part)) for part in copies))
+    widths = [np.subtract(*interval(samples[:, 0])[::-1]) for samples in (expected, as_if_new)]
+    assert widths[1] < 0.5 * widths[0]
+
+
+def test_copies_that_were_changed_a_little_hardly_narrow_the_interval() -> None:
+    generator = np.random.default_rng(3)
+    own = StreamScores(generator.normal(0, 1, 31), generator.normal(1, 1, 23))
+    longer = StreamScores(*(np.resize(part, 7 * len(part) + 5) for part in own))
+    longer = StreamScores(*(part + generator.normal(0, 0.1, len(part)) for part in longer))
+    sources = [np.arange(len(made)) % len(part) for made, part in zip(longer, own, strict=True)]
+    widths = [
+        np.subtract(*interval(samples[:, 0])[::-1])
+        for samples in (of_stream(own, *(np.arange(len(part)) for part in own)), of_stream(longer, *sources))
+    ]
+    assert widths[1] == pytest.approx(widths[0], rel=0.15)
+
+
+def test_streams_share_the_resamples_of_their_sources() -> None:
+    """Of a run's streams, one may have more variants of the same ID images than another."""
+    id_scores, ood_scores = np.linspace(0, 1, 12), np.array([0.4, 0.8])
+    sets = {"few": (np.arange(12) % 5, np.arange(2)), "many": (np.arange(7) % 5, np.arange(2))}
+    resamples = PairedResamples(sets)
+    generator = np.random.default_rng(0)
+    of_five = resample_counts(5, 1000, generator)
+    for name, (sources, _) in sets.items():
+        scores = StreamScores(id_scores[: len(sources)], ood_scores)
+        expected = resampled_metrics(scores, of_five[:, sources], resample_counts(2, 1000, generator))
+        assert resamples.metrics(name, scores) == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"a stream with many has \(12, 2\) images, others have \(7, 2\)"):
+        resamples.metrics("many", StreamScores(id_scores, ood_scores))
 
 
 def test_interval_and_mean_of_sets() -> None:

@@ -30,8 +30,24 @@ ENVIRONMENT = {
     "torch": "2",
 }
 SETS = [
-    {"name": "cats", "role": "id", "track": "", "count": 5, "expected": None, "unreadable": []},
-    {"name": "dogs", "role": "near", "track": "", "count": 3, "expected": 4, "unreadable": ["a.png"]},
+    {
+        "name": "cats",
+        "role": "id",
+        "track": "",
+        "count": 5,
+        "originals": 2,
+        "expected": None,
+        "unreadable": [],
+    },
+    {
+        "name": "dogs",
+        "role": "near",
+        "track": "",
+        "count": 3,
+        "originals": 3,
+        "expected": 4,
+        "unreadable": ["a.png"],
+    },
 ]
 IMAGES = {("", "cats"): [f"/x/cat <{i}>.png" for i in range(5)]}
 
@@ -75,6 +91,19 @@ def test_a_run_comes_back_as_it_was_written(folder):
         assert np.array_equal(old, new)
     assert again.has(cell().key)
     assert not again.has(cell(seed=1).key)
+
+
+def test_variants_have_the_source_that_they_were_made_from(tmp_path):
+    sets = [
+        *SETS,
+        {**SETS[0], "name": "shifted", "role": "covariate", "count": 4, "originals": 4},
+        {**SETS[0], "track": "other", "originals": 1},
+        {**SETS[1], "name": "noise"},
+    ]
+    made = create(tmp_path, sets=[SETS[0], *sets[3:], SETS[1]])
+    assert [part.tolist() for part in made.sources(cell())] == [[0, 1, 0, 1, 0], [0, 1, 2]]
+    whole = create(tmp_path / "full spectrum", sets=sets)
+    assert [part.tolist() for part in whole.sources(cell())] == [[0, 1, 2, 3, 4], [0, 1, 2]]
 
 
 def test_paths_that_are_no_utf_8_come_back(tmp_path):

@@ -309,6 +309,9 @@ def test_longer_streams_keep_the_proportion_and_begin_with_the_originals(offline
     assert not plain.run["config"]["augmented"]
     own = {cell.ood: cell for cell in plain.cells()}
     counts = {part["name"]: part["count"] for part in longer.run["sets"]}
+    assert {name: short.num_ood for name, short in own.items()}.items() <= {
+        part["name"]: part["originals"] for part in longer.run["sets"]
+    }.items()
     assert counts["food"] == max(cell.num_id for cell in longer.cells())
     for cell in longer.cells():
         short = own[cell.ood]
@@ -320,6 +323,9 @@ def test_longer_streams_keep_the_proportion_and_begin_with_the_originals(offline
             assert np.array_equal(scores.id[: short.num_id], originals.id)
             assert np.array_equal(scores.ood[: short.num_ood], originals.ood)
             assert len(set(scores.ood.tolist())) > short.num_ood
+        id_sources, ood_sources = longer.sources(cell)
+        assert np.array_equal(id_sources, np.arange(cell.num_id) % short.num_id)
+        assert np.array_equal(ood_sources, np.arange(cell.num_ood) % short.num_ood)
     for part in longer.run["sets"]:
         paths = longer.images(part)
         if paths is not None:

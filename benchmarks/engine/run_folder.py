@@ -39,7 +39,7 @@ import numpy.typing as npt
 from tanl.io.paths import local_path
 
 FILE = "run.sqlite"
-FORMAT = 2
+FORMAT = 3
 METRICS = ("AUROC", "AUPR_IN", "AUPR_OUT", "FPR95", "FPR95_ID")
 ANY_ORDER = "any"
 """The order of a cell whose method keeps no state: its scores are those of every order and seed."""
@@ -148,7 +148,8 @@ class RunFolder:
             config: what is run; its "methods", "seeds" and "orders" may differ from those of the run that is
                 there, and are added to them.
             environment: versions, device, fingerprints.
-            sets: name, role, track, count, expected and unreadable of each set of images.
+            sets: name, role, track, count, originals, expected and unreadable of each set of images; those after
+                its originals are variants of these, in turn.
             images: the paths of a set's images, by its track and name; none for sets that are no files.
             command: how to run it again.
 
@@ -293,6 +294,17 @@ class RunFolder:
         scores = CellScores(*parts)
         _check_scores(cell, scores, what)
         return scores
+
+    def sources(self, cell: Cell) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """The image that each ID and each OOD image of a stream is, or is a variant of, ``[N_id]`` and ``[N_ood]``."""
+        own = {"id": 0, "ood": 0}
+        for part in self.run["sets"]:
+            if part["track"] == cell.track:
+                if part["role"] in ("id", "covariate"):
+                    own["id"] += part["originals"]
+                elif part["name"] == cell.ood:
+                    own["ood"] = part["originals"]
+        return np.arange(cell.num_id) % own["id"], np.arange(cell.num_ood) % own["ood"]
 
     def images(self, entry: Mapping[str, Any]) -> list[Path] | None:
         """The paths of a set's images, in the order of its scores; None where they are no files.

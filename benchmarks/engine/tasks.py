@@ -165,6 +165,7 @@ class Part:
             "role": self.role,
             "track": track,
             "count": len(self.images),
+            "originals": self.originals,
             "expected": self.images.expected,
             "unreadable": list(self.unreadable),
             "fingerprint": self.fingerprint,

@@ -166,8 +166,8 @@ def wants_intervals(asked: bool, folders: Iterable[RunFolder]) -> bool:
 
 def _resampled(folder: RunFolder, cells: Sequence[Cell], orders: Sequence[str]) -> dict[Key, Floats]:
     """The metrics of each cell's resamples; every cell's scores are read once."""
-    sizes = {cell.ood: (cell.ood, cell.num_id, cell.num_ood) for cell in cells}
-    resamples = PairedResamples([*sizes.values()])
+    of_each = {cell.ood: cell for cell in cells}
+    resamples = PairedResamples({ood: folder.sources(cell) for ood, cell in of_each.items()})
     found = {}
     for cell in cells:
         if cell.order in (*orders, ANY_ORDER):
@@ -254,7 +254,7 @@ def notes(folder: RunFolder) -> list[str]:
         length = f" of {config['stream_length']} images" if config.get("stream_length") else ""
         lines.append(
             f"Augmented: the streams{length} were drawn from smaller sets by seeded augmentation; "
-            "they are not the sets' own results."
+            "they are not the sets' own results. Intervals resample the sets' own images, each with its variants."
         )
     if config.get("only_ood"):
         lines.append(
