@@ -42,6 +42,11 @@ class Published:
     note: str = ""
     order: str = "shuffled"
 
+    @property
+    def cited(self) -> str:
+        """Where it is printed, and what a reader should know of it."""
+        return self.source + (f" ({self.note})" if self.note else "")
+
 
 def _rows(
     split: str,

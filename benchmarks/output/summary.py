@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tanl.io.text import did_you_mean, first_of
+from tanl.io.text import counted, did_you_mean, first_of
 
 from ..data.splits import SPLITS
 from ..engine.bootstrap import METRICS as RESAMPLED
@@ -61,18 +61,22 @@ class Value:
 
     def in_percent(self) -> str:
         """As tables show it, such as ``81.4 ± 0.3 [78.2, 84.0]``."""
-        parts = [f"{100 * self.mean:.1f}"]
+        parts = [percent(self.mean)]
         if self.spread is not None:
-            parts.append(f"± {100 * self.spread:.1f}")
+            parts.append(f"± {percent(self.spread)}")
         if self.interval is not None:
             parts.append(in_brackets(self.interval))
         return " ".join(parts)
 
 
+def percent(fraction: float) -> str:
+    """A fraction in percent, as tables show it."""
+    return f"{100 * fraction:.1f}"
+
+
 def in_brackets(interval: tuple[float, float]) -> str:
     """An interval in percent."""
-    low, high = interval
-    return f"[{100 * low:.1f}, {100 * high:.1f}]"
+    return f"[{', '.join(map(percent, interval))}]"
 
 
 @dataclass(frozen=True)
@@ -237,8 +241,8 @@ def caption(folder: RunFolder) -> str:
     return (
         f"{config.get('split')}: backbone {environment.get('backbone', config.get('backbone'))}, "
         f"corpus {environment.get('corpus', config.get('corpus'))}, batches of {config.get('batch_size')}, "
-        f"{_counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))}), "
-        f"{_counted(len(orders), 'order')} ({', '.join(orders)}), {state}"
+        f"{counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))}), "
+        f"{counted(len(orders), 'order')} ({', '.join(orders)}), {state}"
     )
 
 
@@ -271,11 +275,11 @@ def notes(folder: RunFolder) -> list[str]:
             lines.append(f"{name}: {count} images, where the published set has {expected}.")
         unreadable = part.get("unreadable") or []
         if unreadable:
-            some = f"{_counted(len(unreadable), 'image')} left out, because unreadable"
+            some = f"{counted(len(unreadable), 'image')} left out, because unreadable"
             lines.append(f"{name}: {some}: {first_of(unreadable, _NAMES_SHOWN)}.")
     missing = _missing(folder)
     if missing:
-        lines.append(f"Unfinished: {_counted(missing, 'stream')} missing of those that were asked for.")
+        lines.append(f"Unfinished: {counted(missing, 'stream')} missing of those that were asked for.")
     return lines
 
 
@@ -385,7 +389,3 @@ def _missing(folder: RunFolder) -> int:
 
 def _set_name(part: Mapping[str, Any]) -> str:
     return f"{part['track']}, {part['name']}" if part.get("track") else str(part["name"])
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -292,8 +292,7 @@ class _Sources:
         figure = beside(split, block, method, column, metric)
         if figure is None:
             return " (-)"
-        source = figure.source + (f" ({figure.note})" if figure.note else "")
-        number = self._numbers.setdefault(source, len(self._numbers) + 1)
+        number = self._numbers.setdefault(figure.cited, len(self._numbers) + 1)
         return f" ({100 * figure.value:.2f} [{number}])"
 
     def lines(self) -> list[str]:

@@ -31,6 +31,11 @@ def one_line(text: str) -> str:
     return "".join(each if each.isprintable() else valid_text(repr(each)[1:-1]) for each in text)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things, such as "1 label" or "3 labels"."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 def first_of(texts: Sequence[str], shown: int) -> str:
     """The first texts, and how many more there are."""
     more = f" and {len(texts) - shown} more" if len(texts) > shown else ""

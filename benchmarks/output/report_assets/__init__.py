@@ -1,1 +1,1 @@
-"""What the report's page is made of: charts, thumbnails, and its style."""
+"""What the report's page is made of: its templates, style and script, its charts and its thumbnails."""

@@ -1,10 +1,9 @@
-"""The report's charts as small SVG elements, coloured by the page's style, and the curves that they show."""
+"""The report's charts, as what is drawn where, and the curves that they show; ``charts.jinja`` makes SVG of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from math import ceil, floor, log10
 
 import numpy as np
@@ -32,6 +31,51 @@ class Line:
     series: int
     points: Curve
     bold: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Its classes in the style sheet."""
+        dashed = f" dash{min(self.series // SERIES, 2)}" if self.series >= SERIES else ""
+        return f"line s{self.series % SERIES}{dashed}{' bold' * self.bold}"
+
+
+@dataclass(frozen=True)
+class Path:
+    """The course of a path, as SVG writes it, and its class in the style sheet."""
+
+    kind: str
+    course: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text at a place: "end" and "mid" say what of it is there, else its beginning."""
+
+    x: str
+    y: str
+    shown: str
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class Polyline:
+    """A drawn line, with its class in the style sheet, its points as SVG writes them, and what it is called."""
+
+    kind: str
+    points: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing of so many units, what it shows for those who cannot see it, and its parts, the topmost last."""
+
+    width: int
+    height: int
+    label: str
+    paths: Sequence[Path]
+    texts: Sequence[Text]
+    lines: Sequence[Polyline] = ()
 
 
 def threshold_at_95(ood: Floats) -> float:
@@ -73,7 +117,7 @@ def roc_curve(id_scores: Floats, ood_scores: Floats) -> Curve:
     return [(0.0, 0.0), *zip(flagged[chosen].tolist(), caught[chosen].tolist(), strict=True)]
 
 
-def histogram(id_scores: Floats, ood_scores: Floats, label: str) -> str:
+def histogram(id_scores: Floats, ood_scores: Floats, label: str) -> Chart:
     """Score histograms, ID filled and OOD outlined, with a dashed line at the threshold that catches 95 % of OOD.
 
     Heights are square roots of the shares, so that the tails, where the mistakes are, can be seen. The first and the
@@ -89,24 +133,22 @@ def histogram(id_scores: Floats, ood_scores: Floats, label: str) -> str:
     ]
     tallest = max(float(share.max()) for share in shares)
     left, width, top, base = 2, 196, 4, 72
-    parts = []
+    paths = []
     for share, kind in zip(shares, ("id", "ood"), strict=True):
         heights = np.sqrt(share / tallest) * (base - top)
         steps = "".join(
             f"V{base - height:.3g}H{left + width * (bar + 1) / BINS:.4g}"
             for bar, height in enumerate(heights)
         )
-        parts.append(f'<path class="{kind}" d="M{left} {base}{steps}V{base}z"/>')
+        paths.append(Path(kind, f"M{left} {base}{steps}V{base}z"))
     threshold = min(max((threshold_at_95(ood_scores) - low) / (high - low), 0), 1)
-    x = left + width * threshold
-    parts.append(f'<path class="guide" d="M{x:.4g} {top}V{base}"/>')
-    parts.append(f'<path class="axis" d="M{left} {base}h{width}"/>')
-    parts.append(f'<text x="{left}" y="84">{escape(_number(low))}</text>')
-    parts.append(f'<text x="{left + width}" y="84" class="end">{escape(_number(high))}</text>')
-    return _svg(200, 88, label, parts)
+    paths.append(Path("guide", f"M{left + width * threshold:.4g} {top}V{base}"))
+    paths.append(Path("axis", f"M{left} {base}h{width}"))
+    ends = [Text(f"{left}", "84", _number(low)), Text(f"{left + width}", "84", _number(high), "end")]
+    return Chart(200, 88, label, paths, ends)
 
 
-def roc(lines: Sequence[Line], label: str) -> str:
+def roc(lines: Sequence[Line], label: str) -> Chart:
     """ROC curves, with guides where 95 % of OOD is caught and where 5 % of ID is flagged."""
     return _line_chart(
         lines,
@@ -120,7 +162,7 @@ def roc(lines: Sequence[Line], label: str) -> str:
     )
 
 
-def stream(lines: Sequence[Line], label: str) -> str:
+def stream(lines: Sequence[Line], label: str) -> Chart:
     """FPR95 so far against the number of images seen."""
     longest = max((point[0] for line in lines for point in line.points), default=1)
     highest = max((point[1] for line in lines for point in line.points), default=1)
@@ -133,14 +175,6 @@ def stream(lines: Sequence[Line], label: str) -> str:
         y_title=f"FPR95 so far, % (from {_FEWEST} ID and {_FEWEST} OOD images on)",
         x_shown=thousands,
         guides=(),
-    )
-
-
-def swatch(series: int, bold: bool = False) -> str:
-    """A short piece of a series' line, for legends."""
-    return (
-        f'<svg viewBox="0 0 24 8" class="swatch" aria-hidden="true"><path class="{_line_class(series, bold)}" '
-        'd="M0 4H24"/></svg>'
     )
 
 
@@ -159,44 +193,31 @@ def _line_chart(
     y_title: str,
     x_shown: Callable[[float], str],
     guides: Sequence[tuple[str, float]],
-) -> str:
+) -> Chart:
     left, right, top, bottom = 34, 412, 20, 226
-    parts = []
-    for tick in _ticks(y_top):
-        y = bottom - (bottom - top) * tick / y_top
-        parts.append(f'<path class="grid" d="M{left} {y:.4g}H{right}"/>')
-        parts.append(f'<text x="{left - 5}" y="{y + 3:.4g}" class="end">{_percent(tick)}</text>')
-    for tick in _ticks(x_top):
-        x = left + (right - left) * tick / x_top
-        parts.append(f'<text x="{x:.4g}" y="{bottom + 13}" class="mid">{escape(x_shown(tick))}</text>')
+
+    def x_of(value: float) -> float:
+        return left + (right - left) * value / x_top
+
+    def y_of(value: float) -> float:
+        return bottom - (bottom - top) * value / y_top
+
+    paths = [Path("grid", f"M{left} {y_of(tick):.4g}H{right}") for tick in _ticks(y_top)]
     for direction, value in guides:
-        y, x = bottom - (bottom - top) * value / y_top, left + (right - left) * value / x_top
-        path = f"M{left} {y:.4g}H{right}" if direction == "h" else f"M{x:.4g} {top}V{bottom}"
-        parts.append(f'<path class="guide" d="{path}"/>')
-    parts.append(f'<text x="4" y="10">{escape(y_title)}</text>')
-    parts.append(f'<text x="{right}" y="{bottom + 27}" class="end">{escape(x_title)}</text>')
-    # Bold lines last, above the others.
-    for line in sorted(lines, key=lambda line: line.bold):
-        points = " ".join(
-            f"{left + (right - left) * x / x_top:.4g},{bottom - (bottom - top) * y / y_top:.4g}"
-            for x, y in line.points
+        course = (
+            f"M{left} {y_of(value):.4g}H{right}" if direction == "h" else f"M{x_of(value):.4g} {top}V{bottom}"
         )
-        if points:
-            parts.append(
-                f'<polyline class="{_line_class(line.series, line.bold)}" points="{points}">'
-                f"<title>{escape(line.name)}</title></polyline>"
-            )
-    return _svg(right + 8, bottom + 32, label, parts)
-
-
-def _svg(width: int, height: int, label: str, parts: Sequence[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
-    )
-
-
-def _line_class(series: int, bold: bool) -> str:
-    return f"line s{series % SERIES}{f' dash{min(series // SERIES, 2)}' if series >= SERIES else ''}{' bold' * bold}"
+        paths.append(Path("guide", course))
+    texts = [Text(f"{left - 5}", f"{y_of(tick) + 3:.4g}", _percent(tick), "end") for tick in _ticks(y_top)]
+    texts += [Text(f"{x_of(tick):.4g}", f"{bottom + 13}", x_shown(tick), "mid") for tick in _ticks(x_top)]
+    texts += [Text("4", "10", y_title), Text(f"{right}", f"{bottom + 27}", x_title, "end")]
+    # Bold lines last, above the others.
+    drawn = [
+        Polyline(line.kind, " ".join(f"{x_of(x):.4g},{y_of(y):.4g}" for x, y in line.points), line.name)
+        for line in sorted(lines, key=lambda line: line.bold)
+        if line.points
+    ]
+    return Chart(right + 8, bottom + 32, label, paths, texts, drawn)
 
 
 def _ticks(top: float) -> list[float]:
