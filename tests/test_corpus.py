@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from open_clip import IMAGENET_CLASSNAMES
 
-from tanl.labels.corpus import Corpus
+from tanl.labels.corpus import Corpus, claimed
 from tanl.labels.names import normalise
-from tanl.labels.terms import synonyms
-from tanl.labels.wordnet import SELECTIONS, merge_spellings
+from tanl.labels.terms import REMOVALS, synonyms, with_kinds
+from tanl.labels.wordnet import SELECTIONS, kinds, merge_spellings, proper_nouns
+from tools.corpora import neglabel as build_neglabel
 from tools.corpora import wordnet as build_wordnet
 from tools.corpora.medical_branches import BRANCHES as MEDICAL
 from tools.corpora.medical_branches import Branch
@@ -21,7 +23,8 @@ LICENCE = "  1 Licence text.  \n  2   \n  3 WordNet 3.0 Copyright 2006 by Prince
 NOUNS = (
     LICENCE
     + "00000001 05 n 02 dog 0 domestic_dog 0 000 | barks  \n"
-    + "00000002 06 n 03 Dog-iron 0 dog-iron 1 dog 0 000 | holds logs  \n"
+    + "00000002 06 n 03 Dog-iron 0 dog-iron 1 dog 0 001 + 00000009 v 0101 | holds logs  \n"
+    + "00000003 05 n 01 Lassie 0 002 @i 00000001 n 0000 @ 00000002 n 0000 | a dog  \n"
 )
 ADJECTIVES = LICENCE + "00000003 00 s 02 afraid(p) 0 two-fold 0 000 | x  \n00000004 44 a 01 dog 0 000 | y  \n"
 
@@ -43,8 +46,8 @@ def dictionary(folder: Path, nouns: str = NOUNS, adjectives: str = ADJECTIVES) -
     [
         ("wordnet", 117_798, 18_341),
         ("wordnet-nouns", 117_798, 0),
-        ("neglabel", 58_514, 12_280),
-        ("csp", 47_287, 10_206),
+        ("neglabel", 58_546, 11_454),
+        ("csp", 47_327, 9_293),
         ("wordnet-medical", 8_591, 671),
     ],
 )
@@ -60,9 +63,89 @@ def test_selection_has_the_documented_counts(name: str, nouns: int, adjectives: 
 def test_selections_hold_what_they_say() -> None:
     wordnet, neglabel = set(Corpus.load("wordnet")), set(Corpus.load("neglabel"))
     assert {"dog", "Canis familiaris", "pizza", "beautiful", "china"} <= wordnet
-    assert neglabel < wordnet
     assert {"golden retriever", "Canis familiaris", "pizza"}.isdisjoint(neglabel)
     assert {"airplane", "beautiful"} <= neglabel
+    assert set(Corpus.load("csp")) < neglabel
+
+
+def test_neglabels_words_are_the_published_ones() -> None:
+    """Their counts and sums, file by file; and 69 554 after the published removal for ImageNet-1k."""
+    packed = (build_wordnet.CORPORA / "neglabel.tsv.gz").read_bytes()
+    rows = [line.split("\t") for line in gzip.decompress(packed).decode().splitlines()]
+    build_neglabel.check_sums({name: set(words) for name, *words in rows})
+    assert [name for name, *_ in rows] == list(build_neglabel.PUBLISHED)
+    corpus = Corpus.load("neglabel")
+    nouns = {word for name, *words in rows if name.startswith("noun") for word in words}
+    adjectives = {word for name, *words in rows if name.startswith("adj") for word in words}
+    assert (len(nouns), len(adjectives)) == (58_546, 13_091)
+    assert set(corpus) == nouns | adjectives
+    assert {
+        word for word, part in zip(corpus, corpus.parts_of_speech, strict=True) if part == "noun"
+    } == nouns
+    assert {"[windward", 'b-52"', '1530"s', "edward1", "[weekly"} <= set(corpus)
+    assert len(corpus.without(IMAGENET_CLASSNAMES, "names")) == 69_554
+
+
+def test_a_sum_that_is_not_the_published_one_is_told() -> None:
+    packed = (build_wordnet.CORPORA / "neglabel.tsv.gz").read_bytes()
+    rows = [line.split("\t") for line in gzip.decompress(packed).decode().splitlines()]
+    words = {name: set(words) for name, *words in rows}
+    words["noun.act"] ^= {"act"}
+    with pytest.raises(
+        build_wordnet.DictionaryError, match=r"noun.act: 589[68] words with the sum .* 5897 with 14d8"
+    ):
+        build_neglabel.check_sums(words)
+    del words["noun.act"]
+    with pytest.raises(build_wordnet.DictionaryError, match="not those that are published"):
+        build_neglabel.check_sums(words)
+
+
+CLUSTERS = (
+    LICENCE.replace("3.0", "3.1")
+    + "00000001 00 a 01 Able 0 001 ! 00000002 a 0101 | x  \n"
+    + "00000002 00 a 01 unable 0 001 ! 00000001 a 0101 | x  \n"
+    + "00000003 00 s 01 fit(p) 0 001 & 00000001 a 0000 | x  \n"
+    + "00000004 00 a 01 big_time 0 000 | x  \n"
+    + "00000005 00 a 01 half 0 001 ! 00000006 a 0101 | an opener, and a satellite of that name stays  \n"
+    + "00000006 00 a 01 whole 0 002 ! 00000005 a 0101 ! 00000007 a 0101 | x  \n"
+    + "00000007 00 a 01 hollow 0 001 ! 00000006 a 0101 | x  \n"
+    + "00000008 00 s 01 half 0 000 | x  \n"
+    + "00000009 00 s 01 daily 0 000 | x  \n"
+    + "00000010 00 a 01 u 0 000 | x  \n"
+)
+NUMBERED = (
+    LICENCE.replace("3.0", "3.1")
+    + "00000001 06 n 02 B-52 0 bomber 0 000 | x  \n"
+    + "00000002 28 n 01 1530s 0 000 | x  \n"
+    + "00000003 06 n 01 Cox-2_inhibitor 0 000 | x  \n"
+    + "00000004 05 n 01 dog 0 000 | an animal  \n"
+    + "00000005 15 n 01 windward 0 000 | x  \n"
+)
+
+
+def test_words_are_read_as_neglabel_read_them(tmp_path: Path) -> None:
+    found = build_neglabel.published_words(dictionary(tmp_path / "dict", NUMBERED, CLUSTERS))
+    assert found["adj.all"] >= {"unable", "fit", "big time", "whole", "hollow", "half", "[daily"}
+    assert not found["adj.all"] & {"able", "daily", "u"}
+    assert found["noun.artifact"] == {'b-52"', "cox-2 inhibitor"}
+    assert found["noun.time"] == {'1530"s'}
+    assert found["noun.location"] == {"[windward"}
+    assert "noun.animal" not in found
+
+
+def test_build_neglabel_writes_nothing_of_another_dictionary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for nouns, message in (
+        (NOUNS, "holds WordNet 3.0; version 3.1 is needed"),
+        (NUMBERED, "not those that are"),
+    ):
+        folder = dictionary(tmp_path / "dict", nouns, CLUSTERS)
+        with pytest.raises(SystemExit) as stop:
+            build_neglabel.main([str(folder), "--output", str(tmp_path)])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.gz"))
 
 
 def test_medical_words_are_some_of_wordnets() -> None:
@@ -101,7 +184,8 @@ def test_union_with_nothing_new_is_the_same_corpus() -> None:
     wordnet = Corpus.load("wordnet")
     assert (wordnet | Corpus.load("wordnet-medical")) is wordnet
     more = Corpus.load("neglabel") | Corpus.load("wordnet-medical")
-    assert set(more) == set(Corpus.load("neglabel")) | set(Corpus.load("wordnet-medical"))
+    both = [*Corpus.load("neglabel"), *Corpus.load("wordnet-medical")]
+    assert {word.casefold() for word in more} == {word.casefold() for word in both}
 
 
 @pytest.mark.parametrize("other", [["dog"], "wordnet", None])
@@ -197,6 +281,75 @@ def test_synonyms_are_normalised_and_hold_the_labels() -> None:
     found = synonyms(["T-Shirt", "my own class"])
     assert {"t shirt", "my own class"} <= found
     assert found == {normalise(word) for word in found}
+
+
+def test_kinds_are_all_that_is_below_in_any_sense() -> None:
+    below = kinds("dog")
+    assert {"poodle", "toy poodle", "german shepherd", "perisher"} <= below
+    assert not below & {"dog", "domestic dog", "cat", "canine", "animal"}
+    assert kinds("no such word") == set()
+    assert {"poodle", "toy poodle"} <= kinds("dogs")  # in the plural too
+
+
+def test_hypernyms_lead_up_to_one_root_without_a_circle() -> None:
+    from tanl.labels import wordnet
+
+    rows = wordnet._read("wordnet.tsv.gz")
+    nouns = [row[2] for row in rows if row[0] == "noun"]
+    assert not any(row[2] for row in rows if row[0] == "adj")
+    above = [[int(one.removeprefix("i")) for one in each.split(",")] if each else [] for each in nouns]
+    assert [rows[number][3] for number, each in enumerate(above) if not each] == ["entity"]
+    depth = [0 if not each else -1 for each in above]
+    for number in range(len(above)):
+        path = [number]
+        while depth[path[-1]] < 0:
+            assert len(path) < 25, "a circle"
+            path.append(above[path[-1]][0])
+        for lower, upper in zip(path[-2::-1], path[:0:-1], strict=True):
+            depth[lower] = depth[upper] + 1
+    assert max(depth) < 25
+
+
+def test_proper_nouns_are_names_in_every_sense() -> None:
+    names = proper_nouns()
+    assert {"paris", "new york", "charlemagne", "equidae", "isle of man"} <= names
+    assert not names & {
+        "dog",
+        "turkey",
+        "dvd",
+        "t shirt",
+        "german shepherd",
+        "canis familiaris",
+        "christmas tree",
+    }
+
+
+def test_removals_take_ever_more() -> None:
+    corpus = Corpus(
+        ("dog", "domestic dog", "poodles", "cat", "Paris", "doggy", "red"), ("noun",) * 6 + ("adj",)
+    )
+    assert corpus.without(["dog"], "names").words == corpus.words[1:]
+    assert corpus.without(["Dog"], "names") is corpus
+    assert corpus.without(["dog"]).words == ("poodles", "cat", "Paris", "doggy", "red")
+    assert corpus.without(["dog"], "kinds").words == ("cat", "red")
+    assert corpus.words_for(["dog"], "kinds") == ("dog", "domestic dog", "poodles", "doggy")
+    for removal in REMOVALS:
+        taken = claimed(corpus.words, ["dog"], removal)
+        assert tuple(taken) == corpus.words_for(["dog"], removal)
+        assert set(taken.values()) == {"dog"}
+    assert synonyms(["dog"]) < with_kinds(["dog"])
+
+
+@pytest.mark.parametrize("removal", ["kind", "", None, 3])
+def test_an_unknown_removal_is_refused(removal: object) -> None:
+    with pytest.raises(ValueError, match=r"no removal .*; there are 'names', 'synonyms', 'kinds'"):
+        Corpus.load(["dog", "cat"]).without(["dog"], removal)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_no_removal_takes_one_string_for_labels(removal: str) -> None:
+    with pytest.raises(TypeError, match="must be a list of strings, not the one string 'dog'"):
+        Corpus.load(["dog", "cat"]).without("dog", removal)
 
 
 def test_prompts_follow_the_part_of_speech() -> None:
@@ -344,14 +497,15 @@ def test_build_is_deterministic_and_readable(tmp_path: Path) -> None:
     first, second = tmp_path / "one", tmp_path / "two"
     for output in (first, second):
         output.mkdir()
-        assert build_wordnet.build(source, output) == {"noun": 2, "adj": 2}
+        assert build_wordnet.build(source, output) == {"noun": 3, "adj": 2}
     packed = (first / "wordnet.tsv.gz").read_bytes()
     assert packed == (second / "wordnet.tsv.gz").read_bytes()
     assert gzip.decompress(packed).decode() == (
-        "noun\tnoun.animal\tdog\tdomestic dog\n"
-        "noun\tnoun.artifact\tDog-iron\tdog-iron\tdog\n"
-        "adj\tadj.all\tafraid\ttwo-fold\n"
-        "adj\tadj.ppl\tdog\n"
+        "noun\tnoun.animal\t\tdog\tdomestic dog\n"
+        "noun\tnoun.artifact\t\tDog-iron\tdog-iron\tdog\n"
+        "noun\tnoun.animal\ti0,1\tLassie\n"
+        "adj\tadj.all\t\tafraid\ttwo-fold\n"
+        "adj\tadj.ppl\t\tdog\n"
     )
     licence = (first / "WORDNET_LICENSE.txt").read_text()
     assert licence == "Licence text.\n\nWordNet 3.0 Copyright 2006 by Princeton University.\n"
@@ -421,6 +575,7 @@ def test_branches_are_written_once_and_in_order() -> None:
         (NOUNS.replace("3.0", "3.1"), "holds WordNet 3.1; version 3.0 is needed"),
         ("00000001 05 n 01 dog 0 000 | barks  \n", "no WordNet licence"),
         (LICENCE + "00000001 77 n 01 dog 0 000 | x\n", "data.noun, line 4: not a synset"),
+        (NOUNS.replace("@i 00000001", "@i 00000007"), "no synset 00000007, the hypernym of 'Lassie'"),
         (LICENCE + "00000001 05 n 09 dog 0 000\n", "data.noun, line 4: not a synset"),
         (LICENCE + "00000001 05 n 01 dog 0 002 ~ 00000002 n 0000\n", "data.noun, line 4: not a synset"),
     ],

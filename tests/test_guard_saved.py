@@ -305,6 +305,7 @@ def test_load_refuses_another_backbone_method_or_setting(make, load, tmp_path):
             {"templates": {"id": "a {}"}},
             "templates: saved for 'id' is 'The nice {}.', this guard's is 'a {}'",
         ),
+        ({"removal": "names"}, "removal: saved is 'synonyms', this guard's is 'names'"),
         ({"method": "neglabel"}, "with the method TANL, not NegLabel"),
         ({"method": "mcm"}, "with the method TANL, not MCM"),
         ({"method": small_practice}, "saved with capacity=300, this one has 25"),

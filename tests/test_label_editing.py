@@ -454,6 +454,34 @@ def test_a_bank_of_other_labels_is_refused(tmp_path):
         guard.add_labels(["gibbon"])
 
 
+def test_the_removal_holds_in_every_edit_and_is_saved(tmp_path):
+    corpus = [*WORDS, "poodle", "Paris"]
+    kept = {
+        removal: set(make_guard(tmp_path, corpus=corpus, removal=removal).bank.negative_names)
+        for removal in ("names", "synonyms", "kinds")
+    }
+    assert {"domestic dog", "poodle", "puppy", "Paris"} <= kept["names"] and "violin" not in kept["names"]
+    assert kept["synonyms"] == kept["names"] - {"domestic dog", "hound"}
+    assert kept["kinds"] == kept["synonyms"] - {"poodle", "puppy", "Paris"}
+    guard = make_guard(tmp_path, labels=("violin",), corpus=corpus, removal="kinds")
+    guard.add_labels(["dog"])
+    assert set(guard.bank.negative_names) == kept["kinds"]
+    guard.remove_labels(["dog"])
+    assert {"poodle", "puppy", "hound"} <= set(guard.bank.negative_names)
+    guard.add_labels(["dog"])
+    for word, message in (
+        ("toy poodle", "'toy poodle' is, or is a WordNet synonym or a kind of, the ID label 'dog'"),
+        ("London", "'London' is a proper noun, and with removal='kinds' those are no negatives"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            guard.add_negatives([word])
+    guard.save(tmp_path / "saved")
+    loaded = tanl.Guard.load(tmp_path / "saved", backbone=Counting(), method=tanl_method, cache_dir=tmp_path)
+    assert loaded.bank.names == guard.bank.names
+    loaded.add_labels(["cat"])
+    assert "Felis catus" not in loaded.bank.negative_names
+
+
 def test_claimed_names_the_label_that_a_word_belongs_to():
     words = ["hound", "cats", "cloud", "Felis_catus", "dog"]
     assert claimed(words, ["cat", "dog", "hound"]) == {

@@ -101,5 +101,5 @@ def test_a_source_archive_holds_what_a_wheel_is_made_from():
 
 def test_package_is_typed_and_carries_its_data():
     assert resources.files("tanl").joinpath("py.typed").is_file()
-    assert resources.files("tanl.corpora").joinpath("wordnet.tsv.gz").is_file()
-    assert resources.files("tanl.corpora").joinpath("WORDNET_LICENSE.txt").is_file()
+    for name in ("wordnet.tsv.gz", "WORDNET_LICENSE.txt", "neglabel.tsv.gz", "WORDNET31_LICENSE.txt"):
+        assert resources.files("tanl.corpora").joinpath(name).is_file()

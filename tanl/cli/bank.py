@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..io.arguments import a_name_or_path, a_path, given, positive
 from ..io.text import shown_path
 from ..labels.corpus import Corpus
+from ..labels.terms import REMOVALS
 from ..labels.wordnet import SELECTIONS
 from .judge import (
     add_backbone_argument,
@@ -68,6 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--float16",
         action="store_true",
         help="keep the embeddings as float16: half the size, nearly the same scores",
+    )
+    parser.add_argument(
+        "--removal",
+        choices=sorted(REMOVALS),
+        default="synonyms",
+        help="which negatives leave for the classes: synonyms, those that name one or are a WordNet synonym of one; "
+        "names, those spelled as one is; kinds, WordNet's hyponyms and proper nouns too (default: %(default)s)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
 
@@ -137,7 +145,7 @@ def main(arguments: argparse.Namespace) -> int:
     bank, outliers, corpus = make(arguments, labels)
     if not arguments.quiet:
         if corpus is not None:
-            print(labels_told(labels, corpus))
+            print(labels_told(labels, corpus, arguments.removal))
         print(_summary(arguments.out, bank, outliers))
     return 0
 
@@ -160,6 +168,7 @@ def _embedded_by_a_model(
         backbone,
         labels,
         corpus=corpus,
+        removal=arguments.removal,
         progress=not arguments.quiet,
         dtype=torch.float16 if arguments.float16 else torch.float32,
     )
@@ -184,7 +193,7 @@ def _of_embeddings(
         embeddings = _rows(
             arguments, arguments.negative_embeddings, words.words, f"words in {arguments.negatives}"
         )
-        kept = words.without(labels)
+        kept = words.without(labels, arguments.removal)
         place = {word: row for row, word in enumerate(words.words)}
         if embeddings.shape[1] != rows.shape[1]:
             raise ValueError(

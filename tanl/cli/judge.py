@@ -483,11 +483,11 @@ def class_names(arguments: argparse.Namespace) -> list[str]:
     return list(checked_id_names(labels))
 
 
-def labels_told(labels: Sequence[str], corpus: Corpus) -> str:
+def labels_told(labels: Sequence[str], corpus: Corpus, removal: str = "synonyms") -> str:
     """A line that says what was understood of the labels, and for which no word of the corpus was found."""
     from ..labels.understood import told, understood_labels
 
-    return one_line(f"labels: {told(understood_labels(labels, corpus), corpus)}")
+    return one_line(f"labels: {told(understood_labels(labels, corpus, removal), corpus, removal)}")
 
 
 def _corpus(arguments: argparse.Namespace) -> Corpus | None:

@@ -62,8 +62,8 @@ class CSP(GroupedNegatives):
     Args:
         bank: ID labels and a pool of negatives with both kinds; one kind alone is mined alone.
         share: in (0, 1], of either kind's labels that are kept.
-        superclasses: what a label of the second kind ends in, after a space. A few nouns do too: of WordNet's
-            selection "csp" 87 in 47287, such as "living thing".
+        superclasses: what a label of the second kind ends in, after a space. A few nouns do too: of the
+            selection "csp" 87 in 47327, such as "living thing".
         groups: into how many groups the negatives are split; the score is the mean over the groups.
         seed: shuffles the negatives before they are split; None keeps their order.
 

@@ -74,6 +74,7 @@ class Guard:
             "tanl-official-script", as published; "neglabel", "adaneg", "csp", "mcm", "max_logit", "energy", with the
             settings of their papers; or a function from the `LabelBank` to a `Detector`.
         templates: prompt per part of speech and for ID labels, as `build_bank` takes them.
+        removal: which words leave the corpus for the labels, as `build_bank` takes it.
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
         progress: show progress bars while the corpus is embedded.
@@ -90,6 +91,7 @@ class Guard:
         corpus: Corpus | str | PathLike[str] | Iterable[str] | None = "wordnet",
         method: Method = "tanl",
         templates: Mapping[str, str] | None = None,
+        removal: str = "synonyms",
         cache_dir: str | PathLike[str] | None = None,
         evidence: int = 5,
         progress: bool = False,
@@ -111,12 +113,18 @@ class Guard:
         if corpus is not None and not isinstance(corpus, Corpus):
             corpus = Corpus.load(corpus)
         self.bank = build_bank(
-            backbone, labels, corpus=corpus, templates=templates, cache_dir=cache_dir, progress=progress
+            backbone,
+            labels,
+            corpus=corpus,
+            templates=templates,
+            removal=removal,
+            cache_dir=cache_dir,
+            progress=progress,
         )
         self.detector = self._detector(method)
         self._monitor = Monitor()
         own = None if templates is None else dict(templates)
-        self._vocabulary = Vocabulary(self.bank.id_names, corpus, own)
+        self._vocabulary = Vocabulary(self.bank.id_names, corpus, own, removal)
 
     def __call__(self, images: Images, *, source: Source = None) -> Detection:
         """Judge one batch of the stream, and learn from it: `judge`."""
@@ -455,6 +463,7 @@ class Guard:
             corpus=saved.corpus,
             method=method,
             templates=saved.templates,
+            removal=saved.removal,
             cache_dir=cache_dir,
             evidence=saved.evidence,
             progress=progress,
@@ -558,6 +567,7 @@ class Guard:
                 labels=bank.id_names,
                 corpus=vocabulary.corpus,
                 templates=full_templates(vocabulary.templates),
+                removal=vocabulary.removal,
                 names_fingerprint=bank.names_fingerprint,
                 method=self._method,
                 evidence=self.evidence,

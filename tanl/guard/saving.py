@@ -47,6 +47,7 @@ class GuardRecord:
         labels: the ID labels.
         corpus: what the negatives are taken from, with all edits.
         templates: the prompt for every part of speech and for ID labels.
+        removal: which words leave the corpus for the labels.
         names_fingerprint: tells the bank's labels, by name.
         method: the name of its method; None if a function made the detector.
         evidence: how many negative labels an OOD verdict comes with.
@@ -60,6 +61,7 @@ class GuardRecord:
     labels: tuple[str, ...]
     corpus: Corpus | None
     templates: Mapping[str, str]
+    removal: str
     names_fingerprint: str
     method: str | None
     evidence: int
@@ -96,6 +98,8 @@ class GuardRecord:
                 raise ValueError(
                     f"templates: saved for {part!r} is {self.templates[part]!r}, this guard's is {template!r}"
                 )
+        if self.removal != own.removal:
+            raise ValueError(f"removal: saved is {self.removal!r}, this guard's is {own.removal!r}")
         for name in sorted(self.settings.keys() | own.settings.keys()):
             if self.settings.get(name) != own.settings.get(name):
                 raise ValueError(
@@ -168,6 +172,7 @@ def write_record(record: GuardRecord, folder: str | PathLike[str]) -> None:
         "labels": list(record.labels),
         "corpus": _described_corpus(record.corpus),
         "templates": dict(record.templates),
+        "removal": record.removal,
         "names_fingerprint": record.names_fingerprint,
         "method": record.method,
         "evidence": record.evidence,
@@ -205,6 +210,7 @@ def read_record(folder: str | PathLike[str]) -> GuardRecord:
         labels=tuple(about["labels"]),
         corpus=_rebuilt_corpus(about["corpus"]),
         templates=about["templates"],
+        removal=about["removal"],
         names_fingerprint=about["names_fingerprint"],
         method=about["method"],
         evidence=about["evidence"],

@@ -35,6 +35,7 @@ def wrap(
     corpus: Corpus | str | PathLike[str] | Iterable[str] | None = "wordnet",
     method: Method = "tanl",
     templates: Mapping[str, str] | None = None,
+    removal: str = "synonyms",
     cache_dir: str | PathLike[str] | None = None,
     evidence: int = 5,
     progress: bool = False,
@@ -52,6 +53,7 @@ def wrap(
         corpus: the negative labels, as `Guard` takes them.
         method: as `Guard` takes it.
         templates: prompt per part of speech and for ID labels, as `Guard` takes them.
+        removal: which words leave the corpus for the labels, as `Guard` takes it.
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
         progress: show progress bars while the corpus is embedded.
@@ -66,6 +68,7 @@ def wrap(
         corpus=corpus,
         method=method,
         templates=templates,
+        removal=removal,
         cache_dir=cache_dir,
         evidence=evidence,
         progress=progress,

@@ -40,14 +40,15 @@ def build_bank(
     *,
     corpus: Corpus | str | PathLike[str] | Iterable[str] | None = "wordnet",
     templates: Mapping[str, str] | None = None,
+    removal: str = "synonyms",
     cache_dir: str | PathLike[str] | None = None,
     progress: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> LabelBank:
     """Embed class names and a corpus of negative labels with a backbone.
 
-    Words of the corpus that are an ID label, or a WordNet synonym of one, are left out. The corpus is
-    embedded once for a backbone and a template and then read from the cache, whatever the ID labels.
+    Words of the corpus that name an ID label are left out, see ``removal``. The corpus is embedded once for a
+    backbone and a template and then read from the cache, whatever the ID labels.
 
     Args:
         backbone: what embeds the prompts; gives the logit scale too.
@@ -56,6 +57,9 @@ def build_bank(
         templates: prompt per part of speech, such as ``{"noun": "The nice {}."}``, and for ID labels, such as
             ``{"id": "a chest X-ray showing {}."}``; what is not named keeps its default, which for ID labels
             is the noun's.
+        removal: which words leave the corpus for the ID labels (`Corpus.without`): "synonyms", those that are an ID
+            label or a WordNet synonym of one; "names", those spelled as an ID label is; "kinds", as "synonyms", and
+            WordNet's hyponyms of the ID labels, and proper nouns.
         cache_dir: where embeddings are kept; None is the user's cache folder (``TANL_CACHE``).
         progress: show progress bars.
         dtype: what the embeddings are kept as, float32 or float16.
@@ -77,8 +81,8 @@ def build_bank(
             dtype=dtype,
         )
     words = corpus if isinstance(corpus, Corpus) else Corpus.load(corpus)
-    kept = words.without(id_names)
-    log_understood(id_names, words)
+    kept = words.without(id_names, removal)
+    log_understood(id_names, words, removal)
     id_embeddings = backbone.encode_texts(id_prompts)
     check_id_labels(backbone, id_names, id_embeddings, templates)
     embeddings = cached_text_embeddings(
@@ -99,10 +103,10 @@ def build_bank(
     )
 
 
-def log_understood(id_names: Sequence[str], corpus: Corpus) -> None:
+def log_understood(id_names: Sequence[str], corpus: Corpus, removal: str = "synonyms") -> None:
     """Log, at the level INFO, what was understood of ID labels."""
     if _LOG.isEnabledFor(logging.INFO):
-        _LOG.info("%s", told(understood_labels(id_names, corpus), corpus))
+        _LOG.info("%s", told(understood_labels(id_names, corpus, removal), corpus, removal))
 
 
 def label_prompts(

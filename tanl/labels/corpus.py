@@ -17,8 +17,8 @@ from ..io.text import did_you_mean, some_of
 from .label_files import decoded, read_labels, structured
 from .names import normalise
 from .prompts import TEMPLATES
-from .terms import synonyms
-from .wordnet import SELECTIONS, known_forms, selected_words
+from .terms import checked_labels, checked_removal, synonyms, with_kinds
+from .wordnet import SELECTIONS, known_forms, proper_nouns, selected_words
 
 _SHOWN = 5
 
@@ -100,24 +100,37 @@ class Corpus:
     def _places(self) -> dict[str, int]:
         return {word: place for place, word in enumerate(self.words)}
 
-    def words_for(self, labels: Iterable[str]) -> tuple[str, ...]:
-        """The words here that are one of ``labels`` or a WordNet synonym of one, in order: what `without` takes out."""
-        return tuple(sorted(self._claimed(labels), key=self._places.__getitem__))
+    def words_for(self, labels: Iterable[str], removal: str = "synonyms") -> tuple[str, ...]:
+        """The words here that leave for one of ``labels``, in order; see `without`."""
+        return tuple(sorted(self._claimed(labels, removal), key=self._places.__getitem__))
 
-    def without(self, labels: Iterable[str]) -> Corpus:
-        """This corpus less ``labels`` and their WordNet synonyms (see ``tanl.labels.terms``).
+    def without(self, labels: Iterable[str], removal: str = "synonyms") -> Corpus:
+        """This corpus less what names the labels.
 
-        Case, hyphens, underscores, accents, articles, prompts, counts, marks and plurals make no difference, a list
-        stands for each of its parts, and a word goes whatever its part of speech. Raises ``ValueError`` when no word
-        would be left.
+        Args:
+            labels: the ID labels.
+            removal: what leaves (``tanl.labels.terms.REMOVALS``). "synonyms": the labels and their WordNet
+                synonyms; case, hyphens, underscores, accents, articles, prompts, counts, marks and plurals make no
+                difference, a list stands for each of its parts, and a word goes whatever its part of speech (see
+                ``tanl.labels.terms``). "names": words that are spelled exactly as a label is, as NegLabel's published
+                code has it. "kinds": as "synonyms", and WordNet's hyponyms of the labels in any sense, and proper
+                nouns.
+
+        Raises:
+            ValueError: an unknown removal; no word would be left.
         """
-        removed = self._claimed(labels)
+        removed = self._claimed(labels, removal)
+        if removal == "kinds":
+            removed |= {word for form in proper_nouns() for word in self._words_of.get(form, ())}
         if len(removed) == len(self.words):
             raise ValueError(f"every word of the corpus {self.name!r} is a label or a synonym of one")
         return self._subset(removed) if removed else self
 
-    def _claimed(self, labels: Iterable[str]) -> set[str]:
-        return {word for form in synonyms(labels) for word in self._words_of.get(form, ())}
+    def _claimed(self, labels: Iterable[str], removal: str) -> set[str]:
+        if checked_removal(removal) == "names":
+            return self._places.keys() & set(checked_labels(labels))
+        forms = with_kinds(labels) if removal == "kinds" else synonyms(labels)
+        return {word for form in forms for word in self._words_of.get(form, ())}
 
     def _subset(self, removed: Set[str]) -> Corpus:
         kept = [word not in removed for word in self.words]
@@ -208,11 +221,14 @@ def _add_forms(words_of: dict[str, tuple[str, ...]], word: str) -> None:
         words_of[form] = (*words_of.get(form, ()), word)
 
 
-def claimed(words: Iterable[str], labels: Sequence[str]) -> dict[str, str]:
+def claimed(words: Iterable[str], labels: Sequence[str], removal: str = "synonyms") -> dict[str, str]:
     """The words that :meth:`Corpus.without` takes out for labels: each with the first label that claims it."""
+    if checked_removal(removal) == "names":
+        names = set(labels)
+        return {word: word for word in words if word in names}
     owner: dict[str, str] = {}
     for label in labels:
-        for form in synonyms([label]):
+        for form in with_kinds([label]) if removal == "kinds" else synonyms([label]):
             owner.setdefault(form, label)
     found = {}
     for word in words:
@@ -220,6 +236,11 @@ def claimed(words: Iterable[str], labels: Sequence[str]) -> dict[str, str]:
         if owners:
             found[word] = owners[0]
     return found
+
+
+def is_proper(word: str) -> bool:
+    """Whether a word is a name, as WordNet has it in all its senses: what removal "kinds" takes out with the kinds."""
+    return any(form in proper_nouns() for form in known_forms(normalise(word)))
 
 
 @lru_cache(maxsize=len(SELECTIONS))

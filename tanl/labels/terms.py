@@ -8,10 +8,22 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
+from ..io.text import did_you_mean
 from .names import cleaned, normalise
-from .wordnet import is_known, related
+from .wordnet import is_known, kinds, related
+
+REMOVALS: Mapping[str, str] = MappingProxyType(
+    {
+        "names": "spelled as a label is",
+        "synonyms": "labels or synonyms of one",
+        "kinds": "labels, synonyms of one or kinds of one",
+    }
+)
+"""What leaves a corpus for ID labels, by the removal's name: as in NegLabel's published code, this library's default,
+and with WordNet's hyponyms ("poodle" for "dog"). Proper nouns leave with the last, whatever the labels."""
 
 _LONGEST = 400  # characters of a label that is looked into: no model reads as many
 _LEAST = 2  # letters of a term that is a part of a label: the C of "C++" says nothing
@@ -143,12 +155,33 @@ def synonyms(labels: Iterable[str]) -> set[str]:
     Raises:
         TypeError: labels that are no list of strings.
     """
+    return {form for label in checked_labels(labels) for term in terms_of(label) for form in related(term)}
+
+
+def with_kinds(labels: Iterable[str]) -> set[str]:
+    """The `synonyms` of labels, and every spelling of what WordNet has below them in any sense, normalised.
+
+    Raises:
+        TypeError: labels that are no list of strings.
+    """
+    terms = [term for label in checked_labels(labels) for term in terms_of(label)]
+    return {form for term in terms for form in related(term) | kinds(term)}
+
+
+def checked_labels(labels: Iterable[str]) -> list[str]:
+    """Labels as a list, or `TypeError`: it is no list of strings."""
     if isinstance(labels, (str, bytes)):
         raise TypeError(f"labels must be a list of strings, not the one string {labels!r}")
-    found: set[str] = set()
+    labels = list(labels)
     for label in labels:
         if not isinstance(label, str):
             raise TypeError(f"labels must be strings; got {label!r} ({type(label).__name__})")
-        for term in terms_of(label):
-            found |= related(term)
-    return found
+    return labels
+
+
+def checked_removal(removal: str) -> str:
+    """The name of a removal, or `ValueError`: there is none of that name."""
+    if not isinstance(removal, str) or removal not in REMOVALS:
+        hint = did_you_mean(removal, REMOVALS) if isinstance(removal, str) else ""
+        raise ValueError(f"no removal {removal!r}; there are {', '.join(map(repr, REMOVALS))}{hint}")
+    return removal

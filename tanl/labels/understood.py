@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..io.text import first_of, some_of
 from .corpus import Corpus
 from .names import checked_id_names
-from .terms import terms_of
+from .terms import REMOVALS, terms_of
 
 _SHOWN = 5
 
@@ -28,7 +28,9 @@ class UnderstoodLabel:
     removed: tuple[str, ...]
 
 
-def understood_labels(labels: Sequence[str], corpus: Corpus) -> list[UnderstoodLabel]:
+def understood_labels(
+    labels: Sequence[str], corpus: Corpus, removal: str = "synonyms"
+) -> list[UnderstoodLabel]:
     """What was understood of each ID label, and which words of a corpus leave the negatives for it.
 
     A word that several labels claim is told for each of them. A label that claims none is the one to look at: its own
@@ -38,17 +40,17 @@ def understood_labels(labels: Sequence[str], corpus: Corpus) -> list[UnderstoodL
         TypeError, ValueError: unusable labels.
     """
     return [
-        UnderstoodLabel(label, terms_of(label), corpus.words_for([label]))
+        UnderstoodLabel(label, terms_of(label), corpus.words_for([label], removal))
         for label in checked_id_names(labels)
     ]
 
 
-def told(understood: Sequence[UnderstoodLabel], corpus: Corpus) -> str:
+def told(understood: Sequence[UnderstoodLabel], corpus: Corpus, removal: str = "synonyms") -> str:
     """The same in one line: how many words leave, which labels were read otherwise than they are written, and for
     which no word was found.
     """
     removed = {word for each in understood for word in each.removed}
-    parts = [f"{len(removed)} of the {len(corpus)} words of {corpus.name} are labels or synonyms of one"]
+    parts = [f"{len(removed)} of the {len(corpus)} words of {corpus.name} are {REMOVALS[removal]}"]
     if read := [
         f"{each.label!r} as {' and '.join(map(repr, each.terms[1:]))}"
         for each in understood

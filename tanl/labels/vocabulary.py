@@ -13,7 +13,7 @@ from ..checks import unit_embeddings
 from ..io.text import some_of
 from .bank import KEPT_TOLERANCE, LabelBank
 from .build import check_id_labels, label_prompts, log_understood
-from .corpus import Corpus, claimed
+from .corpus import Corpus, claimed, is_proper
 from .names import checked_id_names, checked_names, cleaned
 from .prompts import TEMPLATES, full_templates
 
@@ -31,20 +31,22 @@ class Vocabulary:
         id_names: the ID labels.
         corpus: words for negatives, the ID labels and their WordNet synonyms among them; or None.
         templates: prompts, as `build_bank` takes them.
+        removal: which words are no negatives for the ID labels' sake, as `build_bank` takes it.
     """
 
     id_names: tuple[str, ...]
     corpus: Corpus | None
     templates: Mapping[str, str] | None
+    removal: str = "synonyms"
 
     @cached_property
     def negatives(self) -> Corpus | None:
-        """The corpus less the ID labels and their WordNet synonyms.
+        """The corpus less what names the ID labels (`Corpus.without`).
 
         Raises:
             ValueError: no word is left.
         """
-        return None if self.corpus is None else self.corpus.without(self.id_names)
+        return None if self.corpus is None else self.corpus.without(self.id_names, self.removal)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,7 +65,7 @@ class Vocabulary:
             raise ValueError(f"{_listed(present)} already among the ID labels; leave out what is there")
         edited = self._checked(replace(self, id_names=checked_id_names(self.id_names + names)))
         if self.corpus is not None:
-            log_understood(names, self.corpus)
+            log_understood(names, self.corpus, self.removal)
         return edited
 
     def without_labels(self, names: Sequence[str]) -> Vocabulary:
@@ -200,10 +202,16 @@ class Vocabulary:
         return self.corpus
 
     def _refuse_claimed(self, words: Iterable[str]) -> None:
-        for word, label in claimed(words, self.id_names).items():
-            relation = "is" if word == label else "is, or is a WordNet synonym of,"
+        words = list(words)
+        for word, label in claimed(words, self.id_names, self.removal).items():
+            either = "a WordNet synonym or a kind of" if self.removal == "kinds" else "a WordNet synonym of"
+            relation = "is" if word == label else f"is, or is {either},"
             raise ValueError(
                 f"{word!r} {relation} the ID label {label!r}, so it is no negative; remove that label first"
+            )
+        if self.removal == "kinds" and (names := [word for word in words if is_proper(word)]):
+            raise ValueError(
+                f"{names[0]!r} is a proper noun, and with removal='kinds' those are no negatives"
             )
 
 

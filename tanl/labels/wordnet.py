@@ -1,4 +1,4 @@
-"""WordNet 3.0: its synsets, the selections of its words, and the synonyms of a word.
+"""WordNet 3.0: its synsets, the selections of its words, and the synonyms and kinds of a word.
 
 It ships with the package (``corpora/README.md`` says how it was made), is read on first use and kept in memory.
 """
@@ -6,6 +6,7 @@ It ships with the package (``corpora/README.md`` says how it was made), is read 
 from __future__ import annotations
 
 import gzip
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -19,21 +20,26 @@ SELECTIONS: Mapping[str, str] = MappingProxyType(
     {
         "wordnet": "all nouns and adjectives of WordNet 3.0",
         "wordnet-nouns": "all nouns of WordNet 3.0",
-        "neglabel": "NegLabel's: the first word of each synset, nouns for animals and food left out",
+        "neglabel": "NegLabel's, word for word: first words of WordNet 3.1's synsets, without animals and food",
         "csp": "CSP's: NegLabel's, less persons, quantities, groups, and adjectives that pertain to a noun",
         "wordnet-medical": "WordNet's words for anatomy, diseases, medical instruments and substances",
     }
 )
 
-_LEAVES_OUT = {
-    "neglabel": frozenset({"noun.animal", "noun.food"}),
-    "csp": frozenset({"noun.animal", "noun.food", "noun.person", "noun.quantity", "noun.group", "adj.pert"}),
+_FROM_NEGLABEL = {
+    "neglabel": frozenset[str](),
+    "csp": frozenset({"noun.person", "noun.quantity", "noun.group", "adj.pert"}),
 }
+"""The selections of NegLabel's words, and the lexicographer files that each leaves out."""
+
+# A word of a name: capital and small letters, as in "New York" and "Equidae", and not in "T-shirt" and "DVD".
+_NAME_PART = re.compile(r"[A-Z][a-z]|(?:of|the|and|in|de|la|du|von|van)$")
 
 
 class _Synset(NamedTuple):
     part_of_speech: str
     lexicographer_file: str
+    hypernyms: str  # numbers of synsets, commas between; "i" before one that this is an instance of
     lemmas: tuple[str, ...]
 
 
@@ -56,16 +62,13 @@ def _capitals(word: str) -> int:
 
 @lru_cache(maxsize=1)
 def _read_wordnet() -> tuple[_Synset, ...]:
-    return _read_synsets("wordnet.tsv.gz")
+    rows = _read("wordnet.tsv.gz")
+    return tuple(_Synset(part, file, above, tuple(lemmas)) for part, file, above, *lemmas in rows)
 
 
-def _read_synsets(file: str) -> tuple[_Synset, ...]:
+def _read(file: str) -> list[list[str]]:
     packed = resources.files("tanl.corpora").joinpath(file).read_bytes()
-    synsets = []
-    for line in gzip.decompress(packed).decode("utf-8").splitlines():
-        part, lexicographer_file, *lemmas = line.split("\t")
-        synsets.append(_Synset(part, lexicographer_file, tuple(lemmas)))
-    return tuple(synsets)
+    return [line.split("\t") for line in gzip.decompress(packed).decode("utf-8").splitlines()]
 
 
 @lru_cache(maxsize=1)
@@ -77,30 +80,52 @@ def _spellings() -> dict[str, str]:
 def selected_words(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The words of a selection in a fixed order, and their parts of speech."""
     parts: dict[str, str] = {}
-    synsets = _read_synsets("wordnet_medical.tsv.gz") if name == "wordnet-medical" else _read_wordnet()
     # Nouns come before adjectives in the files, so a word that is both stays a noun.
-    for synset in synsets:
-        lemmas = synset.lemmas
-        if name in _LEAVES_OUT:
-            lemmas = () if synset.lexicographer_file in _LEAVES_OUT[name] else lemmas[:1]
-        elif name == "wordnet-nouns" and synset.part_of_speech != "noun":
+    if name in _FROM_NEGLABEL:
+        for file, *words in _read("neglabel.tsv.gz"):
+            if file not in _FROM_NEGLABEL[name]:
+                for word in words:
+                    parts.setdefault(word, file.partition(".")[0])
+        return tuple(parts), tuple(parts.values())
+    if name == "wordnet-medical":
+        synsets = [(part, lemmas) for part, _, *lemmas in _read("wordnet_medical.tsv.gz")]
+    else:
+        synsets = [(synset.part_of_speech, list(synset.lemmas)) for synset in _read_wordnet()]
+    for part, lemmas in synsets:
+        if name == "wordnet-nouns" and part != "noun":
             break
         for lemma in lemmas:
-            parts.setdefault(lemma.casefold(), synset.part_of_speech)
+            parts.setdefault(lemma.casefold(), part)
     spellings = _spellings()
     return tuple(spellings[key] for key in parts), tuple(parts.values())
 
 
 @lru_cache(maxsize=1)
-def _noun_index() -> dict[str, list[tuple[str, ...]]]:
-    """Normalised noun -> the normalised lemmas of each of its synsets."""
-    index: dict[str, list[tuple[str, ...]]] = {}
-    for synset in _read_wordnet():
-        if synset.part_of_speech == "noun":
-            lemmas = tuple(normalise(lemma) for lemma in synset.lemmas)
-            for lemma in lemmas:
-                index.setdefault(lemma, []).append(lemmas)
+def _nouns() -> tuple[tuple[str, ...], ...]:
+    """The normalised lemmas of each noun synset, by its number: nouns come first."""
+    nouns = (synset for synset in _read_wordnet() if synset.part_of_speech == "noun")
+    return tuple(tuple(normalise(lemma) for lemma in synset.lemmas) for synset in nouns)
+
+
+@lru_cache(maxsize=1)
+def _noun_index() -> dict[str, list[int]]:
+    """Normalised noun -> the numbers of its synsets."""
+    index: dict[str, list[int]] = {}
+    for number, lemmas in enumerate(_nouns()):
+        for lemma in lemmas:
+            index.setdefault(lemma, []).append(number)
     return index
+
+
+@lru_cache(maxsize=1)
+def _below() -> dict[int, list[int]]:
+    """Number of a noun synset -> those of its kinds and instances."""
+    below: dict[int, list[int]] = {}
+    for number, synset in enumerate(_read_wordnet()):
+        if synset.hypernyms:
+            for above in synset.hypernyms.split(","):
+                below.setdefault(int(above.removeprefix("i")), []).append(number)
+    return below
 
 
 _IRREGULAR = MappingProxyType(
@@ -159,10 +184,39 @@ def is_known(word: str) -> bool:
 
 def related(word: str) -> set[str]:
     """A normalised word, its known forms, and every spelling that shares a noun synset with one of them, normalised."""
-    index = _noun_index()
+    index, nouns = _noun_index(), _nouns()
     found: set[str] = set()
     for form in known_forms(word):
         found.add(form)
-        for lemmas in index.get(form, ()):
-            found.update(lemmas)
+        for number in index.get(form, ()):
+            found.update(nouns[number])
     return found
+
+
+def kinds(word: str) -> set[str]:
+    """Every spelling of what lies below a normalised noun, in any of its senses: kinds and instances, normalised.
+
+    The noun's own spellings are not among them, unless it is a kind of itself in another sense.
+    """
+    index, nouns, below = _noun_index(), _nouns(), _below()
+    waiting = [number for form in known_forms(word) for number in index.get(form, ())]
+    seen: set[int] = set()
+    while waiting:
+        lower = [number for number in below.get(waiting.pop(), ()) if number not in seen]
+        seen.update(lower)
+        waiting += lower
+    return {lemma for number in seen for lemma in nouns[number]}
+
+
+@lru_cache(maxsize=1)
+def proper_nouns() -> frozenset[str]:
+    """Nouns that are names in all their senses, normalised: of instances, or spelled with capitals throughout."""
+    names: dict[str, bool] = {}
+    for number, lemmas in enumerate(_nouns()):
+        synset = _read_wordnet()[number]
+        instance = synset.hypernyms.startswith("i")
+        for lemma, form in zip(synset.lemmas, lemmas, strict=True):
+            parts = lemma.split()
+            capitals = parts[0][:1].isupper() and all(_NAME_PART.match(part) for part in parts)
+            names[form] = names.get(form, True) and (instance or capitals)
+    return frozenset(form for form, is_name in names.items() if is_name)

@@ -3,8 +3,10 @@
     python -m tools.corpora.wordnet /usr/share/wordnet        # where Debian's wordnet-base puts them
     python -m tools.corpora.wordnet --report                  # counts, beside the published ones
 
-One synset a line, tabs between: part of speech, lexicographer file (of the medical synsets: branch), then the lemmas in
-WordNet's order. Nouns come first. The output depends on the dictionary files alone, byte for byte.
+One synset a line, tabs between: part of speech, lexicographer file, hypernyms, then the lemmas in WordNet's order.
+Nouns come first. Hypernyms are the numbers of their lines, from 0, with commas between; an ``i`` before one says that
+the synset is an instance of it. Medical synsets have their branch in place of the lexicographer file, and no hypernyms.
+The output depends on the dictionary files alone, byte for byte.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,15 +39,16 @@ LEXICOGRAPHER_FILES = {
     44: "adj.ppl",
     **{number: f"noun.{name}" for number, name in enumerate(_NOUN_FILES, start=3)},
 }
-PUBLISHED_NEGLABEL = 69_554
 CORPORA = Path(__file__).parents[2] / "corpora"
 _HEADER = re.compile(r"^ +\d+ ?(.*?) *$")
 _SYNTACTIC_MARKER = re.compile(r"\((?:a|p|ip)\)$")
 
 
-# Pointers to hyponyms and instances of them, and from a relational adjective to its noun: from WordNet's wninput(5WN).
+# Pointers down and up, of kinds and of instances, and from a relational adjective to its noun: from WordNet's
+# wninput(5WN).
 _DOWN = frozenset({"~", "~i"})
-_PERTAINS_TO = "\\"
+_UP = {"@": "", "@i": "i"}
+_PERTAINS_TO = frozenset({"\\"})
 
 
 class DictionaryError(ValueError):
@@ -57,19 +60,27 @@ class Synset(NamedTuple):
 
     Attributes:
         offset: its number in the file, eight digits.
+        kind: "n", of adjectives "a" for the head of a cluster and "s" for its satellites.
         lexicographer_file: such as ``noun.body``.
         lemmas: as they are spelled in the corpus.
-        pointers: symbol and offset of the nouns that it points to.
+        pointers: symbol, offset and part of speech ("n", "a") of the synsets that it points to.
     """
 
     offset: str
+    kind: str
     lexicographer_file: str
     lemmas: list[str]
-    pointers: list[tuple[str, str]]
+    pointers: list[tuple[str, str, str]]
+
+    def nouns(self, symbols: Collection[str]) -> list[tuple[str, str]]:
+        """Symbol and offset of the nouns that it points to with one of these symbols."""
+        return [
+            (symbol, offset) for symbol, offset, part in self.pointers if part == "n" and symbol in symbols
+        ]
 
 
-def read_licence(dictionary: Path) -> str:
-    """The licence text at the head of ``data.noun``; refuses every dictionary but WordNet 3.0."""
+def read_licence(dictionary: Path, wanted: str = VERSION) -> str:
+    """The licence text at the head of ``data.noun``; refuses every dictionary but that version of WordNet."""
     lines = []
     with _open(dictionary, "noun") as stream:
         for line in stream:
@@ -81,8 +92,8 @@ def read_licence(dictionary: Path) -> str:
     version = re.search(r"WordNet (\S+) Copyright", licence)
     if version is None:
         raise DictionaryError(f"{dictionary / 'data.noun'} has no WordNet licence at its head")
-    if version.group(1) != VERSION:
-        raise DictionaryError(f"{dictionary} holds WordNet {version.group(1)}; version {VERSION} is needed")
+    if version.group(1) != wanted:
+        raise DictionaryError(f"{dictionary} holds WordNet {version.group(1)}; version {wanted} is needed")
     return licence
 
 
@@ -100,24 +111,27 @@ def read_synsets(dictionary: Path, part_of_speech: str) -> Iterator[Synset]:
                 pointers = []
                 for start in range(after + 1, after + 1 + 4 * int(fields[after]), 4):
                     symbol, offset, part, _ = fields[start : start + 4]
-                    if part == "n":
-                        pointers.append((symbol, offset))
+                    pointers.append((symbol, offset, part))
             except (IndexError, KeyError, ValueError) as error:
                 raise DictionaryError(
-                    f"{PARTS_OF_SPEECH[part_of_speech]}, line {number}: not a synset of WordNet {VERSION}"
+                    f"{PARTS_OF_SPEECH[part_of_speech]}, line {number}: not a synset of WordNet"
                 ) from error
-            yield Synset(fields[0], name, list(dict.fromkeys(lemmas)), pointers)
+            yield Synset(fields[0], fields[2], name, list(dict.fromkeys(lemmas)), pointers)
 
 
 def build(dictionary: Path, output: Path = CORPORA) -> dict[str, int]:
     """Write ``wordnet.tsv.gz`` and ``WORDNET_LICENSE.txt`` into ``output``; returns synset counts."""
     licence = read_licence(dictionary)
-    rows = [
-        (part, synset.lexicographer_file, *synset.lemmas)
-        for part in PARTS_OF_SPEECH
-        for synset in read_synsets(dictionary, part)
-    ]
-    _write(output / "wordnet.tsv.gz", rows)
+    synsets = [(part, synset) for part in PARTS_OF_SPEECH for synset in read_synsets(dictionary, part)]
+    line = {synset.offset: number for number, (part, synset) in enumerate(synsets) if part == "noun"}
+    rows = []
+    for part, synset in synsets:
+        hypernyms = synset.nouns(_UP) if part == "noun" else []
+        if lost := [offset for _, offset in hypernyms if offset not in line]:
+            raise DictionaryError(f"data.noun has no synset {lost[0]}, the hypernym of {synset.lemmas[0]!r}")
+        above = ",".join(f"{_UP[symbol]}{line[offset]}" for symbol, offset in hypernyms)
+        rows.append((part, synset.lexicographer_file, above, *synset.lemmas))
+    write_rows(output / "wordnet.tsv.gz", rows)
     (output / "WORDNET_LICENSE.txt").write_text(licence, encoding="utf-8")
     return Counter(row[0] for row in rows)
 
@@ -138,15 +152,11 @@ def build_medical(
     rows = [("noun", branch_of[offset], *nouns[offset].lemmas) for offset in nouns if offset in branch_of]
     counts = Counter(row[1] for row in rows)
     for synset in read_synsets(dictionary, "adj"):
-        found = [
-            branch_of[offset]
-            for symbol, offset in synset.pointers
-            if symbol == _PERTAINS_TO and offset in branch_of
-        ]
+        found = [branch_of[offset] for _, offset in synset.nouns(_PERTAINS_TO) if offset in branch_of]
         if found:
             rows.append(("adj", found[0], *synset.lemmas))
             counts["adj"] += 1
-    _write(output / "wordnet_medical.tsv.gz", rows)
+    write_rows(output / "wordnet_medical.tsv.gz", rows)
     return counts
 
 
@@ -160,7 +170,7 @@ def _reached(nouns: Mapping[str, Synset], branch: Branch) -> set[str]:
         offset = waiting.pop()
         if offset not in seen:
             seen.add(offset)
-            waiting += [target for symbol, target in nouns[offset].pointers if symbol in _DOWN]
+            waiting += [target for _, target in nouns[offset].nouns(_DOWN)]
     return {
         offset
         for offset in seen - set(branch.pruned)
@@ -169,10 +179,11 @@ def _reached(nouns: Mapping[str, Synset], branch: Branch) -> set[str]:
 
 
 def report() -> str:
-    """How many words each selection has, and how NegLabel's compares with the published number."""
+    """How many words each selection has, and what is left of it for ImageNet-1k."""
     from open_clip import IMAGENET_CLASSNAMES
 
     from tanl.labels.corpus import Corpus
+    from tanl.labels.terms import REMOVALS
     from tanl.labels.wordnet import SELECTIONS
 
     lines = ["selection        nouns  adjectives    total"]
@@ -180,12 +191,10 @@ def report() -> str:
         corpus = Corpus.load(name)
         nouns = corpus.parts_of_speech.count("noun")
         lines.append(f"{name:15} {nouns:6} {len(corpus) - nouns:11} {len(corpus):8}")
-    names = {name.casefold() for name in IMAGENET_CLASSNAMES}
-    left = sum(word.casefold() not in names for word in Corpus.load("neglabel"))
-    lines.append(f"neglabel less the ImageNet-1k names, as spelled: {left} (published: {PUBLISHED_NEGLABEL})")
     for name in ("neglabel", "wordnet"):
-        left = len(Corpus.load(name).without(IMAGENET_CLASSNAMES))
-        lines.append(f"{name} less the ImageNet-1k names and their synonyms: {left}")
+        for removal in REMOVALS:
+            left = len(Corpus.load(name).without(IMAGENET_CLASSNAMES, removal))
+            lines.append(f"{name} less the ImageNet-1k names, removal {removal!r}: {left}")
     return "\n".join(lines)
 
 
@@ -225,7 +234,8 @@ def _open(dictionary: Path, part_of_speech: str) -> io.TextIOWrapper:
     return path.open(encoding="ascii", errors="strict")
 
 
-def _write(path: Path, rows: Iterable[Iterable[str]]) -> None:
+def write_rows(path: Path, rows: Iterable[Iterable[str]]) -> None:
+    """Tables with tabs, packed so that the same rows are the same bytes."""
     text = "".join("\t".join(row) + "\n" for row in rows)
     path.write_bytes(gzip.compress(text.encode("utf-8"), 9, mtime=0))
 
