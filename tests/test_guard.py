@@ -221,3 +221,23 @@ def test_refused_batches_leave_the_state_alone(guard, tmp_path):
 def test_unusable_settings_are_refused(tiny_backbone, tmp_path, options, kind, message):
     with pytest.raises(kind, match=message):
         tanl.Guard(tiny_backbone, **{"labels": LABELS, "corpus": CORPUS, "cache_dir": tmp_path, **options})
+
+
+def test_without_learning_the_verdicts_are_those_of_judging_and_nothing_changes(guard):
+    guard(pictures(12))
+    before, health = state_of(guard.detector), guard.health()
+    z = guard.encode(pictures(9, seed=1))
+    only_scored = guard.detect_embeddings(z, learn=False)
+    assert_same_state(state_of(guard.detector), before)
+    assert guard.health() == health
+    judged = guard.detect_embeddings(z)
+    assert torch.equal(only_scored.ood_score, judged.ood_score)
+    assert only_scored.label == judged.label
+    with pytest.raises(ValueError, match="source='me' says who teaches"):
+        guard.detect_embeddings(z, learn=False, source="me")
+
+
+def test_calibration_on_embeddings_is_that_on_images(guard, tiny_backbone, tmp_path):
+    other = tanl.Guard(tiny_backbone, LABELS, corpus=CORPUS, cache_dir=tmp_path)
+    images = pictures(30)
+    assert guard.calibrate(images, 0.9) == other.calibrate_embeddings(other.encode(images), 0.9)

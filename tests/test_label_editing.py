@@ -491,3 +491,32 @@ def test_claimed_names_the_label_that_a_word_belongs_to():
     }
     corpus = tanl.Corpus.load(words)
     assert set(corpus.without(["cat", "dog"])) == set(words) - claimed(words, ["cat", "dog"]).keys()
+
+
+def test_labels_are_set_in_one_edit(tmp_path):
+    guard = make_guard(tmp_path, labels=("dog", "violin", "cloud"))
+    guard(torch.rand(9, 3, 8, 8))
+    images = guard.detector.state.images
+    guard.backbone.encoded.clear()
+    guard.set_labels(["lion", "cloud", "dog"])
+    assert guard.bank.id_names == ("dog", "cloud", "lion")
+    assert torch.equal(guard.bank.embeddings, from_scratch(guard).embeddings)
+    assert guard.detector.state.images == images
+    assert len(guard.backbone.encoded) == 1
+    assert "lion" in guard.backbone.encoded[0]
+
+
+def test_all_labels_may_be_others(tmp_path):
+    guard = make_guard(tmp_path)
+    guard.set_labels(["Dog", "cat"])  # "Dog" and "dog" together would be refused
+    assert guard.bank.id_names == ("Dog", "cat")
+
+
+@pytest.mark.parametrize("names", [[], ["dog", "dog"], ["dog", ""], "dog"])
+def test_labels_that_cannot_be_set_leave_all_as_it_was(tmp_path, names):
+    guard = make_guard(tmp_path)
+    before, bank = state_of(guard.detector), guard.bank
+    with pytest.raises((ValueError, TypeError)):
+        guard.set_labels(names)
+    assert guard.bank is bank
+    assert_same_state(state_of(guard.detector), before)

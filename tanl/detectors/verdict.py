@@ -130,7 +130,12 @@ class Detection:
 
 @undisturbed
 def detect_embeddings(
-    detector: Detector, z: Embeddings, *, evidence: int = 5, source: str | Sequence[str | None] | None = None
+    detector: Detector,
+    z: Embeddings,
+    *,
+    evidence: int = 5,
+    source: str | Sequence[str | None] | None = None,
+    learn: bool = True,
 ) -> Detection:
     """Judge one batch of a stream of embeddings, and let the detector learn from it.
 
@@ -141,14 +146,21 @@ def detect_embeddings(
         z: ``[B, D]`` unit rows on the bank's device, a tensor or a NumPy array.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
         source: where the images come from, see `Detector.__call__`.
+        learn: False only scores: the stream stays as it is.
 
     Raises:
-        TypeError, ValueError: z or source is unusable; the detector's state is unchanged then.
+        TypeError, ValueError: z or source is unusable, or a source is named where nothing is learnt; the detector's
+            state is unchanged then.
     """
     whole_number(evidence, "evidence", at_least=0)
+    if source is not None and not learn:
+        raise ValueError(
+            f"source={source!r} says who teaches, and learn=False learns nothing: leave one of them out"
+        )
     bank = detector.bank
     # A detector of a user's own may know no sources; all check z before they learn.
-    scores = detector(z) if source is None else detector(z, source=source)
+    named = {} if source is None else {"source": source}
+    scores = detector(z, **named) if learn else detector.score(z)
     z = as_tensor(z, "image embeddings")
     threshold = detector.threshold
     is_ood = None if threshold is None else scores > threshold

@@ -205,10 +205,20 @@ class Guard:
         finally:
             pump.close()
 
-    def detect_embeddings(self, z: Embeddings, *, source: Source = None) -> Detection:
-        """Judge one batch of embeddings ``[B, D]``, a tensor or a NumPy array, and learn from it; see `judge`."""
+    def detect_embeddings(self, z: Embeddings, *, source: Source = None, learn: bool = True) -> Detection:
+        """Judge one batch of embeddings ``[B, D]``, a tensor or a NumPy array, and learn from it; see `judge`.
+
+        Args:
+            z: as `Detector` takes them.
+            source: as `judge` takes it; not without learning.
+            learn: False gives the verdicts that `judge` would give, and leaves stream and monitor as they are.
+        """
         with self._lock:
-            detection = detect_embeddings(self.detector, z, evidence=self.evidence, source=source)
+            detection = detect_embeddings(
+                self.detector, z, evidence=self.evidence, source=source, learn=learn
+            )
+            if not learn:
+                return replace(detection, warnings=self._monitor.warnings)
             told = set(map(kind_of, self._monitor.warnings))
             rows = as_tensor(z, "image embeddings")
             warnings = self._monitor.observe(self.detector, rows, detection.is_ood)
@@ -371,7 +381,10 @@ class Guard:
         Returns:
             The threshold; see `tanl.detectors.thresholds.threshold_at_tpr` for what it guarantees.
         """
-        z = self.encode(images)
+        return self.calibrate_embeddings(self.encode(images), tpr, batch_size=batch_size)
+
+    def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95, *, batch_size: int = 64) -> float:
+        """Set the threshold from embeddings ``[n, D]`` of ID images; see `calibrate`."""
         with self._lock:
             return self.detector.calibrate_embeddings(z, tpr, batch_size=batch_size)
 
@@ -493,7 +506,7 @@ class Guard:
     def add_labels(self, names: Sequence[str]) -> None:
         """Add ID labels, while the stream goes on.
 
-        As for all four edits: the bank becomes the one that `build_bank` would make of the labels and the
+        As for all five edits: the bank becomes the one that `build_bank` would make of the labels and the
         corpus as they are then, but only texts that it lacks are encoded. (A model may round the last bits of a text
         otherwise when others are beside it; a guard saved in full is then refused, a compact one is not.)
         The detector keeps what it remembers of the stream, see `Detector.relabelled`. A calibrated threshold
@@ -517,6 +530,17 @@ class Guard:
             TypeError, ValueError: a label that is not there; fewer labels than the method needs would be left.
         """
         self._edit(lambda vocabulary: vocabulary.without_labels(names))
+
+    def set_labels(self, names: Sequence[str]) -> None:
+        """Make these the ID labels, in one edit: those that are not among them go, new ones come at the end.
+
+        See `add_labels`. Labels that stay keep their order.
+
+        Raises:
+            TypeError, ValueError: no names, an unusable one, one twice; fewer labels than the method needs; no negative
+                would be left.
+        """
+        self._edit(lambda vocabulary: vocabulary.with_labels_set(names))
 
     def add_negatives(self, words: Corpus | Iterable[str]) -> None:
         """Add words to the end of the corpus. See `add_labels`.

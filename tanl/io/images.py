@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any, cast
@@ -36,6 +38,9 @@ _EXIF_ORIENTATION = 0x0112
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 
 _one_large_image = threading.Lock()
+
+OVER_THE_WIRE = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "TIFF", "WEBP")
+"""The formats, in Pillow's words, that `image_from_bytes` takes of a sender; HEIC too, where its extra is installed."""
 
 
 class UnreadableImage(ValueError):  # noqa: N818, the name says what it is
@@ -80,6 +85,32 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         raise UnreadableImage(path, _reason(error)) from error
 
 
+def image_from_bytes(content: bytes, name: str, *, max_pixels: int | None = None) -> Image.Image:
+    """Read an image that is in memory, as `read_image` reads a file. No path and no address is ever opened.
+
+    Args:
+        content: a file's bytes, in a format of `OVER_THE_WIRE`. What people rarely send (DICOM among it) is not
+            decoded, whoever sends it.
+        name: what to call it in errors; text, and nothing else.
+        max_pixels: the most that are decoded; None is `MAX_PIXELS`.
+
+    Raises:
+        UnreadableImage: no such image, one that `to_rgb` refuses, or one with more pixels; its path is the name.
+    """
+    try:
+        if not content:
+            raise UnreadableImage(name, "it is empty")
+        if is_dicom(content):
+            raise UnreadableImage(name, "it is DICOM, which is read of files alone: tanl judge does that")
+        Image.init()
+        formats = [name for name in OVER_THE_WIRE if name in Image.OPEN]  # an older Pillow knows no AVIF
+        return _read(BytesIO(content), content, max_pixels, formats)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # as in `read_image`
+        raise UnreadableImage(name, _reason(error)) from error
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Turn any Pillow image into the upright, opaque RGB image that a person would see.
 
@@ -102,8 +133,8 @@ def has_levels(image: Image.Image) -> bool:
     return image.mode.startswith("I") or image.mode == "F"
 
 
-def check_size(size: tuple[int, int]) -> None:
-    """Refuse an image of this width and height that has no pixels, too many, or is a thin strip."""
+def check_size(size: tuple[int, int], limit: int | None = None) -> None:
+    """Refuse an image of this width and height that has no pixels, more than the limit, or is a thin strip."""
     width, height = size
     if min(width, height) == 0:
         raise ValueError(f"the image has no pixels: {width} x {height}")
@@ -111,21 +142,24 @@ def check_size(size: tuple[int, int]) -> None:
         raise ValueError(
             f"{width} x {height} pixels: one side is over {_LARGEST_ASPECT_RATIO} times the other; crop it"
         )
-    if width * height > MAX_PIXELS:
+    told = "" if limit is not None else " (tanl.io.images.MAX_PIXELS)"
+    limit = MAX_PIXELS if limit is None else limit
+    if width * height > limit:
         raise ValueError(
-            f"{width} x {height} pixels are more than the limit of {MAX_PIXELS} for one image "
-            "(tanl.io.images.MAX_PIXELS); make it smaller"
+            f"{width} x {height} pixels are more than the limit of {limit} for one image{told}; make it smaller"
         )
 
 
-def _read(path: Path, head: bytes) -> Image.Image:
+def _read(
+    source: Path | BytesIO, head: bytes, limit: int | None = None, formats: Sequence[str] | None = None
+) -> Image.Image:
     try:
-        opened: Image.Image = Image.open(path)
+        opened: Image.Image = Image.open(source, formats=formats)
     except UnidentifiedImageError:
         if is_heif(head):
-            opened = _open_heif(path)
-        elif path.suffix.lower() in (".dcm", ".dicom"):  # an old one, without the preamble
-            return _read_dicom(path)
+            opened = _open_heif(source)
+        elif isinstance(source, Path) and source.suffix.lower() in (".dcm", ".dicom"):
+            return _read_dicom(source)  # an old one, without the preamble
         else:
             raise
     with opened as image:
@@ -135,7 +169,8 @@ def _read(path: Path, head: bytes) -> Image.Image:
             image.draft(None, (image.width // scale, image.height // scale))
         if image.format == "EPS":
             raise ValueError("it is EPS, a program that would be run to see it; save it as PNG")
-        check_size(image.size)
+        # A file that is shrunk while it is decoded counts as what comes out; a sender may not ask for that work.
+        check_size(image.size if isinstance(source, Path) else full_size, limit)
         with _turn(full_size):
             # Asked before the file is decoded, which forgets it.
             halves_colours = ";16" in _raw_mode(image) and not has_levels(image)
@@ -153,7 +188,7 @@ def _read_dicom(path: Path) -> Image.Image:
         return _to_rgb(file.image())
 
 
-def _open_heif(path: Path) -> Image.Image:
+def _open_heif(source: Path | BytesIO) -> Image.Image:
     try:
         pillow_heif: Any = import_module("pillow_heif")
     except ImportError as error:
@@ -161,7 +196,7 @@ def _open_heif(path: Path) -> Image.Image:
             'it is HEIC or AVIF, which this Pillow does not read: pip install "tanl[heif]" for HEIC, and a newer '
             "Pillow for AVIF"
         ) from error
-    image: Image.Image = pillow_heif.HeifImageFile(path)
+    image: Image.Image = pillow_heif.HeifImageFile(source)
     return image
 
 

@@ -85,6 +85,21 @@ class Vocabulary:
             )
         return self._checked(replace(self, id_names=kept))
 
+    def with_labels_set(self, names: Sequence[str]) -> Vocabulary:
+        """These ID labels and no others: those that are there first, in their order, then the new ones.
+
+        Raises:
+            TypeError, ValueError: no names, an unusable one, one twice; no negative would be left.
+        """
+        names = checked_id_names(names)
+        known, wanted = set(self.id_names), set(names)
+        new = tuple(name for name in names if name not in known)
+        kept = tuple(name for name in self.id_names if name in wanted)
+        edited = self._checked(replace(self, id_names=kept + new))
+        if new and self.corpus is not None:
+            log_understood(new, self.corpus)
+        return edited
+
     def with_negatives(self, words: Corpus | Iterable[str]) -> Vocabulary:
         """More words, at the end of the corpus.
 
