@@ -31,6 +31,7 @@ LAYERS = [
     ["tanl.labels"],
     ["tanl.detectors"],
     ["tanl.streams"],
+    ["tanl.report"],
     ["tanl.guard"],
     ["tanl.integrations"],
     ["tanl"],  # the public names

@@ -24,6 +24,7 @@ WANTED = (
     "tanl/__init__.py",
     "tanl/py.typed",
     "tanl/cli/main.py",
+    "tanl/report/assets/page.html.jinja",
     "tanl/backbones/mini/open_clip_model.safetensors",
     "tanl/backbones/mini_photo/open_clip_config.json",
     "tanl/backbones/mini_photo/open_clip_model.safetensors",

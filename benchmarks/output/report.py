@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from tanl.io.arguments import a_path
 from tanl.io.atomic import write_whole
+from tanl.io.pages import page
 
 from ..engine.run_folder import RunFolder
 from .report_assets.charts import thousands
@@ -54,15 +53,15 @@ def main(arguments: argparse.Namespace) -> int:
     target: Path = arguments.out or arguments.run_folder / "report.html"
     check_targets(target)
     folder = RunFolder.open(arguments.run_folder)
-    page = html_report(
+    text = html_report(
         folder,
         arguments.orders,
         arguments.method,
         intervals=wants_intervals(arguments.intervals, [folder]),
         progress=sys.stderr.isatty(),
     )
-    write_whole(target, page.encode())
-    print(f"written: {target} ({len(page.encode()) / 1e6:.1f} MB)")
+    write_whole(target, text.encode())
+    print(f"written: {target} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0
 
 
@@ -86,12 +85,8 @@ def html_report(
     Raises:
         ValueError: the run has no results, or not of that order or method.
     """
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "report_assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        keep_trailing_newline=False,
+    return page(
+        Path(__file__).parent / "report_assets",
+        {"page": page_of(folder, orders, method, intervals=intervals, progress=progress)},
+        filters={"percent": percent, "in_brackets": in_brackets, "thousands": thousands},
     )
-    templates.filters |= {"percent": percent, "in_brackets": in_brackets, "thousands": thousands}
-    page = page_of(folder, orders, method, intervals=intervals, progress=progress)
-    return templates.get_template("page.html.jinja").render(page=page) + "\n"

@@ -43,6 +43,7 @@ exit codes: 0 done; 1 done, but some images could not be read; 2 a mistake in wh
 _COMMANDS = {
     "demo": "judge images that come with tanl, and show why",
     "judge": "judge your images, or their embeddings, against your class names",
+    "report": "look at saved results: a table, paths alone, or one HTML page",
     "recover": "make a results file of what a killed `tanl judge` left",
     "bank": "put labels and their embeddings into a file, to judge embeddings with",
     "bench": "measure the methods, or the library itself",

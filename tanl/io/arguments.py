@@ -40,6 +40,11 @@ def positive_number(text: str) -> int:
     return _number(int, text, lambda number: number >= 1, "a whole number of at least 1")
 
 
+def whole_number(text: str) -> int:
+    """The type of an argument that is a whole number from 0 on."""
+    return _number(int, text, lambda number: number >= 0, "a whole number of at least 0")
+
+
 def share(text: str) -> float:
     """The type of an argument that is a share, without none and all."""
     return _number(float, text, lambda number: 0 < number < 1, "a number between 0 and 1, such as 0.95")

@@ -1,12 +1,10 @@
-"""Small pictures that lie in the page itself."""
+"""The pictures of a report, as many as there is room for."""
 
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
 
-from tanl.io.images import UnreadableImage, read_image
+from tanl.io.thumbnails import thumbnail
 
 _QUALITY = 60
 
@@ -28,7 +26,7 @@ class Thumbnails:
     def get(self, path: Path) -> str | None:
         """The picture's ``data:`` address; None where the file cannot be read, or the budget is used up."""
         if path not in self._made:
-            self._made[path] = self._make(path)
+            self._made[path] = thumbnail(path, size=self.size, quality=_QUALITY)
         address = self._made[path]
         if address is None:
             return None
@@ -37,13 +35,3 @@ class Thumbnails:
             return None
         self.left -= len(address)
         return address
-
-    def _make(self, path: Path) -> str | None:
-        try:
-            image = read_image(path)
-        except UnreadableImage:
-            return None
-        image.thumbnail((self.size, self.size))
-        file = io.BytesIO()
-        image.save(file, "WEBP", quality=_QUALITY, method=4)
-        return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,1 @@
+"""A results file as one HTML page: what was flagged, why, and what another threshold would do."""
