@@ -38,9 +38,7 @@ class ColourBackbone:
     def encode_images(self, pixels: Tensor) -> Tensor:
         return self._embed(pixels.mean(dim=(2, 3)), torch.zeros(len(pixels), 3))
 
-    def encode_texts(
-        self, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False, title: str = "texts"
-    ) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
         colours, others = zip(*map(self._read, texts), strict=True)
         return self._embed(torch.tensor(colours), torch.tensor(others))
 

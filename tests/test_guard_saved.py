@@ -158,7 +158,7 @@ def test_compact_is_small_at_full_size(tmp_path):
         name = fingerprint = "random"
         logit_scale, image_size, device = 100.0, 8, torch.device("cpu")
 
-        def encode_texts(self, texts, *, batch_size=256, progress=False, title="texts"):
+        def encode_texts(self, texts, *, batch_size=256):
             return unit(len(texts), 512, seed=len(texts))
 
         def encode_images(self, pixels):

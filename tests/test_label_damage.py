@@ -15,8 +15,8 @@ import tanl
 from conftest import unit
 from tanl.cli.main import main
 from tanl.io.cache import cached_embeddings
-from tanl.io.tensors import read_tensors, write_tensors
-from tanl.labels.build import cached_text_embeddings
+from tanl.io.tensors import read_notes, read_tensors, write_tensors
+from tanl.labels.embedding import embed_texts
 
 FLIPS = 250
 
@@ -91,16 +91,15 @@ def test_bits_of_every_value_of_the_checksum_count(tmp_path, place, bit):
 @pytest.mark.parametrize("part", ["header", "payload"])
 def test_a_text_cache_is_healed_of_every_bit_that_is_turned_over(tmp_path, part):
     backbone, prompts = CountingBackbone(), [f"a photo of label {i}." for i in range(30)]
-    whole = cached_text_embeddings(backbone, prompts, cache_dir=tmp_path)
-    (path,) = (tmp_path / "text").iterdir()
+    whole = embed_texts(backbone, prompts, cache_dir=tmp_path)
+    (path,) = (tmp_path / "text").rglob("*.safetensors")
     content, healed = path.read_bytes(), 0
     for damaged in flipped(content, 2, part):
         path.write_bytes(damaged)
-        with pytest.warns(
-            UserWarning, match=f"{re.escape(str(path))} cannot be used.*computed and written again"
-        ):
-            again = cached_text_embeddings(backbone, prompts, cache_dir=tmp_path)
+        with pytest.warns(UserWarning, match=f"{re.escape(str(path))} cannot be used.*embedded again"):
+            again = embed_texts(backbone, prompts, cache_dir=tmp_path)
         assert torch.equal(again, whole)
+        (path,) = (tmp_path / "text").rglob("*.safetensors")
         assert torch.equal(read_tensors(path)[0]["embeddings"], whole)
         healed += 1
     assert healed == FLIPS
@@ -183,11 +182,13 @@ def test_a_cache_that_does_not_fit_is_named_and_healed(tmp_path, case):
 
 def test_a_cache_of_an_older_format_without_checksum_is_healed(tmp_path):
     backbone, prompts = CountingBackbone(), ["a", "b"]
-    whole = cached_text_embeddings(backbone, prompts, cache_dir=tmp_path)
-    (path,) = (tmp_path / "text").iterdir()
-    path.write_bytes(save(load(path.read_bytes())))
+    whole = embed_texts(backbone, prompts, cache_dir=tmp_path)
+    (path,) = (tmp_path / "text").rglob("*.safetensors")
+    path.write_bytes(
+        save(load(path.read_bytes()), metadata={k: v for k, v in read_notes(path).items() if k != "sha256"})
+    )
     with pytest.warns(UserWarning, match="it has no checksum"):
-        assert torch.equal(cached_text_embeddings(backbone, prompts, cache_dir=tmp_path), whole)
+        assert torch.equal(embed_texts(backbone, prompts, cache_dir=tmp_path), whole)
 
 
 def no_space(_descriptor):
@@ -211,9 +212,9 @@ def test_a_full_disk_is_told_with_the_files_name_and_leaves_the_older_file(tmp_p
 def test_a_full_disk_costs_the_cache_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", no_space)
     with pytest.warns(UserWarning, match=f"could not be kept in {re.escape(str(tmp_path))}.*No space left"):
-        z = cached_text_embeddings(CountingBackbone(), ["a", "b"], cache_dir=tmp_path)
+        z = embed_texts(CountingBackbone(), ["a", "b"], cache_dir=tmp_path)
     assert z.shape[0] == 2
-    assert list((tmp_path / "text").iterdir()) == []
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_full_disk_is_one_line_of_the_command(tmp_path, monkeypatch, capsys):

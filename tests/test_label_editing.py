@@ -191,11 +191,11 @@ def test_negatives_come_with_their_part_of_speech_and_go_whatever_their_case(gua
 
 
 def test_no_cache_is_read_or_written_by_an_edit(guard, tmp_path):
-    (file,) = (tmp_path / "cache" / "text").iterdir()
+    (file,) = (tmp_path / "cache" / "text").rglob("*.safetensors")
     file.write_bytes(b"damaged")
     guard.add_labels(["gibbon"])
     guard.remove_labels(["dog"])
-    assert [path.read_bytes() for path in (tmp_path / "cache" / "text").iterdir()] == [b"damaged"]
+    assert [path.read_bytes() for path in (tmp_path / "cache" / "text").rglob("*.*")] == [b"damaged"]
 
 
 def test_an_edited_stream_goes_on(guard):

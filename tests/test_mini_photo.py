@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 import tanl
 from tanl.backbones import mini, mini_photo
-from tanl.backbones.open_clip import EMBEDDED, encode_tokens
+from tanl.backbones.causal_text import encode_tokens
+from tanl.backbones.open_clip import EMBEDDED
 from tanl.benchmarks.photographs import manifest
 from tanl.benchmarks.photographs.tracks import TRACKS
 from tanl.io.images import read_image

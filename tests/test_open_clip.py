@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_open_clip import CAUSAL, EMBED, FAMILIES, SIZE, config, tiny_model
+from torch import nn
 from torch.nn.functional import normalize
 
 import tanl
-from tanl.backbones.open_clip import encode_tokens, wrap_open_clip
+from tanl.backbones.causal_text import encode_tokens
 
 TEXTS = ["The nice dog.", "a", "a very long and colourful photo, of 7 things", "The nice dog.", "cat"]
 
@@ -80,7 +81,7 @@ def seen_by_text_tower(backbone, text):
 def test_wrapped_model_is_cut_as_the_loaded_one_is(folders, backbones, family):
     name = f"local-dir:{folders[family]}"
     model, _, preprocess = open_clip.create_model_and_transforms(name)
-    wrapped = wrap_open_clip(model, preprocess, open_clip.get_tokenizer(name))
+    wrapped = tanl.ClipBackbone(model, preprocess, open_clip.get_tokenizer(name))
     for text in ("a", "two words"):
         seen, embedding = seen_by_text_tower(wrapped, text)
         expected, reference = seen_by_text_tower(backbones[family], text)
@@ -98,7 +99,7 @@ def test_models_that_embed_texts_in_their_own_way_are_not_cut():
     patched.encode_text = lambda tokens: open_clip.CLIP.encode_text(patched, tokens) + 1
     compiled = open_clip.CustomTextCLIP(**config("clip"))
     tokenizer = open_clip.SimpleTokenizer(context_length=21)
-    backbones = [wrap_open_clip(model, Image.Image.copy, tokenizer) for model in (own, patched, compiled)]
+    backbones = [tanl.ClipBackbone(model, Image.Image.copy, tokenizer) for model in (own, patched, compiled)]
     compiled.text = torch.compile(compiled.text, backend="eager")
     for backbone in backbones:
         with torch.no_grad():
@@ -282,3 +283,61 @@ def test_backbone_in_threads_embeds_as_in_one(backbones):
     with ThreadPoolExecutor(6) as pool:
         for found, wanted in zip(pool.map(backbone.encode_texts, batches), expected, strict=True):
             assert torch.equal(found, wanted)
+
+
+class OpenAIBlock(nn.Module):
+    """A block as in OpenAI's ``clip``: tokens first, the mask of the whole context in the block."""
+
+    def __init__(self, width, context):
+        super().__init__()
+        self.attn = nn.MultiheadAttention(width, 2)
+        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.attn_mask = torch.full((context, context), -torch.inf).triu_(1)
+
+    def forward(self, x):
+        h = self.ln_1(x)
+        x = x + self.attn(h, h, h, need_weights=False, attn_mask=self.attn_mask)[0]
+        return x + self.mlp(self.ln_2(x))
+
+
+class OpenAIText(nn.Module):
+    """The text tower of OpenAI's ``clip.model.CLIP``, which takes whole contexts only."""
+
+    def __init__(self, width=12, context=21):
+        super().__init__()
+        torch.manual_seed(0)
+        self.token_embedding = nn.Embedding(49408, width)
+        self.positional_embedding = nn.Parameter(torch.randn(context, width))
+        self.transformer = nn.Module()
+        self.transformer.resblocks = nn.Sequential(*(OpenAIBlock(width, context) for _ in range(2)))
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(torch.randn(width, 6))
+        self.logit_scale = nn.Parameter(torch.tensor(3.0))
+        self.dtype = torch.float32
+
+    def encode_image(self, pixels):
+        raise NotImplementedError
+
+    def encode_text(self, tokens):
+        x = (self.token_embedding(tokens) + self.positional_embedding).permute(1, 0, 2)
+        x = self.ln_final(self.transformer.resblocks(x).permute(1, 0, 2))
+        return x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ self.text_projection
+
+
+def test_openais_clip_is_cut_and_embeds_as_it_does(monkeypatch):
+    tokenizer = open_clip.SimpleTokenizer(context_length=21)
+    backbone = tanl.ClipBackbone(OpenAIText(), Image.Image.copy, tokenizer)
+    texts = [*TEXTS, " ".join(["word"] * 30)]
+    whole = backbone.encode_texts(texts)
+    seen = []
+    tower = backbone.model.transformer.resblocks[0].ln_1
+    tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[0]))
+    backbone.encode_texts(["a"])
+    assert seen == [21]  # a class of that shape alone says nothing of its forward
+    monkeypatch.setattr(OpenAIText, "__module__", "clip.model")
+    monkeypatch.setattr(OpenAIText, "__name__", "CLIP")
+    torch.testing.assert_close(backbone.encode_texts(texts), whole, atol=1e-6, rtol=0)
+    seen.clear()
+    backbone.encode_texts(["a"])
+    assert seen == [3]

@@ -49,9 +49,7 @@ class RandomBackbone:
         self.encoded += len(pixels)
         return normalize(pixels.flatten(1) @ self._matrix, dim=1)
 
-    def encode_texts(
-        self, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False, title: str = "texts"
-    ) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
         seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") for text in texts]
         rows = [torch.randn(16, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return normalize(torch.stack(rows), dim=1)

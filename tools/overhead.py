@@ -64,9 +64,7 @@ class _RandomTexts(ClipBackbone):
 
     dim = 0
 
-    def encode_texts(
-        self, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False, title: str = "texts"
-    ) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
         generator = torch.Generator().manual_seed(len(texts))
         rows = torch.randn(len(texts), self.dim, generator=generator)
         return normalize(rows, dim=1)

@@ -57,7 +57,5 @@ class Backbone(Protocol):
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Pixels ``[B, 3, H, W]`` to unit embeddings ``[B, D]``, float32."""
 
-    def encode_texts(
-        self, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False, title: str = "texts"
-    ) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
         """n texts to unit embeddings ``[n, D]``, float32."""

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from ..checks import as_tensor
-from ..io.progress import Progress
 from .base import ImageSize, image_size
 from .checks import (
     check_callable,
@@ -137,9 +136,7 @@ class CallableBackbone:
         return self._rows(self.model.encode_image(pixels), len(pixels), "encode_image")
 
     @torch.no_grad()
-    def encode_texts(
-        self, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False, title: str = "texts"
-    ) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
         """n texts to unit embeddings ``[n, D]``, float32, on ``device``.
 
         Raises:
@@ -149,14 +146,12 @@ class CallableBackbone:
         """
         check_texts(texts)
         rows: list[Tensor] = []
-        with Progress(len(texts), "texts", title=f"Embedding {title}", quiet=not progress) as bar:
-            for start in range(0, len(texts), batch_size):
-                chosen = list(texts[start : start + batch_size])
-                tokens = chosen if self.tokenizer is None else self.tokenizer(chosen)
-                if isinstance(tokens, Tensor):
-                    tokens = tokens.to(self.device)
-                rows.append(self._rows(self.model.encode_text(tokens), len(chosen), "encode_text"))
-                bar.update(len(chosen))
+        for start in range(0, len(texts), batch_size):
+            chosen = list(texts[start : start + batch_size])
+            tokens = chosen if self.tokenizer is None else self.tokenizer(chosen)
+            if isinstance(tokens, Tensor):
+                tokens = tokens.to(self.device)
+            rows.append(self._rows(self.model.encode_text(tokens), len(chosen), "encode_text"))
         return torch.cat(rows)
 
     def _rows(self, output: Any, count: int, what: str) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..io.progress import Progress
 from .base import ImageSize, image_size
+from .causal_text import causal_encoder, lengths
 from .checks import (
     check_callable,
     check_evaluating,
@@ -36,6 +36,9 @@ class ClipBackbone:
     that of the image tower's first layer, embeddings come back as float32), under an autocast if the caller has
     one on. A model that `torch.compile` wrapped is taken too; its encoders run uncompiled, as only its
     ``forward`` is compiled. ``model.visual = torch.compile(model.visual)`` compiles what embeds images.
+
+    Texts are cut behind their end-of-text token where that changes nothing: for open_clip's causal text towers and
+    OpenAI's ``clip``.
 
     SigLIP's bias is left out: it adds the same to every label's logit, so no softmax, and no share of labels,
     depends on it.
@@ -134,9 +137,7 @@ class ClipBackbone:
         return torch.cat(rows)
 
     @torch.no_grad()
-    def encode_texts(
-        self, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False, title: str = "texts"
-    ) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
         """n texts to unit embeddings ``[n, D]``, float32, on the model's device.
 
         Raises:
@@ -147,24 +148,18 @@ class ClipBackbone:
         check_texts(texts)
         check_evaluating(self.model, self.name)
         tokens = torch.cat([self._tokens(texts[i : i + 4096]) for i in range(0, len(texts), 4096)])
-        order = self._lengths(tokens).sort(stable=True).indices
+        # Asked at every call: a tower that was compiled, or replaced, since then answers itself.
+        cut = causal_encoder(uncompiled(self.model))
+        ends = lengths(tokens) if cut is not None else torch.full_like(tokens[:, 0], tokens.shape[1])
+        # Texts of alike lengths are batched, so that little is padding.
+        order = ends.sort(stable=True).indices
         rows: list[Tensor] = []
-        with Progress(len(texts), "texts", title=f"Embedding {title}", quiet=not progress) as bar:
-            for start in range(0, len(order), batch_size):
-                chosen = tokens[order[start : start + batch_size]]
-                features = self._encode_tokens(chosen.to(self.device))
-                rows.append(unit_rows(features, len(chosen), "encode_text"))
-                bar.update(len(chosen))
+        for chosen in torch.split(order, batch_size):
+            part = tokens[chosen, : int(ends[chosen].max())].to(self.device)
+            features = self.model.encode_text(part) if cut is None else cut(part)
+            rows.append(unit_rows(features, len(chosen), "encode_text"))
         embeddings = torch.cat(rows)
         return torch.empty_like(embeddings).index_copy_(0, order.to(embeddings.device), embeddings)
-
-    def _lengths(self, tokens: Tensor) -> Tensor:
-        """How many tokens of each row the model must see, ``[n, L] -> [n]``; texts of alike lengths are batched."""
-        return torch.full((len(tokens),), tokens.shape[1], dtype=torch.int64, device="cpu")
-
-    def _encode_tokens(self, tokens: Tensor) -> Tensor:
-        features: Tensor = self.model.encode_text(tokens)
-        return features
 
     def _tokens(self, texts: Sequence[str]) -> Tensor:
         tokens = self.tokenizer(list(texts))

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..io.progress import Progress
 from .base import ImageSize, image_size
 from .checks import check_evaluating, check_parts, check_pixels, check_texts, unit_rows, warn_if_random
 from .clip import digest_weights, image_dtype, images_at_once, uncompiled
@@ -138,9 +137,7 @@ class HuggingFaceBackbone:
         return torch.cat(rows)
 
     @torch.no_grad()
-    def encode_texts(
-        self, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False, title: str = "texts"
-    ) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
         """n texts to unit embeddings ``[n, D]``, float32, on the model's device.
 
         A text longer than the model's context is cut.
@@ -155,13 +152,11 @@ class HuggingFaceBackbone:
         # Texts of alike lengths are batched, so that little is padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         rows: list[Tensor] = []
-        with Progress(len(texts), "texts", title=f"Embedding {title}", quiet=not progress) as bar:
-            for start in range(0, len(order), batch_size):
-                chosen = [texts[i] for i in order[start : start + batch_size]]
-                tokens = self.tokenizer(chosen, return_tensors="pt", truncation=True, **self._padding)
-                features = self.model.get_text_features(**tokens.to(self.device))
-                rows.append(self._rows(features, len(chosen), "text"))
-                bar.update(len(chosen))
+        for start in range(0, len(order), batch_size):
+            chosen = [texts[i] for i in order[start : start + batch_size]]
+            tokens = self.tokenizer(chosen, return_tensors="pt", truncation=True, **self._padding)
+            features = self.model.get_text_features(**tokens.to(self.device))
+            rows.append(self._rows(features, len(chosen), "text"))
         embeddings = torch.cat(rows)
         return torch.empty_like(embeddings).index_copy_(
             0, torch.tensor(order, dtype=torch.int64, device=embeddings.device), embeddings

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor, nn
 
 from ..io.text import did_you_mean, first_of, nearest_names
 from . import mini, mini_photo
-from .clip import ClipBackbone, uncompiled
+from .clip import ClipBackbone
 from .folding import fold_batch_norms
 from .loading import cannot_load, check_precision, home_spelled_out, quiet
 
@@ -50,35 +46,7 @@ def load_open_clip(name: str, *, device: torch.device | str = "cpu", precision: 
     # Both make convolutions on a processor about twice as fast, and change embeddings by rounding only.
     fold_batch_norms(model.visual.eval())
     model.to(memory_format=torch.channels_last)
-    backbone = _OpenClipBackbone if _causal_tower(model) is None else _CausalOpenClipBackbone
-    return backbone(model, preprocess, tokenizer, name=name)
-
-
-def wrap_open_clip(
-    model: nn.Module, preprocess: Callable[[Image.Image], Tensor], tokenizer: Callable[[list[str]], Tensor]
-) -> ClipBackbone:
-    """A loaded CLIP-like model as a backbone that cuts the padding of texts where it is one of open_clip's."""
-    backbone = ClipBackbone if _causal_tower(uncompiled(model)) is None else _CausalTextBackbone
-    return backbone(model, preprocess, tokenizer)
-
-
-class _CausalTextBackbone(ClipBackbone):
-    """A model whose text embedding is read at the end-of-text token and looks back only.
-
-    The padding behind that token cannot change it, so it is cut: names of a few words cost a fraction of a
-    whole context.
-    """
-
-    def _lengths(self, tokens: Tensor) -> Tensor:
-        # The end-of-text token has the largest number of all.
-        return tokens.argmax(dim=1) + 1
-
-    def _encode_tokens(self, tokens: Tensor) -> Tensor:
-        tower = _causal_tower(uncompiled(self.model))
-        # The model may have changed since: a tower that was compiled, or replaced, answers itself.
-        if tower is None:
-            return super()._encode_tokens(tokens)
-        return encode_tokens(tower, tokens[:, : int(self._lengths(tokens).max())])
+    return _OpenClipBackbone(model, preprocess, tokenizer, name=name)
 
 
 class _OpenClipBackbone(ClipBackbone):
@@ -86,26 +54,6 @@ class _OpenClipBackbone(ClipBackbone):
 
     def _tokenizer_state(self) -> bytes:
         return b""
-
-
-class _CausalOpenClipBackbone(_CausalTextBackbone, _OpenClipBackbone):
-    """Both."""
-
-
-def encode_tokens(tower: Any, tokens: Tensor) -> Tensor:
-    """A causal text tower's embeddings of rows ``[n, L]`` shorter than its context, ``[n, D]``.
-
-    What follows a row's end-of-text token cannot reach it: this is exact. The tower's own ``forward`` takes whole
-    contexts only, as its mask has their size; cutting the mask in place would reach other threads' calls.
-    """
-    length, dtype = tokens.shape[1], tower.transformer.get_cast_dtype()
-    x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
-    x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
-    # One token a row goes on, so only that is normalised and projected.
-    x = tower.ln_final(x[torch.arange(len(x), dtype=torch.int64, device=x.device), tokens.argmax(dim=1)])
-    projection = tower.text_projection
-    embeddings: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
-    return embeddings
 
 
 def _parts(name: str) -> tuple[str, str | None]:
@@ -142,30 +90,6 @@ def _parts(name: str) -> tuple[str, str | None]:
             f"{did_you_mean(name, [f'{architecture}/{each}' for each in tags])}"
         )
     return architecture, tag
-
-
-def _causal_tower(model: nn.Module) -> Any:
-    """What embeds texts, if padding behind the end-of-text token cannot change that, so that it may be cut; else None.
-
-    Only open_clip's own classes: one derived from them may embed texts in another way.
-    """
-    if not type(model).__module__.startswith("open_clip."):
-        return None
-    from open_clip.model import CLIP, CustomTextCLIP
-    from open_clip.transformer import TextTransformer
-
-    if "encode_text" in vars(model):
-        return None
-    # A CLIP has the parts of its text tower itself, a CustomTextCLIP has them in one.
-    tower: Any = model if type(model) is CLIP else getattr(model, "text", None)
-    if type(model) is CLIP:
-        pooling, class_token = tower.text_pool_type, None
-    elif type(model) is CustomTextCLIP and type(tower) is TextTransformer:
-        pooling, class_token = tower.pool_type, tower.cls_emb
-    else:
-        return None
-    is_causal = tower.attn_mask is not None and class_token is None and pooling == "argmax"
-    return tower if is_causal and tower.text_projection is not None else None
 
 
 def _is_quick_gelu(model_name: str, pretrained: str | None) -> bool:

@@ -77,7 +77,7 @@ class Guard:
         removal: which words leave the corpus for the labels, as `build_bank` takes it.
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
-        progress: show progress bars while the corpus is embedded.
+        progress: show a progress bar while the corpus is embedded, as `build_bank` takes it.
 
     Raises:
         TypeError, ValueError: unusable labels, corpus or method; the message names the value.
@@ -94,7 +94,7 @@ class Guard:
         removal: str = "synonyms",
         cache_dir: str | PathLike[str] | None = None,
         evidence: int = 5,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> None:
         if isinstance(method, str) and method not in METHODS:
             raise unknown_method(method)
@@ -439,7 +439,7 @@ class Guard:
         cache_dir: str | PathLike[str] | None = None,
         device: torch.device | str = "cpu",
         exact: bool = True,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Self:
         """The guard that `save` kept; its stream goes on where it was.
 
@@ -451,7 +451,7 @@ class Guard:
             device: where a backbone that is loaded by its name is put.
             exact: refuse a full save whose label embeddings have other bits than those made now: on another machine
                 or device, with another torch, or after edits of labels. False loads it as a compact one then.
-            progress: show progress bars while the corpus is embedded.
+            progress: show a progress bar while the corpus is embedded, as `build_bank` takes it.
 
         Raises:
             FileNotFoundError: no guard was saved there.

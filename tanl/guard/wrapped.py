@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..backbones import Backbone
 from ..backbones.callables import CallableBackbone
+from ..backbones.clip import ClipBackbone
 from ..backbones.hugging_face import HuggingFaceBackbone
-from ..backbones.open_clip import wrap_open_clip
 from ..labels.corpus import Corpus
 from ..streams.images import ImageEncoder
 from .guard import Guard, Method
@@ -38,7 +38,7 @@ def wrap(
     removal: str = "synonyms",
     cache_dir: str | PathLike[str] | None = None,
     evidence: int = 5,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> GuardedModel:
     """A guard around a model that is already loaded, which can replace it; see `GuardedModel`.
 
@@ -56,7 +56,7 @@ def wrap(
         removal: which words leave the corpus for the labels, as `Guard` takes it.
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
-        progress: show progress bars while the corpus is embedded.
+        progress: show a progress bar while the corpus is embedded, as `build_bank` takes it.
 
     Raises:
         TypeError: a model of another kind, or something that cannot be called; as `Guard` otherwise.
@@ -189,4 +189,4 @@ def backbone_around(
         raise TypeError(f"{type(model).__name__} needs its tokenizer; only a pair of functions goes without")
     if hasattr(model, "get_image_features") and not hasattr(model, "encode_image"):
         return HuggingFaceBackbone(model, preprocess, tokenizer)
-    return wrap_open_clip(model, preprocess, tokenizer)
+    return ClipBackbone(model, preprocess, tokenizer)

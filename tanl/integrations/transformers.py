@@ -39,7 +39,7 @@ def guard_pipeline(
     templates: Mapping[str, str] | None = None,
     cache_dir: str | PathLike[str] | None = None,
     label_sets: int = 4,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> GuardedPipeline:
     """Give a pipeline of transformers OOD detection::
 
@@ -58,7 +58,7 @@ def guard_pipeline(
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
         label_sets: how many label sets are remembered; beyond them the one that was not used for longest is
             forgotten, with its stream. Each holds its own copy of the labels' embeddings.
-        progress: show progress bars while the corpus is embedded.
+        progress: show a progress bar while the corpus is embedded, as `build_bank` takes it.
 
     Raises:
         TypeError: ``pipe`` is no such pipeline, or its model no dual encoder.

@@ -1,7 +1,8 @@
-"""How far a long piece of work has come: a bar in a terminal, a line a minute elsewhere; always on stderr."""
+"""How far a long piece of work has come: a bar in a terminal, a line a minute elsewhere; on stderr or in a log."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 _SECONDS = 60.0  # between two lines where stderr is no terminal
+_UNSEEN = 0.5  # seconds before there is a bar: what is over by then needs none
 
 
 class Progress:
@@ -20,16 +22,30 @@ class Progress:
         unit: of what, in the plural: "images".
         title: what is being done; empty if that goes without saying.
         quiet: show nothing.
+        log: what gets the lines where stderr is no terminal; None has them on stderr.
     """
 
-    def __init__(self, total: int | None, unit: str, *, title: str = "", quiet: bool = False) -> None:
+    def __init__(
+        self,
+        total: int | None,
+        unit: str,
+        *,
+        title: str = "",
+        quiet: bool = False,
+        log: logging.Logger | None = None,
+    ) -> None:
         self._total, self._unit, self._title = total, unit, title
         self._done = 0
         self._started = self._told = time.monotonic()
         in_terminal = sys.stderr.isatty()
         self._in_lines = not quiet and not in_terminal
+        self._quiet, self._log = quiet, None if in_terminal else log
         self._bar: tqdm[Any] = tqdm(
-            total=total, desc=title or None, unit=f" {unit}", disable=quiet or not in_terminal
+            total=total,
+            desc=title or None,
+            unit=f" {unit}",
+            disable=quiet or not in_terminal,
+            delay=_UNSEEN,
         )
 
     def update(self, count: int) -> None:
@@ -39,7 +55,17 @@ class Progress:
         now = time.monotonic()
         if self._in_lines and now - self._told >= _SECONDS:
             self._told = now
-            self.write(f"tanl: {self._line(now - self._started)}", sys.stderr)
+            self._tell(self._line(now - self._started), logging.INFO)
+
+    def tell(self, line: str) -> None:
+        """Say what people wait to know: on stderr, or in the log as a warning, unless all is quiet."""
+        self._tell(line, logging.WARNING)
+
+    def _tell(self, line: str, level: int) -> None:
+        if self._log is not None:
+            self._log.log(level, "%s", line)
+        elif not self._quiet:
+            self.write(f"tanl: {line}", sys.stderr)
 
     def write(self, line: str, file: TextIO) -> None:
         """Print a line, and the bar below it."""
@@ -50,11 +76,9 @@ class Progress:
         parts = [f"{self._title}: " if self._title else "", f"{self._done}"]
         if self._total is not None:
             parts.append(f" of {self._total}")
-        parts.append(f" {self._unit} in {_duration(seconds)}")
+        parts.append(f" {self._unit} in {duration(seconds)}")
         if self._total is not None and self._done:
-            parts.append(
-                f", about {_duration(seconds * max(0, self._total - self._done) / self._done)} to go"
-            )
+            parts.append(f", about {duration(seconds * max(0, self._total - self._done) / self._done)} to go")
         return "".join(parts)
 
     def __enter__(self) -> Progress:
@@ -69,7 +93,8 @@ class Progress:
         self._bar.close()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in words: "40 s", "8 min", "2 h 5 min"."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -72,6 +72,26 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, about
 
 
+def read_notes(path: Path) -> dict[str, str]:
+    """The notes alone, without reading the tensors: not held against the checksum.
+
+    Raises:
+        ValueError: no such file, or a damaged one; the message does not name it.
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > size - 8:
+            raise ValueError("it is no safetensors file, or a damaged one")
+        content = start + file.read(length)
+    try:
+        return _about(content)
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"it is no safetensors file, or a damaged one ({error})") from error
+
+
 def _about(content: bytes) -> dict[str, str]:
     length = int.from_bytes(content[:8], "little")
     about: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})

@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..checks import unit_embeddings
-from ..io.cache import cached_embeddings
 from ..kernels.surroundings import product
 from .bank import KEPT_TOLERANCE, LabelBank
 from .corpus import Corpus
+from .embedding import embed_texts
 from .names import checked_id_names
 from .prompts import full_templates
 from .understood import told, understood_labels
+from .wordnet import SELECTIONS
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -30,6 +31,7 @@ _LOG = logging.getLogger(__name__)
 _ROUNDING = 1e-5  # distance of embeddings that differ by float32 rounding alone, at most
 _NEAR = 1 - 1e-5  # cosine of embeddings that may be so near, at least
 _COMPARED_ROWS = 1024
+_SMALLER = "neglabel"  # what is named to whom a corpus takes too long
 _SURELY_READ = 30  # bytes
 _LAST_WORD = re.compile(r"\w+\W*$")
 
@@ -42,13 +44,13 @@ def build_bank(
     templates: Mapping[str, str] | None = None,
     removal: str = "synonyms",
     cache_dir: str | PathLike[str] | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> LabelBank:
     """Embed class names and a corpus of negative labels with a backbone.
 
-    Words of the corpus that name an ID label are left out, see ``removal``. The corpus is embedded once for a
-    backbone and a template and then read from the cache, whatever the ID labels.
+    Words of the corpus that name an ID label are left out, see ``removal``. Each word is embedded once for a backbone
+    and a template and then read from the cache, whatever the ID labels and the other words.
 
     Args:
         backbone: what embeds the prompts; gives the logit scale too.
@@ -61,7 +63,8 @@ def build_bank(
             label or a WordNet synonym of one; "names", those spelled as an ID label is; "kinds", as "synonyms", and
             WordNet's hyponyms of the ID labels, and proper nouns.
         cache_dir: where embeddings are kept; None is the user's cache folder (``TANL_CACHE``).
-        progress: show progress bars.
+        progress: show a progress bar while the corpus is embedded (where stderr is no terminal, a line a minute); None
+            shows the bar on a terminal and otherwise writes to the log ``tanl``; False does neither.
         dtype: what the embeddings are kept as, float32 or float16.
 
     Raises:
@@ -85,12 +88,13 @@ def build_bank(
     log_understood(id_names, words, removal)
     id_embeddings = backbone.encode_texts(id_prompts)
     check_id_labels(backbone, id_names, id_embeddings, templates)
-    embeddings = cached_text_embeddings(
+    embeddings = embed_texts(
         backbone,
         label_prompts((), words, templates),
         cache_dir=cache_dir,
         progress=progress,
         title=f"corpus {words.name}",
+        cheaper=lambda: _smaller(words),
     )
     row = {word: i for i, word in enumerate(words.words)}
     rows = torch.tensor([row[word] for word in kept.words], dtype=torch.int64, device=embeddings.device)
@@ -101,6 +105,14 @@ def build_bank(
         logit_scale=backbone.logit_scale,
         dtype=dtype,
     )
+
+
+def _smaller(corpus: Corpus) -> tuple[str, int] | None:
+    """A selection of WordNet that takes less time than this one, and its number of words."""
+    if corpus.name not in SELECTIONS or corpus.name == _SMALLER:
+        return None
+    smaller = Corpus.load(_SMALLER)
+    return (f"corpus {_SMALLER!r}", len(smaller)) if len(smaller) < len(corpus) else None
 
 
 def log_understood(id_names: Sequence[str], corpus: Corpus, removal: str = "synonyms") -> None:
@@ -126,29 +138,6 @@ def label_prompts(
     # Composed accents: a tokenizer reads the same text otherwise when it is decomposed.
     prompts = [merged["id"].replace("{}", unicodedata.normalize("NFC", name)) for name in id_names]
     return prompts if negatives is None else prompts + negatives.prompts(merged)
-
-
-def cached_text_embeddings(
-    backbone: Backbone,
-    prompts: Sequence[str],
-    *,
-    cache_dir: str | PathLike[str] | None = None,
-    progress: bool = False,
-    title: str = "texts",
-) -> Tensor:
-    """Embeddings of prompts ``[n, D]`` (unit rows, float32), read from the cache or encoded and kept there.
-
-    The key is the SHA-256 of the backbone's fingerprint and of all prompts in order, so that other weights,
-    templates or words never meet; see `cached_embeddings`.
-    """
-    return cached_embeddings(
-        lambda: backbone.encode_texts(prompts, progress=progress, title=title),
-        kind="text",
-        key=(backbone.fingerprint, *prompts),
-        rows=len(prompts),
-        about={"backbone": backbone.name, "title": title, "first_prompt": prompts[0]},
-        cache_dir=cache_dir,
-    ).to(backbone.device)
 
 
 def check_id_labels(

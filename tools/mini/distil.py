@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tanl.backbones.open_clip import encode_tokens
+from tanl.backbones.causal_text import encode_tokens
 
 from .teacher import TEMPLATES, TextCorpus
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tanl.backbones import mini
-from tanl.backbones.open_clip import encode_tokens
+from tanl.backbones.causal_text import encode_tokens
 from tanl.benchmarks.data.class_names import class_names
 
 from ..mini import distil, images, inputs, teacher
