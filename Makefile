@@ -10,7 +10,7 @@ KILLS ?= 500
 PYTEST := -m pytest --numprocesses auto --maxprocesses 8
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test style lint package oldest fresh fuzz chaos clean
+.PHONY: demo test style lint package oldest fresh site fuzz chaos clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tanl demo
@@ -45,6 +45,10 @@ oldest:
 # `make test` on a Debian that has nothing else (needs root and debootstrap).
 fresh:
 	tools/fresh_machine.sh
+
+# The documentation site, into build/site.
+site: $(VENV)/.installed-test
+	PYTHONPATH=. $(BIN)/mkdocs build --strict
 
 # Long runs of what the tests do briefly: unusable input of every kind, and processes killed at any moment.
 fuzz: $(VENV)/.installed-test

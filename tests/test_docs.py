@@ -12,7 +12,7 @@ import pytest
 from colour_backbone import ColourBackbone
 
 import tanl
-from tanl.cli.main import _parser, spelled_out
+from tanl.cli.main import command_parser, spelled_out
 from tools.__main__ import parsed
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ def in_blocks(text: str) -> Iterator[str]:
 
 def read_tanl(words: list[str]) -> argparse.Namespace:
     arguments = spelled_out(words)
-    return _parser(arguments).parse_args(arguments)
+    return command_parser(arguments).parse_args(arguments)
 
 
 PROGRAMS = {"tanl ": read_tanl, "python -m tools ": parsed}

@@ -27,8 +27,12 @@ from test_wrap import OpenAIClip, to_pixels, tokenize
 
 import tanl
 from conftest import unit
+from tanl.detectors.base import Evidence
+from tanl.detectors.verdict import Verdict
 from tanl.guard import saving as saved_guard
 from tanl.labels import corpus
+from tanl.streams.result_files import open_results
+from tanl.streams.results import Result
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -76,6 +80,10 @@ def test_no_page_has_examples_that_do_not_run():
         "thresholds.md",
         "streams.md",
         "integrations.md",
+        "index.md",
+        "first-hour.md",
+        "folders.md",
+        "corpora.md",
     }
 
 
@@ -91,6 +99,32 @@ def test_examples_of_streams(photos, capsys):
     assert names["guard"].bank.negative_names[-1] == "lens cap"
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2 * len(photos)  # a verdict an image, from the stream and from asyncio
+
+
+def test_example_of_the_first_page(photos, capsys):
+    run("index.md", {})
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_example_of_the_first_hour(photos, capsys):
+    run("first-hour.md", {"known_images": photos[:20], "images": photos})
+    assert " of 24 flagged" in capsys.readouterr().out
+    assert Path("guard").is_dir()
+
+
+def test_example_of_folders(photos, capsys):
+    with open_results("results.csv") as writer:
+        writer.describe({"method": "tanl", "threshold": 0.5})
+        writer.write([Result(photos[0], Verdict(0.9, True, "cat", 0.5, (Evidence("spoon", 0.25),)))])
+        writer.write([Result(photos[1], error="the file is empty")])
+    run("folders.md", {})
+    assert capsys.readouterr().out == f"{photos[0]} 0.9 spoon 25%\ntanl 0.5\n"
+
+
+def test_example_of_corpora(photos):
+    names = run("corpora.md", {})
+    assert {"lens cap", "bus"} <= {*names["guard"].bank.negative_names}
+    assert "pigeon" not in names["guard"].bank.negative_names
 
 
 def test_examples_of_integrations(photos, monkeypatch, capsys):

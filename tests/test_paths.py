@@ -16,7 +16,7 @@ from tanl.benchmarks.data.image_sets import read_as_stored
 from tanl.benchmarks.data.imglist import read_imglist
 from tanl.benchmarks.data.sources import custom_set, data_root
 from tanl.benchmarks.engine.run_folder import RunFolder
-from tanl.cli.main import _BENCHMARKS, _COMMANDS, _parser
+from tanl.cli.main import _BENCHMARKS, _COMMANDS, command_parser
 from tanl.io.arguments import a_name_or_path, a_path
 from tanl.io.image_files import find_images
 from tanl.io.paths import local_path
@@ -94,8 +94,8 @@ def options_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
 
 
 PARSERS = {
-    **{name: lambda name=name: _parser([name]) for name in _COMMANDS if name != "bench"},
-    **{f"bench {name}": lambda name=name: _parser(["bench", name]) for name in _BENCHMARKS},
+    **{name: lambda name=name: command_parser([name]) for name in _COMMANDS if name != "bench"},
+    **{f"bench {name}": lambda name=name: command_parser(["bench", name]) for name in _BENCHMARKS},
 }
 
 

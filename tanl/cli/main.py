@@ -84,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_any_text()
     argv = spelled_out(sys.argv[1:] if argv is None else argv)
     if not argv:
-        _parser(argv).print_help()
+        command_parser(argv).print_help()
         return 0
-    return carry_out(_parser(argv).parse_args(argv))
+    return carry_out(command_parser(argv).parse_args(argv))
 
 
 def carry_out(arguments: argparse.Namespace) -> int:
@@ -139,7 +139,13 @@ def _keep_freed_memory() -> None:
         libc.mallopt(mmap_max, 0)
 
 
-def _parser(argv: Sequence[str]) -> Parser:
+def command_names() -> list[tuple[str, ...]]:
+    """Every command, as the words behind ``tanl``: ("judge",), ("bench", "run")."""
+    return [*((name,) for name in _COMMANDS), *(("bench", name) for name in _BENCHMARKS)]
+
+
+def command_parser(argv: Sequence[str]) -> Parser:
+    """The parser of a command line; of the commands that ``argv`` does not name only what they are for."""
     parser = Parser(
         prog="tanl",
         description=_DESCRIPTION,
