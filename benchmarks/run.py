@@ -16,6 +16,7 @@ from tanl.io.arguments import a_path, positive_number
 
 from .data.splits import SPLITS
 from .engine.methods import METHODS, find_methods
+from .engine.methods import PUBLISHED as PUBLISHED_METHODS
 from .engine.options import add_image_options, add_stream_options, common_config, names_in
 from .engine.protocol import ORDERS
 from .engine.runner import run
@@ -43,7 +44,7 @@ examples:
   tanl bench run --seeds 0 1 2 --orders shuffled,drift,blocks
   tanl bench run --tracks animals --batch-size 64 --intervals
   tanl bench run --limit 50 --methods mcm,neglabel,tanl-batch-adaptive
-  tanl bench run --split four-ood --backbone ViT-B-16/openai --device cuda --data-root data
+  tanl bench run --split four-ood --backbone ViT-B-16/openai --device cuda --data-root data --published
   tanl bench run --id cats/ --ood dogs/ --ood cars/ --labels labels.txt
   tanl bench run --stream-length 10000 --methods adaneg,tanl-batch-adaptive
 
@@ -83,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         nargs="+",
         action="extend",
-        help="some of those below (default: all)",
+        help="some of those below (default: all but those that say otherwise in tanl bench list)",
     )
     method.add_argument(
         "--orders",
@@ -149,10 +150,11 @@ def command(config: Config) -> str:
 
 def _config(arguments: argparse.Namespace) -> Config:
     common = common_config(arguments)
+    unnamed = PUBLISHED_METHODS if common.is_published else common.methods
     return replace(
         common,
         backbone=arguments.backbone,
-        methods=find_methods(names_in(arguments.methods)) if arguments.methods else common.methods,
+        methods=find_methods(names_in(arguments.methods)) if arguments.methods else unnamed,
         orders=names_in(arguments.orders) or common.orders,
         stream_length=arguments.stream_length,
         full_spectrum=arguments.full_spectrum,

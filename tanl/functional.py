@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from . import kernels
+from .kernels.surroundings import product
 
 OTSU_GRID = 100
+_HALF_AT_ONCE = 1 << 22  # probabilities of `half_precision_share` that are held at a time, 16 MiB
 
 
 def shuffled(count: int, seed: int) -> Tensor:
@@ -61,6 +63,44 @@ def negative_share(id_logits: Tensor, negative_logits: Tensor, step: int) -> Ten
         ``[B]`` in [0, 1]. One cumulative sum: O(K) a row.
     """
     return kernels.prefix_share(id_logits.logsumexp(dim=1), negative_logits, step)
+
+
+def half_precision_share(z: Tensor, id_labels: Tensor, negatives: Tensor, scale: float, step: int) -> Tensor:
+    """The activation-aware share as the published code of TANL scores its final pass: in float16.
+
+    CLIP is built there with float16 weights, and the final pass keeps to its type: embeddings, scaled embeddings,
+    logits, every probability, every prefix's ID share and their mean are rounded to float16; sums and products are
+    accumulated in float32. Near 1 the ID share has steps of 2^-11, so that confident images tie. The first pass, which
+    thresholds and activations come from, is in float32 there.
+
+    Args:
+        z: ``[B, D]``.
+        id_labels: ``[C, D]``.
+        negatives: ``[K, D]``, the most activated label first.
+        scale: the logit scale.
+        step: as `negative_share` takes it.
+
+    Returns:
+        ``[B]`` float32 in [0, 1]: one less the rounded ID share. O(C K / q) a row.
+    """
+    scaled = _as_half(_as_half(z) * scale)
+    ids = _as_half(product(scaled, _as_half(id_labels).T))
+    others = _as_half(product(scaled, _as_half(negatives).T))
+    top = torch.maximum(ids.amax(dim=1), others.amax(dim=1))[:, None]
+    ids, others = (ids - top).exp(), (others - top).exp()
+    width = step or others.shape[1]
+    parts = torch.nn.functional.pad(others, (0, -others.shape[1] % width)).view(len(z), -1, width)
+    totals = ids.sum(dim=1, keepdim=True) + parts.sum(dim=2).cumsum(dim=1)  # [B, prefixes]
+    shares = torch.empty_like(totals)
+    at_once = max(1, _HALF_AT_ONCE // (totals.shape[1] * len(id_labels)))
+    for start in range(0, len(z), at_once):
+        rows = slice(start, start + at_once)
+        shares[rows] = _as_half(_as_half(ids[rows, None] / totals[rows, :, None]).sum(dim=2))
+    return 1 - _as_half(shares.mean(dim=1))
+
+
+def _as_half(values: Tensor) -> Tensor:
+    return values.half().float()
 
 
 def grouped_negative_share(

@@ -81,7 +81,9 @@ def write_run(
         {
             "split": split,
             "backbone": backbone,
-            "corpus": "wordnet",
+            "corpus": "neglabel",
+            "removal": "names",
+            "preprocessing": "published",
             "methods": list(methods),
             "seeds": list(seeds),
             "orders": list(orders),

@@ -515,3 +515,20 @@ def test_tanl_takes_approximate_activations(bank, stream):
         tanl.TANL(bank, activation="nearest")
     with pytest.raises(ValueError, match="another settings"):
         near.load_state_dict(exact.state_dict())
+
+
+def test_the_published_final_pass_rounds_scores_and_nothing_that_is_learnt(bank, stream):
+    exact, half = tanl_detector(bank, alpha=0.5), tanl_detector(bank, alpha=0.5, final_pass="float16")
+    for z in stream:
+        rounded, scores = half(z), exact(z)
+        assert not torch.equal(rounded, scores)
+        torch.testing.assert_close(rounded, scores, atol=0.02, rtol=0)
+    assert_same_state(half.state.state_dict(), exact.state.state_dict())
+    assert half.threshold == exact.threshold
+    scores = half.score(stream[0])
+    assert torch.equal((1 - scores).half().float(), 1 - scores)
+    half.calibrate_embeddings(torch.cat(stream), 0.8)
+    kept = half.score(torch.cat(stream)) <= half.threshold
+    assert float(kept.float().mean()) >= 0.7
+    with pytest.raises(ValueError, match=r'final_pass must be "float32" or "float16", not \'half\''):
+        tanl_detector(bank, final_pass="half")

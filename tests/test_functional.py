@@ -37,6 +37,46 @@ def test_negative_share_keeps_tiny_scores_and_survives_extreme_logits(step):
     assert lost.item() == 1.0
 
 
+def published_half(z, ids, negatives, scale, step):
+    """The published activation-aware score of float16 tensors, label by label in float64, rounded where it rounds."""
+
+    def half(values):
+        return values.to(torch.float16).double()
+
+    z, ids, negatives = half(z), half(ids), half(negatives)
+    logits = half(half(z * scale) @ torch.cat([ids, negatives]).T)
+    count = len(ids)
+    ends = range(count, logits.shape[1], step) if step else [count]
+    width = step or logits.shape[1]
+    shares = [half(half(logits[:, : end + width].softmax(1))[:, :count].sum(1)) for end in ends]
+    return half(torch.stack(shares, dim=1).mean(1))
+
+
+@pytest.mark.parametrize("rows", [1, 63])
+@pytest.mark.parametrize("step", [0, 1, 2, 7, 40, 41, 100])
+def test_half_precision_share_rounds_where_the_published_code_does(rows, step, monkeypatch):
+    z, ids, negatives = unit(rows, 16, seed=1), unit(9, 16, seed=2), unit(40, 16, seed=3)
+    found = f.half_precision_share(z, ids, negatives, 20.0, step)
+    assert found.dtype == torch.float32
+    expected = 1 - published_half(z, ids, negatives, 20.0, step)
+    torch.testing.assert_close(found, expected.float(), atol=2**-10, rtol=0)
+    assert (
+        float((found == expected.float()).float().mean()) > 0.7
+    )  # the order of sums moves a last bit now and then
+    assert torch.equal((1 - found).half().float(), 1 - found)  # a float16 number, and nothing finer
+    exact = f.negative_share(20 * z @ ids.T, 20 * z @ negatives.T, step)
+    torch.testing.assert_close(found, exact, atol=0.02, rtol=0)
+    monkeypatch.setattr(f, "_HALF_AT_ONCE", 1)
+    assert torch.equal(f.half_precision_share(z, ids, negatives, 20.0, step), found)
+
+
+def test_half_precision_share_ties_what_float32_tells_apart():
+    z, ids, negatives = unit(50, 16, seed=1), unit(3, 16, seed=2), -unit(3, 16, seed=2)
+    sure = torch.cat([ids, torch.nn.functional.normalize(ids + 0.05 * z[:3], dim=1)])
+    assert f.half_precision_share(sure, ids, negatives, 50.0, 1).unique().numel() == 1
+    assert f.negative_share(50 * sure @ ids.T, 50 * sure @ negatives.T, 1).unique().numel() == 6
+
+
 def test_mcm_is_one_minus_the_largest_probability():
     cosines = unit(5, 12)
     expected = 1 - cosines.double().softmax(1).max(1).values

@@ -20,7 +20,7 @@ from tanl import OODMetrics
 from tanl.benchmarks import run as command_module
 from tanl.benchmarks.data.splits import SPLITS, Source, Split
 from tanl.benchmarks.engine import runner, tasks
-from tanl.benchmarks.engine.methods import METHODS, describe_methods, find_methods
+from tanl.benchmarks.engine.methods import DEFAULT, METHODS, PUBLISHED, describe_methods, find_methods
 from tanl.benchmarks.engine.protocol import ORDERS, run_stream, stream_order
 from tanl.benchmarks.engine.run_folder import METRICS, RunFolder
 from tanl.benchmarks.engine.runner import run
@@ -413,6 +413,28 @@ OWN = ["--id", "id", "--ood", "blue", "yellow", "--labels", "labels.txt", "--cor
 QUICK = ["--methods", "mcm,TANL batch-adaptive", "--batch-size", "8"]
 
 
+def test_published_is_the_papers_words_and_images_and_the_rows_that_print_has_figures_for():
+    config = command_module._config(parse("--published"))
+    assert (config.corpus, config.removal, config.preprocessing) == ("neglabel", "names", "published")
+    assert config.is_published
+    assert config.methods == PUBLISHED
+    assert {"TANL (batch-adaptive, float16)", "TANL (official-script, float16)"} == set(PUBLISHED) - set(
+        DEFAULT
+    )
+    words = "--corpus neglabel --removal names --preprocessing published"
+    assert words in command(config)
+    spelled = command_module._config(parse(*words.split()))
+    assert spelled == config
+    assert command_module._config(parse("--published", "--methods", "mcm")).methods == ("MCM",)
+    own = command_module._config(parse())
+    assert (own.corpus, own.removal, own.preprocessing) == ("wordnet", "synonyms", "own")
+    assert own.methods == DEFAULT and not own.is_published
+    with pytest.raises(ValueError, match="--published stands for --corpus neglabel; leave --corpus csp out"):
+        command_module._config(parse("--published", "--corpus", "csp"))
+    with pytest.raises(ValueError, match="no removal name; there are"):
+        Config(removal="name")
+
+
 def test_the_command_measures_folders_of_ones_own(own, capsys):
     Path("blue/broken.png").write_bytes(b"no image")
     assert main(parse(*OWN, *QUICK, "--orders", "shuffled,drift", "--seeds", "0", "1")) == 0
@@ -590,7 +612,10 @@ def test_methods_are_found_by_name_and_described():
         TANL_NAME,
         "TANL (official-script)",
         "TANL (medical)",
+        "TANL (siglip)",
         "TANL (practice)",
+        "TANL (batch-adaptive, float16)",
+        "TANL (official-script, float16)",
     ]
 
 

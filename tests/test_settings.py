@@ -30,6 +30,7 @@ ILLEGAL = {
     "TANL": {
         "num_selected": [0, *WHOLE], "step": WHOLE, "capacity": [0, *WHOLE], "seed": SEEDS, "gap": SHARES,
         "alpha": SHARES, "memory": ["learned", 1, None], "candidates": [0, True, 1.5, "3"], "activation": ["fast", 1],
+        "final_pass": ["half", "float64", 16, None],
     },
     "NegLabel": {"num_negatives": [0, True, 1.5, "3"], "groups": [0, *WHOLE], "seed": SEEDS},
     "AdaNeg": {

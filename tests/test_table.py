@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from run_folders import STATEFUL, STATELESS, measure, without, write_run
 
 from tanl.benchmarks.data.splits import SPLITS
 from tanl.benchmarks.engine.bootstrap import resample_counts, resampled_metrics
+from tanl.benchmarks.engine.methods import METHODS
 from tanl.benchmarks.engine.protocol import StreamScores
 from tanl.benchmarks.engine.run_folder import CellScores, RunFolder
 from tanl.benchmarks.output import report, summary, table
@@ -28,6 +29,8 @@ from tanl.benchmarks.output.brief import SHOWN, brief
 from tanl.benchmarks.output.published import (
     PUBLISHED,
     TOLERANCE,
+    Needs,
+    describe_published,
     is_published_backbone,
     name_in_print,
     of_split,
@@ -434,7 +437,14 @@ def test_published_figures_are_fractions_of_known_sets() -> None:
         assert row.source and row.split in TOLERANCE
         assert ("ID positive" in row.note) == (row.metric == "FPR95_ID")
         assert published(row.split, row.method, row.ood, row.metric, row.order) is row
-    assert name_in_print(TANL) == "TANL"
+        assert row.needs in get_args(Needs)
+    settings = ("batch-adaptive", "official-script", "batch-adaptive, float16", "official-script, float16")
+    for name in settings:
+        assert f"TANL ({name})" in METHODS
+        assert name_in_print(f"TANL ({name})") == "TANL"
+    told = describe_published()
+    assert "TINS" in told and "needs ID images  FPR95 6.72  (TINS's abstract" in told
+    assert told.count("\n") + 1 == len({(row.split, row.ood, row.method, row.order) for row in PUBLISHED})
     assert published("four-ood", "TANL (distribution)", "overall", "FPR95") is None
     assert published("pictograms", TANL, "overall", "FPR95") is None
     assert len(of_split("four-ood")) + len(of_split("openood-imagenet-1k")) == len(PUBLISHED)
@@ -475,9 +485,11 @@ def test_what_is_reproduced_and_what_not_is_said(tmp_path: Path) -> None:
     for cell in run.cells():
         run.write(replace(cell, metrics={**cell.metrics, "FPR95": 0.105, "AUROC": 0.5}), run.scores(cell))
     agreeing, differing, unmeasured, elsewhere = summary.reproduction(run, summarise(run))
-    assert agreeing == "Within 1.0 points of print: TANL overall FPR95 10.5 (published 9.81)."
-    assert "TANL inaturalist FPR95 10.5 (published 0.42)" in differing
-    assert "TANL overall AUROC 50.0 (published 97.97)" in differing
+    assert (
+        agreeing == "Within 1.0 points of print: TANL (batch-adaptive) overall FPR95 10.5 (published 9.81)."
+    )
+    assert f"{TANL} inaturalist FPR95 10.5 (published 0.42)" in differing
+    assert f"{TANL} overall AUROC 50.0 (published 97.97)" in differing
     assert "MCM overall FPR95_ID 43.93" in unmeasured and "TANL overall FPR95 id-first 16.47" in unmeasured
     assert elsewhere.endswith("all published figures of openood-imagenet-1k.")
 
@@ -512,6 +524,19 @@ def test_what_is_reproduced_and_what_not_is_said(tmp_path: Path) -> None:
             "covariate-shifted images among the ID images",
         ),
         ({"labels": "my.txt"}, {}, "", "class names of one's own"),
+        ({"corpus": "wordnet"}, {}, "", "corpus wordnet, not neglabel (run with --published)"),
+        (
+            {"removal": "synonyms"},
+            {},
+            "the removal 'synonyms'",
+            "removal synonyms, not names (run with --published)",
+        ),
+        (
+            {"preprocessing": "own"},
+            {},
+            "own preprocessing",
+            "preprocessing own, not published (run with --published)",
+        ),
     ],
 )
 def test_cut_and_odd_runs_are_said_and_not_compared(

@@ -26,6 +26,7 @@ from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
 
+from ..data.preprocessing import prepared
 from .methods import METHODS, CorpusKind, Method
 from .protocol import ORDERS
 from .run_folder import Key, RunFolder
@@ -348,9 +349,8 @@ def ablate(
     try:
         for condition in conditions:
             name = condition.config.backbone
-            gathering = Gathering(
-                backbones[name], data_root, folder, 0, cache_dir, False, workers, progress, say
-            )
+            given = prepared(backbones[name], condition.config.preprocessing)
+            gathering = Gathering(given, data_root, folder, 0, cache_dir, False, workers, progress, say)
             if name not in tasks:
                 tasks = {name: gathering.tasks(condition.config)}
             if bar is None:
@@ -531,6 +531,7 @@ class _WithTemplate(Measuring):
                 task.classes,
                 corpus=self._corpora[kind],
                 templates=self._templates,
+                removal=self._config.removal,
                 cache_dir=self._gathering.cache_dir,
                 progress=self._gathering.progress,
             )
@@ -573,7 +574,7 @@ def _measure(
     result = RunFolder.create(
         path,
         condition.record(),
-        environment(backbone, corpus, tasks),
+        environment(gathering.backbone, corpus, tasks),
         [part.entry(track) for track, part in parts],
         images={(track, part.name): part.paths for track, part in parts if part.paths is not None},
         command=command,

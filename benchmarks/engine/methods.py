@@ -38,6 +38,7 @@ class Method:
         needs_local: it takes embeddings of each image's patches.
         memory: what it keeps beside the bank, with C ID labels and M negatives of D numbers.
         source: the paper, or what its settings are from.
+        by_default: it is measured where no methods are named.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Method:
     needs_local: bool
     memory: str
     source: str
+    by_default: bool = True
 
 
 def _named(method: str) -> Maker:
@@ -82,7 +84,15 @@ def _tanl_methods() -> Iterable[Method]:
             variants[name] = (settings, f"preset {name!r}, {whose}: {changed}")
     for name, (settings, source) in variants.items():
         make = makers.get(name, partial(_tanl, settings))
-        yield Method(f"TANL ({name})", make, "user", True, False, _TANL_MEMORY, source)
+        by_default = name != "siglip"
+        yield Method(f"TANL ({name})", make, "user", True, False, _TANL_MEMORY, source, by_default)
+    for name in ("batch-adaptive", "official-script"):
+        settings, source = variants[name]
+        make = partial(_tanl, {**settings, "final_pass": "float16"})
+        source = f"{source}; its final pass in float16, as published"
+        yield Method(
+            f"TANL ({name}, float16)", make, "user", True, False, _TANL_MEMORY, source, by_default=False
+        )
 
 
 _ALL = (
@@ -155,6 +165,14 @@ _ALL = (
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 """Every method, by its name."""
 
+DEFAULT: tuple[str, ...] = tuple(name for name, method in METHODS.items() if method.by_default)
+"""Those that are measured where none is named."""
+
+PUBLISHED: tuple[str, ...] = tuple(
+    name for name, method in METHODS.items() if method.by_default or "float16" in name
+)
+"""The same in a run of what the papers took: TANL in both precisions too."""
+
 _CORPUS = {
     None: "no corpus",
     "user": "the run's corpus",
@@ -190,6 +208,7 @@ def describe_methods() -> str:
     for method in METHODS.values():
         needs = [_CORPUS[method.corpus], "a state of the stream" if method.streaming else "no state"]
         needs += ["patch embeddings"] if method.needs_local else []
+        needs += [] if method.by_default else ["only where it is named, or with --published"]
         lines += [
             f"{method.name:<{width}}  {method.source}",
             f"{'':{width}}  {', '.join(needs)}; keeps {method.memory}",

@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Iterable, Sequence
 
 from tanl.io.arguments import Arguments, a_name_or_path, a_path, positive_number
+from tanl.labels.terms import REMOVALS
 
+from ..data.preprocessing import PREPROCESSINGS
 from ..data.splits import SPLITS
-from .tasks import CUSTOM, Config, tracks_of
+from .tasks import CUSTOM, PUBLISHED, Config, tracks_of
 
 
 def add_image_options(parser: argparse.ArgumentParser, *, tracks: Sequence[str] = ()) -> Arguments:
@@ -98,8 +100,23 @@ def add_stream_options(group: Arguments) -> None:
         metavar="N",
         help="images that are judged at a time (default: %(default)s)",
     )
+    group.add_argument("--corpus", metavar="NAME", help=f"negative labels (default: {default.corpus})")
     group.add_argument(
-        "--corpus", default=default.corpus, metavar="NAME", help="negative labels (default: %(default)s)"
+        "--removal",
+        choices=sorted(REMOVALS),
+        help=f"which of them leave for the ID labels, see tanl bank --help (default: {default.removal})",
+    )
+    group.add_argument(
+        "--preprocessing",
+        choices=sorted(PREPROCESSINGS),
+        help="of images: the model's own, or the published evaluation's, resized to 256 and cropped to 224 "
+        f"(default: {default.preprocessing})",
+    )
+    group.add_argument(
+        "--published",
+        action="store_true",
+        help="the papers' words and images: "
+        + " ".join(f"--{name} {value}" for name, value in PUBLISHED.items()),
     )
     group.add_argument("--device", default="cpu", help="where the model runs (default: %(default)s)")
 
@@ -112,9 +129,15 @@ def common_config(arguments: argparse.Namespace) -> Config:
     """
     default = Config()
     own = arguments.id is not None or arguments.ood
+    words = {}
+    for name, value in PUBLISHED.items():
+        given = getattr(arguments, name)
+        if arguments.published and given not in (None, value):
+            raise ValueError(f"--published stands for --{name} {value}; leave --{name} {given} out")
+        words[name] = value if arguments.published else given or getattr(default, name)
     return Config(
         split=arguments.split or (CUSTOM if own else default.split),
-        corpus=arguments.corpus,
+        **words,
         seeds=tuple(dict.fromkeys(arguments.seeds or default.seeds)),
         batch_size=arguments.batch_size,
         limit=arguments.limit,

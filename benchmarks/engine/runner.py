@@ -33,6 +33,7 @@ from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
 from tanl.metrics import OODMetrics
 
+from ..data.preprocessing import prepared
 from ..pictograms.extreme import EXTREME_IMAGES
 from .methods import METHODS, CorpusKind, Method
 from .protocol import Order, run_stream, stream_order
@@ -99,13 +100,21 @@ def run(
     if not methods:
         raise ValueError("no method is left to measure")
     gathering = Gathering(
-        backbone, data_root, folder, extreme_images, cache_dir, download, workers, progress, say
+        prepared(backbone, config.preprocessing),
+        data_root,
+        folder,
+        extreme_images,
+        cache_dir,
+        download,
+        workers,
+        progress,
+        say,
     )
     tasks = gathering.tasks(config)
     result = RunFolder.create(
         out,
         {**config.record(), "methods": [method.name for method in methods]},
-        environment(backbone, corpus, tasks),
+        environment(gathering.backbone, corpus, tasks),
         [part.entry(task.track) for task in tasks for part in (*task.id, *task.ood)],
         images={
             (task.track, part.name): part.paths
@@ -178,6 +187,7 @@ class Measuring:
             self._backbone,
             task.classes,
             corpus=self._corpora[kind],
+            removal=self._config.removal,
             cache_dir=self._gathering.cache_dir,
             progress=self._gathering.progress,
         )
@@ -251,7 +261,7 @@ class Measuring:
         """Scores with patches, from the images: hundreds of embeddings each are too many to keep."""
         backbone = cast(ClipBackbone, self._backbone)
         images = tqdm(
-            part.images.images(backbone.preprocess, workers=self._gathering.workers),
+            part.images.images(self._gathering.backbone.preprocess, workers=self._gathering.workers),
             total=len(part.images),
             desc=f"patches of {part.name}",
             leave=False,

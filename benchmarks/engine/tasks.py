@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from tanl.backbones import Backbone
 from tanl.io.text import did_you_mean
 from tanl.labels.label_files import read_labels
+from tanl.labels.terms import REMOVALS
 
 from ..data import augment
 from ..data.class_names import class_names
@@ -23,12 +25,13 @@ from ..data.image_cache import cached_image_embeddings
 from ..data.image_sets import ImageSet, encode_image_set
 from ..data.imagenet_folder import CLASS_TRACKS, IMAGENET_FOLDER, ClassTrack, open_imagenet_folder
 from ..data.imglist import OOD_LABEL
+from ..data.preprocessing import PREPROCESSINGS
 from ..data.shipped import Selection, ShippedSplit, Track, fingerprint, open_image
 from ..data.sources import custom_set, data_root, open_source
 from ..data.splits import find_split
 from ..pictograms import extreme
 from ..pictograms.extreme import EXTREME_IMAGES
-from .methods import METHODS
+from .methods import DEFAULT, METHODS
 from .protocol import ORDERS
 from .shipped import SHIPPED
 
@@ -39,6 +42,12 @@ _AUGMENTATION_SEED = 0
 _VARIANTS_AT_ONCE = 1024
 
 
+PUBLISHED: Mapping[str, str] = MappingProxyType(
+    {"corpus": "neglabel", "removal": "names", "preprocessing": "published"}
+)
+"""What NegLabel, AdaNeg and TANL were measured with, where this library's own defaults differ; prompts do not."""
+
+
 @dataclass(frozen=True)
 class Config:
     """What is run. What it says decides the results; where images lie and how they are read is no part of it.
@@ -47,6 +56,8 @@ class Config:
         split: a name in `SPLITS`, or "custom" for sets of one's own.
         backbone: as `tanl.load_backbone` takes it.
         corpus: as `tanl.Corpus.load` takes it.
+        removal: which words leave it for the ID labels, as `tanl.build_bank` takes it.
+        preprocessing: a name in `PREPROCESSINGS`.
         methods: names in `METHODS`.
         seeds: of the stream's order and of the methods that have a stream.
         orders: of the stream.
@@ -64,7 +75,9 @@ class Config:
     split: str = "pictograms"
     backbone: str = "mini"
     corpus: str = "wordnet"
-    methods: tuple[str, ...] = tuple(METHODS)
+    removal: str = "synonyms"
+    preprocessing: str = "own"
+    methods: tuple[str, ...] = DEFAULT
     seeds: tuple[int, ...] = (0,)
     orders: tuple[str, ...] = ("shuffled",)
     batch_size: int = 256
@@ -87,6 +100,8 @@ class Config:
                 raise ValueError(f"--id and --ood name images of one's own; leave out --split {self.split}")
         _check_names("method", self.methods, METHODS)
         _check_names("order", self.orders, ORDERS)
+        _check_names("removal", (self.removal,), REMOVALS)
+        _check_names("preprocessing", (self.preprocessing,), PREPROCESSINGS)
         tracks = tracks_of(self.split)
         if self.tracks:
             _check_names("track", self.tracks, tracks)
@@ -119,6 +134,11 @@ class Config:
         else:
             known = [source.name for role, source in split.sets() if role in ("near", "far")]
         _check_names("OOD set", names, dict.fromkeys(known))
+
+    @property
+    def is_published(self) -> bool:
+        """Whether words and preprocessing are those of the papers."""
+        return all(getattr(self, name) == value for name, value in PUBLISHED.items())
 
     def takes(self, ood: str) -> bool:
         """Whether an OOD set of the split is measured."""

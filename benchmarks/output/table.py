@@ -74,6 +74,7 @@ _CSV_COLUMNS = (
     "published_percent",
     "published_source",
     "published_note",
+    "published_needs",
     "remarks",
 )
 
@@ -224,6 +225,7 @@ def comma_separated(
                                 "-" if figure is None else f"{100 * figure.value:.2f}",
                                 "-" if figure is None else figure.source,
                                 "" if figure is None else figure.note,
+                                "" if figure is None else figure.needs,
                                 remarks,
                             ]
                         )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..checks import Embeddings, fraction, seed_number, sources_of, unit_embeddings, whole_number
-from ..functional import otsu_threshold
+from ..functional import half_precision_share, otsu_threshold
 from ..io.text import did_you_mean
 from ..kernels.surroundings import product, undisturbed
 from ..labels.bank import LabelBank
@@ -42,6 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"num_selected": 1000, "step": 1, "gap": 0.2, "alpha": 0.95, "capacity": 300},
     "official-script": {"num_selected": 1000, "step": 1, "gap": 0.5, "alpha": 0.0, "capacity": 300},
     "medical": {"num_selected": 1000, "step": 1, "gap": 0.0, "alpha": 0.95, "capacity": 300},
+    "siglip": {"num_selected": 1000, "step": 0, "gap": 0.5, "alpha": 0.0, "capacity": 300},
     # For streams as people have them, with few outliers; see docs/method.md, "The guarded memory".
     "practice": {"alpha": 1.0, "memory": "guarded", "candidates": 30_000},
 }
@@ -103,6 +104,9 @@ class TANL(Detector):
             be selected; None lets all of them. Words near the ID labels are what ID images activate: without them
             ID images are safer and a step is cheaper, and outliers that are relatives of the ID classes are
             told less well. Not the paper's.
+        final_pass: "float32"; or "float16", the precision of the published code's final scores with CLIP
+            (`tanl.functional.half_precision_share`), to compare with its figures: scores near 0 tie, and a step is
+            slower. What is learnt of the stream is the same.
 
     Raises:
         TypeError, ValueError: an unusable setting; a bank without negatives.
@@ -120,6 +124,7 @@ class TANL(Detector):
         "memory": lambda value, name: _memory(value),
         "candidates": num_or_all,
         "activation": lambda value, name: _activation(value),
+        "final_pass": lambda value, name: _precision(value),
     }
 
     _now: _Now
@@ -139,12 +144,13 @@ class TANL(Detector):
         activation: str | Activations = "exact",
         memory: str | GuardedMemory = "published",
         candidates: int | None = None,
+        final_pass: str = "float32",
     ) -> None:
         super().__init__(bank)
         self._require_negatives()
         self.num_selected, self.step, self.gap, self.alpha = num_selected, step, gap, alpha
         self.capacity, self.seed, self.memory, self.candidates = capacity, seed, memory, candidates
-        self.activation = activation
+        self.activation, self.final_pass = activation, final_pass
         if initial_ood is not None:
             initial_ood = unit_embeddings(initial_ood, "initial_ood", dim=bank.dim, device=bank.device)
         self._guarded = memory_settings(memory)
@@ -157,8 +163,8 @@ class TANL(Detector):
         """Settings by name, as keyword arguments: ``TANL(bank, **TANL.preset("paper"))``.
 
         Args:
-            name: "paper"; one of the published shell scripts: "official-script", "medical"; or "practice", this
-                library's own for streams in which outliers are rare.
+            name: "paper"; one of the published shell scripts: "official-script", "medical", "siglip"; or "practice",
+                this library's own for streams in which outliers are rare.
         """
         if name not in PRESETS:
             there = f"there are {', '.join(map(repr, PRESETS))}{did_you_mean(name, PRESETS)}"
@@ -197,7 +203,7 @@ class TANL(Detector):
         start = Start(*means, selected, first[:num_id], first[num_id:])
         threshold, tpr, known = calibration.threshold, calibration.tpr, calibration.known
         if known is not None and tpr is not None:
-            threshold = threshold_at_tpr(self._share(known, selected), tpr)
+            threshold = threshold_at_tpr(self._final_share(known, selected), tpr)
         running = self._otsu(state.history, start)
         return _Now(threshold, tpr, known, state=state, start=start, running=running, initial_ood=initial_ood)
 
@@ -268,7 +274,7 @@ class TANL(Detector):
         """
         whole_number(batch_size, "batch_size", at_least=1)
         z = self._checked(z)
-        threshold = threshold_at_tpr(self._share(z, self._selected(self._relevance())), tpr)
+        threshold = threshold_at_tpr(self._final_share(z, self._selected(self._relevance())), tpr)
         self._now = replace(self._now, threshold=threshold, tpr=float(tpr), known=z.clone())
         return threshold
 
@@ -305,7 +311,7 @@ class TANL(Detector):
         With the labels selected at the start, and the threshold that is calibrated; without one the anchored threshold
         of these images alone (docs/method.md).
         """
-        scores = self._share(self._checked(z), self._start.selected)
+        scores = self._final_share(self._checked(z), self._start.selected)
         threshold = self._calibrated_for(self._start.selected)
         if threshold is None:
             threshold = self._now.threshold
@@ -432,6 +438,7 @@ class TANL(Detector):
             "activation": self.activation if isinstance(self.activation, str) else repr(self.activation),
             "memory": self.memory if isinstance(self.memory, str) else repr(self.memory),
             "candidates": self.candidates,
+            "final_pass": self.final_pass,
         }
 
     def _activations(self, activation: str | Activations) -> Activations:
@@ -472,12 +479,19 @@ class TANL(Detector):
         """The score of rows with these negatives, ``[B]``."""
         return kernels.prefix_share(self._id_lse(z), self._logits(z, selected), self.step)
 
+    def _final_share(self, z: Tensor, selected: Tensor) -> Tensor:
+        """The same as it is returned, ``[B]``."""
+        if self.final_pass == "float32":
+            return self._share(z, selected)
+        bank, negatives = self.bank, self._labels.negative_embeddings[selected].float()
+        return half_precision_share(z, bank.id_embeddings, negatives, bank.logit_scale, self.step)
+
     def _calibrated_for(self, selected: Tensor) -> float | None:
         """The threshold of the calibration images' scores with these negatives; None without such images."""
         now = self._now
         if now.known is None or now.tpr is None:
             return None
-        return threshold_at_tpr(self._share(now.known, selected), now.tpr)
+        return threshold_at_tpr(self._final_share(now.known, selected), now.tpr)
 
     def _confident(self, confidence: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         """Which rows are confident ID, and which confident OOD, ``[B]`` bool each."""
@@ -553,7 +567,9 @@ class TANL(Detector):
         if negative is not None:
             negative_mean = self.alpha * negative_mean + (1 - self.alpha) * negative.mean
         final_choice = self._selected(negative_mean - positive_mean)
-        if not torch.equal(final_choice, first_choice):
+        if self.final_pass != "float32":
+            scores = self._final_share(z, final_choice)
+        elif not torch.equal(final_choice, first_choice):
             logits = self._chosen_again(z, logits, first_choice, final_choice)
             scores = kernels.prefix_share(id_lse, logits, self.step)
         calibrated = self._calibrated_for(final_choice)
@@ -569,6 +585,12 @@ def _memory(value: str | GuardedMemory) -> str | GuardedMemory:
 def _activation(value: str | Activations) -> str | Activations:
     if not callable(value) and value not in ("exact", "approximate"):
         raise ValueError(f'activation must be "exact", "approximate" or a function, not {value!r}')
+    return value
+
+
+def _precision(value: str) -> str:
+    if value not in ("float32", "float16"):
+        raise ValueError(f'final_pass must be "float32" or "float16", not {value!r}')
     return value
 
 
