@@ -17,11 +17,12 @@ from tqdm import tqdm
 
 from tanl.io.arguments import a_name_or_path, a_path
 from tanl.io.atomic import write_whole
+from tanl.io.options import names_in
 from tanl.labels.wordnet import SELECTIONS
 
 from . import run
 from .engine.ablation import ADJECTIVES, DIMENSIONS, PAPER, Plan, ablate, plan_values
-from .engine.options import add_image_options, add_stream_options, common_config, names_in
+from .engine.options import add_image_options, add_stream_options, config_of
 from .engine.run_folder import RunFolder
 from .engine.tasks import Config, tracks_of
 from .output import targets
@@ -328,12 +329,11 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         ValueError: an unknown dimension, value, split or track; the message names it.
     """
     backbones = names_in(arguments.backbones)
-    common = common_config(arguments)
+    start = config_of(arguments, methods=(PAPER.name,))
     config = replace(
-        common,
-        backbone=backbones[0] if backbones else common.backbone,
-        methods=(PAPER.name,),
-        tracks=common.tracks or (DEFAULT_TRACKS if common.split == "pictograms" else ()),
+        start,
+        backbone=backbones[0] if backbones else start.backbone,
+        tracks=start.tracks or (DEFAULT_TRACKS if start.split == "pictograms" else ()),
     )
     for name in config.tracks:
         ood = tracks_of(config.split)[name].ood

@@ -6,19 +6,19 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
 
 from tqdm import tqdm
 
-from tanl.io.arguments import a_path, positive_number
+from tanl.io.arguments import a_path
+from tanl.io.options import add_options, words_of
 
 from .data.splits import SPLITS
-from .engine.methods import METHODS, find_methods
+from .engine.methods import METHODS
 from .engine.methods import PUBLISHED as PUBLISHED_METHODS
-from .engine.options import add_image_options, add_stream_options, common_config, names_in
-from .engine.protocol import ORDERS
+from .engine.options import add_image_options, add_stream_options, config_of
 from .engine.runner import run
 from .engine.tasks import CUSTOM, Config
 from .output.summary import wants_intervals
@@ -60,46 +60,16 @@ OOD images rises from none to all; blocks are ten, of ID and OOD images in turn.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    default = Config()
     parser.description = _DESCRIPTION
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
     images = add_image_options(parser)
     images.add_argument("--download", action="store_true", help="fetch what is missing and can be fetched")
-    images.add_argument(
-        "--full-spectrum", action="store_true", help="add the covariate-shifted sets to the ID images"
-    )
-    images.add_argument(
-        "--stream-length",
-        type=positive_number,
-        metavar="N",
-        help="bring shorter streams to N images by seeded augmentation; results say so",
-    )
+    add_options(images, Config, "full_spectrum", "stream_length")
 
     method = parser.add_argument_group("methods and streams")
-    method.add_argument(
-        "--methods",
-        "--method",
-        metavar="NAMES",
-        nargs="+",
-        action="extend",
-        help="some of those below (default: all but those that say otherwise in tanl bench list)",
-    )
-    method.add_argument(
-        "--orders",
-        "--order",
-        metavar="NAMES",
-        nargs="+",
-        action="extend",
-        help=f"of the stream: {', '.join(ORDERS)} (default: {default.orders[0]})",
-    )
-    method.add_argument(
-        "--backbone",
-        default=default.backbone,
-        metavar="NAME",
-        help="model to measure with (default: %(default)s)",
-    )
+    add_options(method, Config, "methods", "orders", "backbone")
     add_stream_options(method)
 
     parser.add_argument("--intervals", action="store_true", help=INTERVALS_HELP)
@@ -134,28 +104,12 @@ def main(arguments: argparse.Namespace) -> int:
 
 def command(config: Config) -> str:
     """The command line that runs a configuration."""
-    words = ["tanl", "bench", "run"]
-    default = Config()
-    for field in fields(Config):
-        value = getattr(config, field.name)
-        if value in (getattr(default, field.name), CUSTOM):
-            continue
-        words.append(f"--{field.name.replace('_', '-')}")
-        if field.name == "methods":
-            value = (",".join(value),)
-        if value is not True:
-            words += [str(item) for item in (value if isinstance(value, tuple) else (value,))]
-    return shlex.join(words)
+    # --id and --ood say that the split is one's own.
+    words = words_of(config, Config(), leave_out=["split"] if config.split == CUSTOM else [])
+    return shlex.join(["tanl", "bench", "run", *words])
 
 
 def _config(arguments: argparse.Namespace) -> Config:
-    common = common_config(arguments)
-    unnamed = PUBLISHED_METHODS if common.is_published else common.methods
-    return replace(
-        common,
-        backbone=arguments.backbone,
-        methods=find_methods(names_in(arguments.methods)) if arguments.methods else unnamed,
-        orders=names_in(arguments.orders) or common.orders,
-        stream_length=arguments.stream_length,
-        full_spectrum=arguments.full_spectrum,
-    )
+    config = config_of(arguments)
+    as_published = config.is_published and "methods" not in arguments
+    return replace(config, methods=PUBLISHED_METHODS) if as_published else config

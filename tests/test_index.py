@@ -354,5 +354,7 @@ def test_the_measurement_has_a_line_for_every_index_and_setting() -> None:
     table = label_index.format_table(result)
     assert table.count("\nivf-sq8") == 2
     assert json.loads(json.dumps(dataclasses.asdict(result)))["environment"]["faiss"] == FAISS.__version__
-    with pytest.raises(ValueError, match="no kind annoy"):
+    with pytest.raises(
+        ValueError, match="kinds must be one of flat, ivf, ivf-flat, ivf-sq8, hnsw, not 'annoy'"
+    ):
         label_index.Config(kinds=("annoy",))

@@ -425,13 +425,14 @@ def test_published_is_the_papers_words_and_images_and_the_rows_that_print_has_fi
     assert words in command(config)
     spelled = command_module._config(parse(*words.split()))
     assert spelled == config
+    assert command_module._config(parse(*shlex.split(command(config))[3:])) == config
     assert command_module._config(parse("--published", "--methods", "mcm")).methods == ("MCM",)
     own = command_module._config(parse())
     assert (own.corpus, own.removal, own.preprocessing) == ("wordnet", "synonyms", "own")
     assert own.methods == DEFAULT and not own.is_published
     with pytest.raises(ValueError, match="--published stands for --corpus neglabel; leave --corpus csp out"):
         command_module._config(parse("--published", "--corpus", "csp"))
-    with pytest.raises(ValueError, match="no removal name; there are"):
+    with pytest.raises(ValueError, match=r"removal must be one of .*, not 'name'; did you mean 'names'"):
         Config(removal="name")
 
 

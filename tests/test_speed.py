@@ -428,8 +428,8 @@ def test_without_chart_no_matplotlib_is_needed(monkeypatch, tiny, tmp_path, caps
     [
         (["--json", "no/such/folder/a.json"], "no/such/folder/a.json can't be written"),
         (["--chart", "."], "can't be written"),
-        (["--labels", "0"], "labels must be at least 1"),
-        (["--labels", "ten"], "'ten' is not whole numbers"),
+        (["--labels", "0"], "'0' is not a whole number of at least 1"),
+        (["--labels", "ten"], "'ten' is not a whole number"),
         (["--threads", "0"], "'0' is not a whole number"),
     ],
 )
@@ -450,5 +450,6 @@ def test_quick_gives_way_to_what_is_named():
 
     assert configuration("--quick").labels == (10_000,)
     assert configuration("--quick", "--labels", "65,63,65").labels == (63, 65)
-    assert configuration("--half").half
+    assert configuration("--quick", "--selected", "9", "5").selected == (5, 9)
+    assert configuration("--half").half and not configuration("--no-curves").curves
     assert configuration().labels == (10_000, 70_000, 1_000_000)

@@ -33,6 +33,7 @@ from tanl.benchmarks.pictograms.tracks import TRACKS
 from tanl.detectors.approximate import CANDIDATES, SAMPLE, ApproximateActivation
 from tanl.functional import activation_sums
 from tanl.io.arguments import a_path
+from tanl.io.options import add_options, check_settings, setting, settings_of
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.index import LabelIndex, load_faiss
@@ -52,36 +53,27 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run, with the command's options; the kind HNSW up to 200 000 labels, unless it is named."""
 
-    Attributes:
-        labels: sizes of the generated label sets, ID labels included.
-        dim: D of them.
-        kinds: names in ``KINDS``; None is all, HNSW up to 200 000 labels.
-        probes: shares of the lists that are read.
-        real: the embedded model's WordNet and pictograms in place of generated embeddings.
-        seed: of everything.
-        repeats: the best time of so many is given.
-    """
-
-    labels: tuple[int, ...] = (70_000,)
-    dim: int = 512
-    kinds: tuple[str, ...] | None = None
-    probes: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
-    real: bool = False
-    seed: int = 0
-    repeats: int = 3
+    labels: tuple[int, ...] = setting(
+        (70_000,),
+        "sizes of the generated label sets, ID labels included",
+        metavar="N",
+        at_least=NUM_ID + 2 * SELECTED,
+    )
+    dim: int = setting(512, "D of them", metavar="N", at_least=8)
+    kinds: tuple[str, ...] | None = setting(
+        None, f"of {', '.join(KINDS)} (default: all)", metavar="KIND", choices=KINDS
+    )
+    probes: tuple[float, ...] = setting(
+        (0.1, 0.25, 0.5, 1.0), "shares of lists that are read", metavar="SHARE"
+    )
+    real: bool = setting(False, "the embedded model's WordNet and pictograms, not generated labels")
+    seed: int = setting(0, "of everything", metavar="N", at_least=0)
+    repeats: int = setting(3, "the best time of so many", metavar="N", at_least=1)
 
     def __post_init__(self) -> None:
-        unknown = [kind for kind in self.kinds or () if kind not in KINDS]
-        if unknown:
-            raise ValueError(f"no kind {', '.join(unknown)}; there are {', '.join(KINDS)}")
-        for count in self.labels:
-            if count < NUM_ID + 2 * SELECTED:
-                raise ValueError(f"at least {NUM_ID + 2 * SELECTED} labels are needed, not {count}")
-        for name, least in (("dim", 8), ("seed", 0), ("repeats", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        check_settings(self)
         outside = [probe for probe in self.probes if not 0 < probe <= 1]
         if outside:
             raise ValueError(f"probes must lie in (0, 1], not {outside[0]}")
@@ -294,22 +286,7 @@ def format_table(result: Result) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    default = Config()
-    parser.add_argument(
-        "--labels", type=int, nargs="+", default=list(default.labels), help="sizes (default: %(default)s)"
-    )
-    parser.add_argument("--dim", type=int, default=default.dim, help="D (default: %(default)s)")
-    parser.add_argument("--kinds", nargs="+", metavar="KIND", help=f"of {', '.join(KINDS)} (default: all)")
-    parser.add_argument(
-        "--probes", type=float, nargs="+", default=list(default.probes), help="shares of lists that are read"
-    )
-    parser.add_argument(
-        "--real",
-        action="store_true",
-        help="the embedded model's WordNet and pictograms, not generated labels",
-    )
-    parser.add_argument("--seed", type=int, default=default.seed, help="of everything (default: 0)")
-    parser.add_argument("--repeats", type=int, default=default.repeats, help="the best time of so many")
+    add_options(parser, Config)
     parser.add_argument(
         "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
     )
@@ -317,15 +294,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command and print its table."""
-    config = Config(
-        labels=tuple(arguments.labels),
-        dim=arguments.dim,
-        kinds=None if arguments.kinds is None else tuple(arguments.kinds),
-        probes=tuple(arguments.probes),
-        real=arguments.real,
-        seed=arguments.seed,
-        repeats=arguments.repeats,
-    )
+    config = settings_of(arguments, Config())
     target: Path | None = arguments.json
     check_targets(target)
     result = run(config, progress=sys.stderr.isatty())

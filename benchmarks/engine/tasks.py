@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from tanl.backbones import Backbone
+from tanl.io.arguments import a_name_or_path
+from tanl.io.options import check_settings, setting
 from tanl.io.text import did_you_mean
 from tanl.labels.label_files import read_labels
 from tanl.labels.terms import REMOVALS
@@ -31,7 +33,7 @@ from ..data.sources import custom_set, data_root, open_source
 from ..data.splits import find_split
 from ..pictograms import extreme
 from ..pictograms.extreme import EXTREME_IMAGES
-from .methods import DEFAULT, METHODS
+from .methods import DEFAULT, METHODS, find_methods
 from .protocol import ORDERS
 from .shipped import SHIPPED
 
@@ -50,45 +52,73 @@ PUBLISHED: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Config:
-    """What is run. What it says decides the results; where images lie and how they are read is no part of it.
+    """What is run, with the options of `tanl bench run`.
 
-    Attributes:
-        split: a name in `SPLITS`, or "custom" for sets of one's own.
-        backbone: as `tanl.load_backbone` takes it.
-        corpus: as `tanl.Corpus.load` takes it.
-        removal: which words leave it for the ID labels, as `tanl.build_bank` takes it.
-        preprocessing: a name in `PREPROCESSINGS`.
-        methods: names in `METHODS`.
-        seeds: of the stream's order and of the methods that have a stream.
-        orders: of the stream.
-        batch_size: images that are judged at a time.
-        limit: the most images of a set, chosen by a fixed seed; None for all.
-        stream_length: shorter streams are made this long by augmentation; None leaves them.
-        full_spectrum: covariate-shifted sets are added to the ID set.
-        tracks: of a split that has some (`tracks_of`); empty for all of them.
-        id: folder or CSV file of one's own ID images.
-        ood: those of one's own OOD images.
-        labels: a file of class names, as `read_labels` takes it; needed with ``id``, else in place of the split's own.
-        only_ood: the OOD sets of the split that are measured, by name; None for all.
+    What it says decides the results; where images lie and how they are read is no part of it. Images of one's own
+    are the split "custom". Without ``tracks`` or ``only_ood`` all are measured; without ``limit`` or
+    ``stream_length`` the sets are taken as they are.
     """
 
-    split: str = "pictograms"
-    backbone: str = "mini"
-    corpus: str = "wordnet"
-    removal: str = "synonyms"
-    preprocessing: str = "own"
-    methods: tuple[str, ...] = DEFAULT
-    seeds: tuple[int, ...] = (0,)
-    orders: tuple[str, ...] = ("shuffled",)
-    batch_size: int = 256
-    limit: int | None = None
-    stream_length: int | None = None
-    full_spectrum: bool = False
-    tracks: tuple[str, ...] = ()
-    id: str | None = None
-    ood: tuple[str, ...] = ()
-    labels: str | None = None
-    only_ood: tuple[str, ...] | None = None
+    split: str = setting("pictograms", "what to measure on; `tanl bench list` has all", metavar="NAME")
+    backbone: str = setting("mini", "model to measure with", metavar="NAME")
+    corpus: str = setting("wordnet", "negative labels", metavar="NAME")
+    removal: str = setting(
+        "synonyms",
+        "which of them leave for the ID labels, see tanl bank --help",
+        choices=sorted(REMOVALS),
+    )
+    preprocessing: str = setting(
+        "own",
+        "of images: the model's own, or the published evaluation's, resized to 256 and cropped to 224",
+        choices=sorted(PREPROCESSINGS),
+    )
+    methods: tuple[str, ...] = setting(
+        DEFAULT,
+        "some of those below (default: all but those that say otherwise in tanl bench list)",
+        names=("--methods", "--method"),
+        metavar="NAMES",
+        gather=find_methods,
+    )
+    seeds: tuple[int, ...] = setting(
+        (0,),
+        "of the stream's order and of methods that keep a state",
+        names=("--seeds", "--seed"),
+        metavar="N",
+        at_least=0,
+    )
+    orders: tuple[str, ...] = setting(
+        ("shuffled",), f"of the stream: {', '.join(ORDERS)}", names=("--orders", "--order"), metavar="NAMES"
+    )
+    batch_size: int = setting(256, "images that are judged at a time", metavar="N", at_least=1)
+    limit: int | None = setting(None, "at most N images of a set, for a quick look", metavar="N", at_least=2)
+    stream_length: int | None = setting(
+        None,
+        "bring shorter streams to N images by seeded augmentation; results say so",
+        metavar="N",
+        at_least=2,
+    )
+    full_spectrum: bool = setting(False, "add the covariate-shifted sets to the ID images")
+    tracks: tuple[str, ...] = setting((), "some of the split's ID sets (default: all)", metavar="NAMES")
+    id: str | None = setting(
+        None,
+        "ID images of your own: a folder, or a CSV file that lists them",
+        metavar="PATH",
+        parse=a_name_or_path,
+    )
+    ood: tuple[str, ...] = setting(
+        (), "OOD images of your own, a set each; with --id", metavar="PATH", parse=a_name_or_path
+    )
+    labels: str | None = setting(
+        None,
+        "class names (text, .json, .csv, .yaml; see tanl judge --help): needed with --id, else in place of the "
+        "split's own",
+        names=("--labels", "--class-names"),
+        metavar="FILE",
+        parse=a_name_or_path,
+    )
+    only_ood: tuple[str, ...] | None = setting(
+        None, "some of the split's OOD sets; results say so (default: all)", metavar="NAMES"
+    )
 
     def __post_init__(self) -> None:
         if self.split == CUSTOM:
@@ -100,8 +130,6 @@ class Config:
                 raise ValueError(f"--id and --ood name images of one's own; leave out --split {self.split}")
         _check_names("method", self.methods, METHODS)
         _check_names("order", self.orders, ORDERS)
-        _check_names("removal", (self.removal,), REMOVALS)
-        _check_names("preprocessing", (self.preprocessing,), PREPROCESSINGS)
         tracks = tracks_of(self.split)
         if self.tracks:
             _check_names("track", self.tracks, tracks)
@@ -109,13 +137,7 @@ class Config:
             raise ValueError(f"{self.split} has class names of its own; leave --labels out")
         if self.only_ood is not None:
             self._check_only_ood(self.only_ood)
-        if not self.seeds or min(self.seeds) < 0:
-            raise ValueError(f"seeds must be at least 0, not {list(self.seeds)}")
-        for name, value in (("limit", self.limit), ("stream_length", self.stream_length)):
-            if value is not None and value < 2:
-                raise ValueError(f"{name} must be at least 2, not {value}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+        check_settings(self)
         if self.full_spectrum and (self.split == CUSTOM or not find_split(self.split).covariate):
             raise ValueError(f"{self.split} has no covariate-shifted sets; leave --full-spectrum out")
         if self.full_spectrum and self.stream_length is not None:

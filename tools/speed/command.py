@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from tanl.benchmarks.output.targets import check_targets, require_matplotlib, write_json
-from tanl.io.arguments import a_path, positive_number
+from tanl.io.arguments import a_path
+from tanl.io.options import add_options, settings_of
 
 from . import chart
 from .config import Config
@@ -20,7 +22,6 @@ from .run import run
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    default = Config()
     parser.description = (
         "Measure a step of TANL in time and memory against the bare matrix product and against the step as its "
         "formulas read, for every backend. The whole run is long, and each contender holds labels of its own, a "
@@ -29,35 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="M = 10 000 and K = 1000 only, in a minute or two"
     )
-    for name, values, what in (
-        ("labels", default.labels, "numbers of negative labels M"),
-        ("selected", default.selected, "numbers of selected labels K"),
-        ("steps", default.steps, "distances q between the score's prefixes, 0 for the last alone"),
-        ("capacities", default.capacities, "ring lengths L of the curve against L"),
-    ):
-        shown = ",".join(map(str, values))
-        parser.add_argument(
-            f"--{name}", type=_numbers, metavar="N,N", help=f"{what}, with commas (default: {shown})"
-        )
-    for name, number, what in (
-        ("batch", default.batch, "images in a batch"),
-        ("dim", default.dim, "dimensions of the embeddings"),
-        ("classes", default.num_id, "ID labels"),
-        ("repeats", default.repeats, "timed rounds"),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            type=positive_number,
-            default=number,
-            metavar="N",
-            help=f"{what} (default: %(default)s)",
-        )
-    parser.add_argument(
-        "--threads", type=positive_number, metavar="N", help="threads (default: as many as torch takes)"
-    )
-    parser.add_argument("--seed", type=int, default=default.seed, help="of the features (default: 0)")
-    parser.add_argument("--no-curves", action="store_true", help="leave out the curves against M and L")
-    parser.add_argument("--half", action="store_true", help="measure labels in half precision too")
+    add_options(parser, Config)
     parser.add_argument(
         "--json",
         type=a_path,
@@ -102,27 +75,6 @@ def main(arguments: argparse.Namespace) -> int:
 
 def configuration(arguments: argparse.Namespace) -> Config:
     """The settings that the options stand for; lists that are named go before ``--quick``'s."""
-    start = Config(labels=(10_000,), selected=(1000,)) if arguments.quick else Config()
-    return Config(
-        labels=arguments.labels or start.labels,
-        selected=arguments.selected or start.selected,
-        steps=arguments.steps or start.steps,
-        capacities=arguments.capacities or start.capacities,
-        batch=arguments.batch,
-        dim=arguments.dim,
-        num_id=arguments.classes,
-        repeats=arguments.repeats,
-        threads=arguments.threads or torch.get_num_threads(),
-        seed=arguments.seed,
-        half=arguments.half,
-        curves=not arguments.no_curves,
-    )
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Whole numbers between commas, each once, ascending."""
-    try:
-        numbers = sorted({int(part) for part in text.split(",")})
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers with commas between") from error
-    return tuple(numbers)
+    start = Config(threads=torch.get_num_threads())
+    quick = replace(start, labels=(10_000,), selected=(1000,))
+    return settings_of(arguments, quick if arguments.quick else start)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from tanl.checks import whole_number
+from tanl.io.options import check_settings, setting
 
 LOGIT_SCALE = 100.0
 GAP = 0.2
@@ -63,58 +63,41 @@ class Spec:
         return ", ".join(parts)
 
 
+def _numbers(default: tuple[int, ...], help: str, at_least: int = 1) -> Any:
+    """Several numbers, each once, ascending."""
+    return setting(
+        default, help, metavar="N", at_least=at_least, gather=lambda values: tuple(sorted({*values}))
+    )
+
+
 @dataclass(frozen=True)
 class Config:
-    """What is run.
-
-    Attributes:
-        labels: the numbers of negative labels M.
-        selected: the numbers of selected labels K. One above M is left out: tanl would take all M.
-        steps: the distances q between the score's prefixes.
-        capacities: ring lengths L of the curve against L.
-        capacity: L everywhere else.
-        batch: B.
-        dim: D.
-        num_id: C.
-        repeats: timed rounds.
-        threads: that every process may use.
-        seed: of the features.
-        half: measure labels in half precision too.
-        curves: measure the curves against M and L.
+    """What is run, with the command's options. Of the selected labels K, one above M is left out: tanl takes all M.
 
     Raises:
         TypeError, ValueError: a setting that is not a whole number, or too small.
     """
 
-    labels: tuple[int, ...] = (10_000, TARGET_LABELS, 1_000_000)
-    selected: tuple[int, ...] = (1000, 10_000, 60_000)
-    steps: tuple[int, ...] = (0, 1)
-    capacities: tuple[int, ...] = (64, 300, 1000, 3000)
-    capacity: int = 300
-    batch: int = 256
-    dim: int = 512
-    num_id: int = 1000
-    repeats: int = 7
-    threads: int = 1
-    seed: int = 0
-    half: bool = False
-    curves: bool = True
+    labels: tuple[int, ...] = _numbers((10_000, TARGET_LABELS, 1_000_000), "numbers of negative labels M")
+    selected: tuple[int, ...] = _numbers((1000, 10_000, 60_000), "numbers of selected labels K")
+    steps: tuple[int, ...] = _numbers(
+        (0, 1), "distances q between the score's prefixes, 0 for the last alone", 0
+    )
+    capacities: tuple[int, ...] = _numbers((64, 300, 1000, 3000), "ring lengths L of the curve against L")
+    capacity: int = setting(300, "ring length L everywhere else", metavar="N", at_least=1)
+    batch: int = setting(256, "images in a batch", metavar="N", at_least=1)
+    dim: int = setting(512, "dimensions of the embeddings", metavar="N", at_least=1)
+    num_id: int = setting(1000, "ID labels", names=("--classes",), metavar="N", at_least=1)
+    repeats: int = setting(7, "timed rounds", metavar="N", at_least=1)
+    threads: int = setting(
+        1, "threads of every process (default: as many as torch takes)", metavar="N", at_least=1
+    )
+    seed: int = setting(0, "of the features", metavar="N", at_least=0)
+    half: bool = setting(False, "measure labels in half precision too")
+    curves: bool = setting(True, "measure the curves against M and L")
 
     def __post_init__(self) -> None:
-        several: tuple[tuple[str, tuple[int, ...], int], ...] = (
-            ("labels", self.labels, 1),
-            ("selected", self.selected, 1),
-            ("steps", self.steps, 0),
-            ("capacities", self.capacities, 1),
-        )
-        for name, values, least in several:
-            if not values:
-                raise ValueError(f"{name} is empty; name at least one")
-            for value in values:
-                whole_number(value, name, at_least=least)
-        for name in ("capacity", "batch", "dim", "num_id", "repeats", "threads"):
-            whole_number(getattr(self, name), name, at_least=1)
-        whole_number(self.seed, "seed", at_least=0)
+        check_settings(self)
 
     def case(self, labels: int, selected: int, step: int, capacity: int | None = None) -> Case:
         """A case with this configuration's other settings."""
