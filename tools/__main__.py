@@ -10,6 +10,7 @@ STUDIES = {
     "speed": "the time and memory of one step of TANL against a bare matrix product",
     "overhead": "what detection adds to the time of encoding images with a ViT-B/16",
     "label-index": "nearest labels with faiss, and TANL on them, against exact search",
+    "corpus-size": "what fewer negative labels cost, for several rules of choosing them from WordNet",
     "half-precision": "what keeping the labels as float16 does to scores and selected labels",
 }
 

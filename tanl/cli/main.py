@@ -46,6 +46,7 @@ _COMMANDS = {
     "report": "look at saved results: a table, paths alone, or one HTML page",
     "recover": "make a results file of what a killed `tanl judge` left",
     "bank": "put labels and their embeddings into a file, to judge embeddings with",
+    "cache": "show or delete the embeddings that are kept for the next run",
     "bench": "measure the methods, or the library itself",
 }
 _BENCHMARKS = {

@@ -36,7 +36,7 @@ _FROM_NEGLABEL = {
 _NAME_PART = re.compile(r"[A-Z][a-z]|(?:of|the|and|in|de|la|du|von|van)$")
 
 
-class _Synset(NamedTuple):
+class Synset(NamedTuple):
     part_of_speech: str
     lexicographer_file: str
     hypernyms: str  # numbers of synsets, commas between; "i" before one that this is an instance of
@@ -61,9 +61,9 @@ def _capitals(word: str) -> int:
 
 
 @lru_cache(maxsize=1)
-def _read_wordnet() -> tuple[_Synset, ...]:
+def synsets_of_wordnet() -> tuple[Synset, ...]:
     rows = _read("wordnet.tsv.gz")
-    return tuple(_Synset(part, file, above, tuple(lemmas)) for part, file, above, *lemmas in rows)
+    return tuple(Synset(part, file, above, tuple(lemmas)) for part, file, above, *lemmas in rows)
 
 
 def _read(file: str) -> list[list[str]]:
@@ -74,7 +74,7 @@ def _read(file: str) -> list[list[str]]:
 @lru_cache(maxsize=1)
 def _spellings() -> dict[str, str]:
     """The one spelling of every lemma, whatever the selection, keyed by its case-folded form."""
-    return merge_spellings(lemma for synset in _read_wordnet() for lemma in synset.lemmas)
+    return merge_spellings(lemma for synset in synsets_of_wordnet() for lemma in synset.lemmas)
 
 
 def selected_words(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -90,7 +90,7 @@ def selected_words(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if name == "wordnet-medical":
         synsets = [(part, lemmas) for part, _, *lemmas in _read("wordnet_medical.tsv.gz")]
     else:
-        synsets = [(synset.part_of_speech, list(synset.lemmas)) for synset in _read_wordnet()]
+        synsets = [(synset.part_of_speech, list(synset.lemmas)) for synset in synsets_of_wordnet()]
     for part, lemmas in synsets:
         if name == "wordnet-nouns" and part != "noun":
             break
@@ -103,7 +103,7 @@ def selected_words(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 @lru_cache(maxsize=1)
 def _nouns() -> tuple[tuple[str, ...], ...]:
     """The normalised lemmas of each noun synset, by its number: nouns come first."""
-    nouns = (synset for synset in _read_wordnet() if synset.part_of_speech == "noun")
+    nouns = (synset for synset in synsets_of_wordnet() if synset.part_of_speech == "noun")
     return tuple(tuple(normalise(lemma) for lemma in synset.lemmas) for synset in nouns)
 
 
@@ -121,7 +121,7 @@ def _noun_index() -> dict[str, list[int]]:
 def _below() -> dict[int, list[int]]:
     """Number of a noun synset -> those of its kinds and instances."""
     below: dict[int, list[int]] = {}
-    for number, synset in enumerate(_read_wordnet()):
+    for number, synset in enumerate(synsets_of_wordnet()):
         if synset.hypernyms:
             for above in synset.hypernyms.split(","):
                 below.setdefault(int(above.removeprefix("i")), []).append(number)
@@ -213,7 +213,7 @@ def proper_nouns() -> frozenset[str]:
     """Nouns that are names in all their senses, normalised: of instances, or spelled with capitals throughout."""
     names: dict[str, bool] = {}
     for number, lemmas in enumerate(_nouns()):
-        synset = _read_wordnet()[number]
+        synset = synsets_of_wordnet()[number]
         instance = synset.hypernyms.startswith("i")
         for lemma, form in zip(synset.lemmas, lemmas, strict=True):
             parts = lemma.split()
