@@ -189,7 +189,7 @@ def test_bank_normalises_when_asked(workplace):
 
 
 def test_bank_embedded_by_a_model(workplace, monkeypatch, tiny_backbone, capsys):
-    monkeypatch.setattr("tanl.backbones.load_backbone", lambda name, *, device: tiny_backbone)
+    monkeypatch.setattr("tanl.backbones.load_backbone", lambda name, *, device, precision: tiny_backbone)
     assert main(["bank", "--labels", "labels.txt", "--corpus", "words.txt", *OUT]) == 0
     saved = tanl.load_bank("b.safetensors")
     assert saved.bank.fingerprint == tanl.build_bank(tiny_backbone, LABELS, corpus=WORDS).fingerprint

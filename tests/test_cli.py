@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -33,7 +34,7 @@ def loaded(monkeypatch):
     """Puts the colour backbone in the place of every model, and lists the names that were asked for."""
     names = []
 
-    def load(name, *, device="cpu"):
+    def load(name, *, device="cpu", precision="fp32"):
         names.append(name)
         return ColourBackbone()
 
@@ -113,8 +114,12 @@ UNDERSTOOD = (
 def test_score_prints_a_table(images, loaded, capsys):
     assert main(BASE) == 0
     out, err = capsys.readouterr()
-    understood, header, *rows, summary = out.splitlines()
+    understood, header, *rows, summary, threshold, advice = out.splitlines()
     assert understood == UNDERSTOOD
+    assert re.match(r"threshold \d\.\d{4}, found in the stream; --calibrate DIR sets it", threshold)
+    assert advice.startswith(
+        "60 images are fewer than 4 batches of 64, and tanl learns from batch to batch: --batch-size 7 "
+    )
     assert header.split()[:4] == ["file", "verdict", "score", "label"]
     assert len(rows) == 60
     for row in rows:
@@ -134,7 +139,7 @@ def test_score_prints_a_table(images, loaded, capsys):
     assert "images/s" in summary
     assert "of the time in scoring" in summary
     assert err == ""
-    assert loaded == ["mini"]
+    assert loaded == ["mini-photo"]
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "CSV"])
@@ -219,7 +224,7 @@ def test_score_in_a_terminal_cuts_lines_to_its_width(images, loaded, capsys, mon
     monkeypatch.setenv("COLUMNS", "70")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert main(BASE) == 0
-    _, header, *rows, _ = capsys.readouterr().out.splitlines()
+    _, header, *rows, _, _, _ = capsys.readouterr().out.splitlines()
     assert max(map(len, [header, *rows])) <= 70
     assert any(row.startswith("...") and "by-far/red.png  ID " in row for row in rows)
 
@@ -268,7 +273,7 @@ def test_score_folders_files_and_recursion(images, loaded):
 
 def test_score_one_image_and_one_label(images, loaded, capsys):
     assert main(["judge", "images/00-red.png", "--label", "red", "--corpus", "corpus.txt"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("1 images: ")
+    assert capsys.readouterr().out.splitlines()[-2].startswith("1 images: ")
 
 
 def test_score_labels_file_with_byte_order_mark_and_spaces(images, loaded):
@@ -356,7 +361,7 @@ def test_score_that_wrote_nothing_leaves_an_older_file_alone(images, loaded, sto
 
 
 def test_interrupted_before_anything_was_scored(images, monkeypatch, capsys):
-    def load(name, *, device):
+    def load(name, *, device, precision):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tanl.backbones.load_backbone", load)

@@ -746,3 +746,13 @@ def test_split_and_joined_are_inverse(tmp_path):
     assert {key: again[key] for key in "ghij"} == {key: state[key] for key in "ghij"}
     with pytest.raises(TypeError, match="the state's a/b is a set"):
         _split({"a": {"b": set()}})
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_labels_in_half_precision_stay_so(make, load, tmp_path, compact):
+    guard = make(dtype=torch.float16)
+    assert guard.bank.dtype == torch.float16
+    guard.save(tmp_path / "saved", compact=compact)
+    again = load()
+    assert again.bank.dtype == torch.float16
+    assert again.bank.fingerprint == guard.bank.fingerprint

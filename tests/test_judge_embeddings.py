@@ -297,7 +297,7 @@ def test_a_bank_without_outliers_is_enough():
 
 def test_a_backbone_in_place_of_a_bank(monkeypatch, tiny_backbone, tmp_path):
     monkeypatch.setenv("TANL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("tanl.backbones.load_backbone", lambda name, *, device: tiny_backbone)
+    monkeypatch.setattr("tanl.backbones.load_backbone", lambda name, *, device, precision: tiny_backbone)
     Path("words.txt").write_text("\n".join(f"word {i}" for i in range(40)))
     np.save("z.npy", unit(30, 24).numpy())
     labels = ["--label", "red", "--label", "green"]
@@ -319,7 +319,14 @@ MISTAKES = {
     "shuffled": ([*BASE, "--shuffle"], "--shuffle is for images: rows are read once"),
     "neither bank nor model": (["judge", "z.npy", "--label", "a"], "give --bank FILE"),
     "images with them": (["judge", "z.npy", "a.png", *BASE[2:]], "a.png is no file of embeddings (.npy, "),
-    "images and a bank": (["judge", "photos", *BASE[2:]], "photos is no file of embeddings"),
+    "images and a bank of no model": (
+        ["judge", "photos", *BASE[2:]],
+        "bank.safetensors does not say which model made it",
+    ),
+    "precision without a model": (
+        [*BASE, "--precision", "fp16"],
+        "--precision is the model's, and none is loaded",
+    ),
     "a column of images": (["judge", "a.png", "--label", "a", "--column", "x"], "--column is for files of"),
     "images normalised": (["judge", "a.png", "--label", "a", "--normalize"], "--normalize is for files of"),
     "no such file": (["judge", "no.npy", *BASE[2:]], "no file no.npy"),

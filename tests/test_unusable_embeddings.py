@@ -215,7 +215,7 @@ def test_a_preprocessing_that_brings_images_to_several_sizes_is_told(tmp_path):
 
 @kinds
 def test_the_command_keeps_its_row(tmp_path, monkeypatch, capsys, kind):
-    monkeypatch.setattr("tanl.backbones.load_backbone", lambda name, *, device: Blind(kind))
+    monkeypatch.setattr("tanl.backbones.load_backbone", lambda name, *, device, precision: Blind(kind))
     monkeypatch.setenv("TANL_CACHE", str(tmp_path / "cache"))
     (tmp_path / "words.txt").write_text("\n".join(CORPUS))
     photos = tmp_path / "photos"

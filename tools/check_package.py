@@ -135,7 +135,7 @@ def use(wheel: Path) -> None:
         images = [str(path) for path in sorted(Path(pictograms).rglob("*.webp"))[::500]]
         (Path(scratch) / "words.txt").write_text("spider web\nbasketball\nteapot\n", encoding="utf-8")
         judged = run(
-            *("tanl", "judge", *images, "--label", "mammal", "--label", "bird"),
+            *("tanl", "judge", *images, "--backbone", "mini", "--label", "mammal", "--label", "bird"),
             *("--corpus", "words.txt", "--out", "results.csv", "--quiet"),
         )
         rows = (Path(scratch) / "results.csv").read_text(encoding="utf-8").splitlines()

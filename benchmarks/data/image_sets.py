@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tanl.backbones import Backbone
+from tanl.backbones.toys import tell_limits
 from tanl.io.cache import cached_embeddings
 from tanl.io.images import UnreadableImage, read_image
 from tanl.io.paths import local_path
@@ -230,6 +231,7 @@ def encode_image_set(
         embeddings[torch.tensor(usable)] = known
         return embeddings
 
+    tell_limits(backbone, images.path(0))
     embeddings = cached_embeddings(
         encode,
         kind="images",

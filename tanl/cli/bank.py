@@ -13,9 +13,11 @@ from ..labels.corpus import Corpus
 from ..labels.terms import REMOVALS
 from ..labels.wordnet import SELECTIONS
 from .judge import (
+    OF_PHOTOGRAPHS,
     add_backbone_argument,
     add_label_arguments,
     add_normalize_argument,
+    add_precision_argument,
     class_names,
     labels_told,
 )
@@ -26,16 +28,17 @@ if TYPE_CHECKING:
     from ..labels.bank import LabelBank
 
 _DESCRIPTION = """\
-Put class names, negative labels and their embeddings into one file, a label bank. With it `tanl judge`
-judges embeddings of images, and tanl.load_bank gives the labels in Python; neither needs the model again.
-A bank and the embeddings that are judged with it must come from the same model."""
+Put class names, negative labels and their embeddings into one file, a label bank. It loads on any machine: with it
+`tanl judge` judges images without embedding a single word, or embeddings of images without the model; in Python
+tanl.load_bank reads it. Images must be embedded by the model that made the bank; it is noted in the file."""
 
 _EPILOG = """\
 examples:
-  tanl bank --labels labels.txt --out bank.safetensors
-  tanl bank --labels labels.txt --corpus neglabel --backbone ViT-B-16/openai --out bank.safetensors
+  tanl bank --labels labels.txt --backbone ViT-B-16/openai --float16 --out bank.safetensors
+  tanl bank --labels labels.txt --corpus neglabel --out bank.safetensors
   tanl bank --labels labels.txt --id-embeddings id.npy --negatives words.txt \\
       --negative-embeddings negatives.npy --logit-scale 100 --out bank.safetensors
+  tanl judge photos/ --bank bank.safetensors
   tanl judge embeddings.npy --bank bank.safetensors
 
 embeddings of your own, from a model that tanl cannot load: a row for each name, in the order of the names,
@@ -49,7 +52,7 @@ those of noise images; of your own give --outliers, or TANL starts without any.
 
 exit codes: 0 done; 2 a mistake in what was asked for; 130 interrupted."""
 
-_OF_A_MODEL = ("--backbone", "--corpus", "--device")
+_OF_A_MODEL = ("--backbone", "--corpus", "--device", "--precision")
 _OF_ONES_OWN = ("--negatives", "--negative-embeddings", "--logit-scale", "--outliers", "--normalize")
 
 
@@ -91,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: wordnet)",
     )
     model.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    add_precision_argument(model)
 
     own = parser.add_argument_group("embeddings of your own")
     own.add_argument("--id-embeddings", metavar="FILE", type=a_path, help="of the classes, a row for each")
@@ -163,7 +167,11 @@ def _embedded_by_a_model(
     from ..labels.build import build_bank
     from ..labels.files import save_bank
 
-    backbone = load_backbone(arguments.backbone or "mini", device=arguments.device or "cpu")
+    backbone = load_backbone(
+        arguments.backbone or OF_PHOTOGRAPHS,
+        device=arguments.device or "cpu",
+        precision=arguments.precision or "fp32",
+    )
     bank = build_bank(
         backbone,
         labels,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..detectors.registry import FROM_OUTLIERS, METHODS, WITH_NEGATIVES, make_detector
+from ..detectors.registry import FROM_OUTLIERS, LEARNING, METHODS, WITH_NEGATIVES, make_detector
 from ..io.arguments import Arguments, a_name_or_path, a_path, positive_number, refuse, share
 from ..io.progress import Progress
 from ..io.text import one_line, shown_path
@@ -26,13 +26,23 @@ from .signals import exit_code, held, in_words
 from .table import Table
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..backbones import Backbone
     from ..detectors import Detector
+    from ..detectors.verdict import Detection
     from ..guard.guard import Guard
     from ..io.embeddings import EmbeddingFile
     from ..labels.bank import LabelBank
+    from ..labels.files import SavedBank
     from ..streams.pump import Batch, Timings
     from ..streams.results import Result
 
+OF_PHOTOGRAPHS = "mini-photo"
+"""The model that images are judged with where none is named."""
+
+_LABELS = ("--labels", "--label", "--label-column", "--corpus")  # what a bank stands in place of
+_FEW_BATCHES = 4
 _ID_WIDTH = 36  # a UUID's; ids are not known before they are read
 
 _DESCRIPTION = """\
@@ -43,11 +53,11 @@ image: with a bank of labels from the model that made them."""
 
 _EPILOG = """\
 examples:
-  tanl judge photos/ --labels labels.txt
-  tanl judge photos/ --labels labels.txt --shuffle --out results.csv
+  tanl judge photos/ --labels labels.txt --backbone ViT-B-16/openai --calibrate known-good/
+  tanl judge photos/ --labels labels.txt --backbone ViT-B-16/openai --shuffle --out results.csv
+  tanl judge photos/ --labels labels.txt --backbone ViT-B-16/openai --device cuda --precision fp16
+  tanl judge photos/ --bank bank.safetensors --calibrate known-good/ --tpr 0.95
   tanl judge a.jpg b.png --label cat --label dog --method neglabel
-  tanl judge photos/ --labels labels.txt --calibrate known-good/ --tpr 0.95
-  tanl judge photos/ --labels labels.txt --backbone ViT-B-16/openai --device cuda
   tanl judge embeddings.npy --bank bank.safetensors --out results.parquet
   tanl judge export.parquet --column vector --id-column id --bank bank.safetensors --normalize
 
@@ -55,6 +65,10 @@ embeddings: .npy; .npz and .safetensors with one 2-D array (or --column NAME); .
 lists of floats; .jsonl, one object a line, and .csv, where a column holds [0.1, 0.2, ...]. They are read
 a batch at a time, in their order. Exports of vector databases are such files. `tanl bank --help` says how
 to make a bank; --labels with --backbone does without one, if that is the model that made the embeddings.
+
+models: the model that comes with tanl for photographs, mini-photo, is there to try things out. A real CLIP tells far
+more apart. It is fetched once, and embeds the negative labels once, which is told with the minutes that it takes and
+goes on where it was stopped; `tanl cache` shows what is kept.
 
 order: TANL learns from the stream as it goes, so its verdicts depend on the order of the images and on
 the batch size. A folder sorted by class is its worst case: add --shuffle where the order means nothing.
@@ -97,7 +111,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bank",
         metavar="FILE",
         type=a_path,
-        help="for embeddings: labels with their embeddings, in place of all of the above (see tanl bank)",
+        help="labels with their embeddings, in place of all of the above (see tanl bank); for images the model that "
+        "made them is loaded",
     )
 
     embeddings = parser.add_argument_group("embeddings")
@@ -137,6 +152,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --calibrate: the share of them that is to pass (default: 0.95)",
     )
     method.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+    add_precision_argument(method)
+    method.add_argument(
+        "--float16",
+        action="store_true",
+        help="keep the labels' embeddings as float16: half the memory, nearly the same scores",
+    )
 
     order = parser.add_argument_group("order")
     order.add_argument(
@@ -179,7 +200,8 @@ def main(arguments: argparse.Namespace) -> int:
     # All that can be wrong is looked at before the slow parts: the model, the corpus, the images.
     if arguments.tpr is not None and arguments.calibrate is None:
         raise ValueError("--tpr is the share of what --calibrate names that is to pass: give --calibrate too")
-    if arguments.bank is not None or any(map(is_embedding_file, arguments.inputs)):
+    beside_images = arguments.bank is not None
+    if any(is_embedding_file(source, beside_images=beside_images) for source in arguments.inputs):
         return _judge(_embeddings(arguments), arguments)
     return _judge(_images(arguments), arguments)
 
@@ -207,8 +229,14 @@ def _images(arguments: argparse.Namespace) -> _Stream:
     refuse(
         arguments, ("--column", "--id-column", "--normalize"), "is for files of embeddings; these are images"
     )
-    labels = class_names(arguments)
-    corpus = _corpus(arguments)
+    saved, labels, corpus = None, [], None
+    if arguments.bank is not None:
+        refuse(arguments, _LABELS, "contradicts --bank, which has labels")
+        saved = _bank(arguments)
+        name = _model_of(saved, arguments)
+    else:
+        labels, corpus = class_names(arguments), _corpus(arguments)
+        name = arguments.backbone or OF_PHOTOGRAPHS
     paths, unlisted = _image_files(arguments.inputs, arguments.recursive)
     known, unlisted_known = _image_files(
         [arguments.calibrate] * bool(arguments.calibrate), arguments.recursive
@@ -219,18 +247,64 @@ def _images(arguments: argparse.Namespace) -> _Stream:
     def begin(timings: Timings) -> tuple[Detector, Iterable[Batch], Iterator[list[Result]]]:
         from ..streams.images import ImageEncoder, embed_images, judge_images
 
-        guard = _guard(arguments, labels, corpus)
-        encoder = ImageEncoder(guard.backbone)
-        results = judge_images(
-            encoder, paths, guard.detect_embeddings, batch_size=arguments.batch_size, timings=timings
-        )
-        return guard.detector, embed_images(encoder, known) if known else (), results
+        backbone = _backbone(name, arguments)
+        judge: Callable[[Tensor], Detection]
+        if saved is None:
+            guard = _guard(backbone, arguments, labels, corpus)
+            detector, judge = guard.detector, guard.detect_embeddings
+        else:
+            _refuse_other_model(saved, backbone, arguments)
+            outliers = saved.initial_ood
+            if outliers is None and arguments.method in FROM_OUTLIERS:
+                outliers = _noise(backbone, arguments)
+            detector = make_detector(arguments.method, saved.bank, seed=arguments.seed, initial_ood=outliers)
+            judge = _judging(detector, arguments)
+        encoder = ImageEncoder(backbone)
+        results = judge_images(encoder, paths, judge, batch_size=arguments.batch_size, timings=timings)
+        return detector, embed_images(encoder, known) if known else (), results
 
     longest = max(len(one_line(shown_path(path))) for path in paths)
-    about = {"backbone": arguments.backbone or "mini", **_labels_in_words(arguments, labels, corpus)}
+    about = {"backbone": name, **_labels_in_words(arguments, labels, corpus)}
+    if saved is not None:
+        about = {"backbone": name, "bank": shown_path(arguments.bank)}
     return _Stream(
         "path", "images", len(paths), longest, about, labels, corpus, begin, unlisted + unlisted_known
     )
+
+
+def _bank(arguments: argparse.Namespace) -> SavedBank:
+    import torch
+
+    from ..labels.files import load_bank
+
+    return load_bank(
+        arguments.bank, device=arguments.device, dtype=torch.float16 if arguments.float16 else None
+    )
+
+
+def _model_of(saved: SavedBank, arguments: argparse.Namespace) -> str:
+    """The name of the model that made a bank, by which it loads."""
+    name = arguments.backbone or saved.backbone
+    if name is None:
+        raise ValueError(
+            f"{arguments.bank} does not say which model made it, and images need that model: give its --backbone, or "
+            "judge files of embeddings"
+        )
+    return str(name)
+
+
+def _refuse_other_model(saved: SavedBank, backbone: Backbone, arguments: argparse.Namespace) -> None:
+    if saved.backbone_fingerprint not in (None, backbone.fingerprint):
+        raise ValueError(
+            f"{arguments.bank} was made by {saved.backbone}, with other weights or another preprocessing than those of "
+            f"{backbone.name}: images and labels must be embedded by the same model (--precision counts, too)"
+        )
+
+
+def _judging(detector: Detector, arguments: argparse.Namespace) -> Callable[[Tensor], Detection]:
+    from ..detectors.verdict import detect_embeddings
+
+    return partial(detect_embeddings, detector, evidence=arguments.evidence)
 
 
 def _image_files(sources: Sequence[Path], recursive: bool) -> tuple[list[Path], int]:
@@ -260,11 +334,14 @@ def _image_files(sources: Sequence[Path], recursive: bool) -> tuple[list[Path], 
 def _embeddings(arguments: argparse.Namespace) -> _Stream:
     from ..io.embeddings import endings, is_embedding_file, open_embeddings
 
+    refuse(
+        arguments, () if arguments.backbone else ("--precision",), "is the model's, and none is loaded here"
+    )
     for source in arguments.inputs:
         if not is_embedding_file(source, beside_images=arguments.bank is not None):
             raise ValueError(
-                f"{source} is no file of embeddings ({endings()}); --bank is for such files alone, and images are "
-                "judged in a run of their own"
+                f"{source} is no file of embeddings ({endings()}), as others here are; images are judged in a run of "
+                "their own"
             )
     refuse(
         arguments,
@@ -272,11 +349,7 @@ def _embeddings(arguments: argparse.Namespace) -> _Stream:
         "is for images: rows are read once, in their order; shuffle the file instead",
     )
     if arguments.bank is not None:
-        refuse(
-            arguments,
-            ("--labels", "--label", "--label-column", "--corpus", "--backbone"),
-            "contradicts --bank, which has labels",
-        )
+        refuse(arguments, (*_LABELS, "--backbone"), "contradicts --bank, which has labels")
     elif arguments.backbone is None:
         raise ValueError(
             "embeddings are judged against labels of the model that made them: give --bank FILE (tanl bank makes "
@@ -298,14 +371,13 @@ def _embeddings(arguments: argparse.Namespace) -> _Stream:
     )
 
     def begin(timings: Timings) -> tuple[Detector, Iterable[Batch], Iterator[list[Result]]]:
-        from ..detectors.verdict import detect_embeddings
         from ..streams.embeddings import embedding_batches, judge_embeddings
 
         detector = _embeddings_detector(arguments, labels, corpus)
         results = judge_embeddings(
             files,
             detector.bank,
-            partial(detect_embeddings, detector, evidence=arguments.evidence),
+            _judging(detector, arguments),
             batch_size=arguments.batch_size,
             normalize=arguments.normalize,
             timings=timings,
@@ -391,6 +463,14 @@ def _judge(stream: _Stream, arguments: argparse.Namespace) -> int:
 
     if not arguments.quiet:
         print(_summary(counts, timings, stream.what))
+        for line in (
+            _threshold_told(detector.threshold, calibration),
+            _advice(sum(counts.values()), stream.what, arguments) if stop is None else "",
+        ):
+            if line:
+                print(one_line(line))
+    if calibration is not None and (doubt := _doubt(counts, calibration)):
+        print(f"tanl: warning: {one_line(doubt)}", file=sys.stderr)
     if stop is not None:
         kept = (
             f"; {writer.rows} rows are kept in {shown_path(writer.target)}" if writer and writer.rows else ""
@@ -444,8 +524,19 @@ def add_backbone_argument(group: Arguments) -> None:
     group.add_argument(
         "--backbone",
         metavar="NAME",
-        help="the model: mini (of pictograms) and mini-photo (of photographs) come with tanl; open_clip fetches "
-        "names such as ViT-B-16/openai, transformers those such as hf:google/siglip-base-patch16-224 (default: mini)",
+        help="the model: open_clip fetches names such as ViT-B-16/openai, transformers those such as "
+        "hf:google/siglip-base-patch16-224; mini-photo (of photographs) and mini (of pictograms) come with tanl, to "
+        "try things out (default: mini-photo)",
+    )
+
+
+def add_precision_argument(group: Arguments) -> None:
+    """Describe ``--precision`` of a model's weights, which is None where it is not given."""
+    group.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "bf16"),
+        help="of the model's weights: the halves are faster on a GPU, and give nearly the same embeddings "
+        "(default: fp32)",
     )
 
 
@@ -504,13 +595,26 @@ def _corpus(arguments: argparse.Namespace) -> Corpus | None:
     return Corpus.load(arguments.corpus or "wordnet")
 
 
-def _guard(arguments: argparse.Namespace, labels: Sequence[str], corpus: Corpus | None) -> Guard:
+def _backbone(name: str, arguments: argparse.Namespace) -> Backbone:
     from ..backbones import load_backbone
+
+    return load_backbone(name, device=arguments.device or "cpu", precision=arguments.precision or "fp32")
+
+
+def _noise(backbone: Backbone, arguments: argparse.Namespace) -> Tensor:
     from ..backbones.noise import noise_embeddings
+
+    return noise_embeddings(backbone, seed=arguments.seed)
+
+
+def _guard(
+    backbone: Backbone, arguments: argparse.Namespace, labels: Sequence[str], corpus: Corpus | None
+) -> Guard:
+    import torch
+
     from ..guard.guard import Guard
 
-    backbone = load_backbone(arguments.backbone or "mini", device=arguments.device)
-    outliers = noise_embeddings(backbone, seed=arguments.seed) if arguments.method in FROM_OUTLIERS else None
+    outliers = _noise(backbone, arguments) if arguments.method in FROM_OUTLIERS else None
 
     def detector(bank: LabelBank) -> Detector:
         return make_detector(arguments.method, bank, seed=arguments.seed, initial_ood=outliers)
@@ -520,6 +624,7 @@ def _guard(arguments: argparse.Namespace, labels: Sequence[str], corpus: Corpus 
         labels,
         corpus=corpus,
         method=detector,
+        dtype=torch.float16 if arguments.float16 else torch.float32,
         evidence=arguments.evidence,
         progress=not arguments.quiet,
     )
@@ -529,10 +634,8 @@ def _embeddings_detector(
     arguments: argparse.Namespace, labels: Sequence[str], corpus: Corpus | None
 ) -> Detector:
     if arguments.bank is None:
-        return _guard(arguments, labels, corpus).detector
-    from ..labels.files import load_bank
-
-    saved = load_bank(arguments.bank, device=arguments.device)
+        return _guard(_backbone(arguments.backbone, arguments), arguments, labels, corpus).detector
+    saved = _bank(arguments)
     return make_detector(arguments.method, saved.bank, seed=arguments.seed, initial_ood=saved.initial_ood)
 
 
@@ -572,6 +675,49 @@ def _warning(path: str | os.PathLike[str], reason: str) -> str:
     # An embedding goes by its id, which is text.
     kind = "embedding " if isinstance(path, str) else ""
     return f"tanl: warning: cannot read {kind}{one_line(f'{shown_path(path)}: {reason}')}"
+
+
+def _threshold_told(threshold: float | None, calibration: dict[str, Any] | None) -> str:
+    """Where the threshold is from, and what to do for a better one."""
+    if calibration is not None:
+        return (
+            f"threshold {calibration['threshold']:.4f} from {calibration['count']} of {calibration['of']}, so that "
+            f"{calibration['tpr']:.0%} of such pass"
+        )
+    if threshold is None:  # the summary tells
+        return ""
+    return (
+        f"threshold {threshold:.4f}, found in the stream; --calibrate DIR sets it from what is known to belong to the "
+        "classes, and holds where outliers are few"
+    )
+
+
+def _advice(count: int, what: str, arguments: argparse.Namespace) -> str:
+    """What is said where a method had hardly a batch to learn from; else nothing."""
+    if arguments.method not in LEARNING or count < 2 or count >= _FEW_BATCHES * arguments.batch_size:
+        return ""
+    return (
+        f"{count} {what} are fewer than {_FEW_BATCHES} batches of {arguments.batch_size}, and {arguments.method} "
+        f"learns from batch to batch: --batch-size {max(1, count // (2 * _FEW_BATCHES))} lets it learn from these"
+    )
+
+
+def _doubt(counts: dict[str, int], calibration: dict[str, Any]) -> str:
+    """What is said where less is flagged than even images of the classes would be, by more than chance; else nothing.
+
+    A share of ``1 - tpr`` of what belongs to the classes is flagged. Where not half of that is, and chance would do so
+    once in a thousand times, what was calibrated on scores higher than what is judged.
+    """
+    from scipy.stats import binom
+
+    judged = counts["ID"] + counts["OOD"]
+    if not judged or binom.cdf(counts["OOD"], judged, (1 - calibration["tpr"]) / 2) > 0.001:
+        return ""
+    return (
+        f"{counts['OOD']} of {judged} are flagged, and of {judged} that belong to the classes about "
+        f"{(1 - calibration['tpr']) * judged:.0f} would be: what is in {calibration['of']} looks less like the classes "
+        "than what is judged; does it belong to them?"
+    )
 
 
 def _summary(counts: dict[str, int], timings: Timings, what: str) -> str:

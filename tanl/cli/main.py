@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import io
+import logging
 import os
 import re
 import sys
@@ -94,7 +95,7 @@ def carry_out(arguments: argparse.Namespace) -> int:
     """Run the command that was parsed; a mistake in what was asked for is told in one line."""
     _keep_freed_memory()
     try:
-        with stoppable(), _warnings_in_one_line():
+        with stoppable(), _warnings_in_one_line(), _log_in_one_line():
             return arguments.run(arguments) or 0
     except KeyboardInterrupt as stop:
         print(f"tanl: {in_words(stop)}", file=sys.stderr)
@@ -213,6 +214,22 @@ def _warnings_in_one_line() -> Iterator[None]:
         warnings.filterwarnings("default", module=r"tanl\b")
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def _log_in_one_line() -> Iterator[None]:
+    """Show what the library logs as warnings."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print(f"tanl: warning: {_in_one_line(record.getMessage())}", file=sys.stderr)
+
+    handler, log = Lines(logging.WARNING), logging.getLogger("tanl")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _in_one_line(error: BaseException | str) -> str:

@@ -32,6 +32,9 @@ WITH_NEGATIVES = ("tanl", "tanl-paper", "tanl-official-script", "neglabel", "ada
 FROM_OUTLIERS = ("tanl", "tanl-paper", "tanl-official-script")
 """Those that start from known outliers."""
 
+LEARNING = (*FROM_OUTLIERS, "adaneg")
+"""Those that learn from their stream, once a batch."""
+
 
 def unknown_method(method: str) -> ValueError:
     """The error about a method that has no such name."""

@@ -76,11 +76,12 @@ class Guard:
         templates: prompt per part of speech and for ID labels, as `build_bank` takes them.
         removal: which words leave the corpus for the labels, as `build_bank` takes it.
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
+        dtype: what labels' embeddings are kept as: float32, or float16 for half the memory.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
         progress: show a progress bar while the corpus is embedded, as `build_bank` takes it.
 
     Raises:
-        TypeError, ValueError: unusable labels, corpus or method; the message names the value.
+        TypeError, ValueError: unusable labels, corpus, method or dtype; the message names the value.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Guard:
         templates: Mapping[str, str] | None = None,
         removal: str = "synonyms",
         cache_dir: str | PathLike[str] | None = None,
+        dtype: torch.dtype = torch.float32,
         evidence: int = 5,
         progress: bool | None = None,
     ) -> None:
@@ -120,6 +122,7 @@ class Guard:
             removal=removal,
             cache_dir=cache_dir,
             progress=progress,
+            dtype=dtype,
         )
         self.detector = self._detector(method)
         self._monitor = Monitor()
@@ -186,7 +189,7 @@ class Guard:
         """
         encoder = self._encoder("the list")
         if isinstance(images, Tensor):
-            return encoder.encode_pixels(images)
+            return encoder.encode_given(images)
         if isinstance(images, str | PathLike | Image.Image):
             raise TypeError(f"give a list of images, not the one image {images!r}")
         images = list(images)
@@ -477,6 +480,7 @@ class Guard:
             method=method,
             templates=saved.templates,
             removal=saved.removal,
+            dtype=saved.dtype,
             cache_dir=cache_dir,
             evidence=saved.evidence,
             progress=progress,
@@ -592,6 +596,7 @@ class Guard:
                 corpus=vocabulary.corpus,
                 templates=full_templates(vocabulary.templates),
                 removal=vocabulary.removal,
+                dtype=bank.dtype,
                 names_fingerprint=bank.names_fingerprint,
                 method=self._method,
                 evidence=self.evidence,

@@ -34,6 +34,7 @@ _OTHERS = ("state-*.safetensors", f"state-*.safetensors*{PART}", f"{_JSON}*{PART
 _LOCK = ".guard.lock"
 _PATIENCE = 60.0  # seconds that a save waits for others that save into its folder
 _SHOWN = 3
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class GuardRecord:
         corpus: what the negatives are taken from, with all edits.
         templates: the prompt for every part of speech and for ID labels.
         removal: which words leave the corpus for the labels.
+        dtype: what the labels' embeddings are kept as.
         names_fingerprint: tells the bank's labels, by name.
         method: the name of its method; None if a function made the detector.
         evidence: how many negative labels an OOD verdict comes with.
@@ -62,6 +64,7 @@ class GuardRecord:
     corpus: Corpus | None
     templates: Mapping[str, str]
     removal: str
+    dtype: torch.dtype
     names_fingerprint: str
     method: str | None
     evidence: int
@@ -173,6 +176,7 @@ def write_record(record: GuardRecord, folder: str | PathLike[str]) -> None:
         "corpus": _described_corpus(record.corpus),
         "templates": dict(record.templates),
         "removal": record.removal,
+        "dtype": str(record.dtype).removeprefix("torch."),
         "names_fingerprint": record.names_fingerprint,
         "method": record.method,
         "evidence": record.evidence,
@@ -211,6 +215,7 @@ def read_record(folder: str | PathLike[str]) -> GuardRecord:
         corpus=_rebuilt_corpus(about["corpus"]),
         templates=about["templates"],
         removal=about["removal"],
+        dtype=_DTYPES[about["dtype"]],
         names_fingerprint=about["names_fingerprint"],
         method=about["method"],
         evidence=about["evidence"],

@@ -37,6 +37,7 @@ def wrap(
     templates: Mapping[str, str] | None = None,
     removal: str = "synonyms",
     cache_dir: str | PathLike[str] | None = None,
+    dtype: torch.dtype = torch.float32,
     evidence: int = 5,
     progress: bool | None = None,
 ) -> GuardedModel:
@@ -55,6 +56,7 @@ def wrap(
         templates: prompt per part of speech and for ID labels, as `Guard` takes them.
         removal: which words leave the corpus for the labels, as `Guard` takes it.
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
+        dtype: what labels' embeddings are kept as, as `Guard` takes it.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
         progress: show a progress bar while the corpus is embedded, as `build_bank` takes it.
 
@@ -70,6 +72,7 @@ def wrap(
         templates=templates,
         removal=removal,
         cache_dir=cache_dir,
+        dtype=dtype,
         evidence=evidence,
         progress=progress,
     )

@@ -38,6 +38,7 @@ def guard_pipeline(
     labels: Sequence[str] | None = None,
     templates: Mapping[str, str] | None = None,
     cache_dir: str | PathLike[str] | None = None,
+    dtype: torch.dtype = torch.float32,
     label_sets: int = 4,
     progress: bool | None = None,
 ) -> GuardedPipeline:
@@ -56,6 +57,7 @@ def guard_pipeline(
             for no corpus; without them each label set's is made at its first call.
         templates: the guard's prompt per part of speech, as `Guard` takes them.
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
+        dtype: what labels' embeddings are kept as, as `Guard` takes it.
         label_sets: how many label sets are remembered; beyond them the one that was not used for longest is
             forgotten, with its stream. Each holds its own copy of the labels' embeddings.
         progress: show a progress bar while the corpus is embedded, as `build_bank` takes it.
@@ -77,6 +79,7 @@ def guard_pipeline(
         "method": method,
         "templates": templates,
         "cache_dir": cache_dir,
+        "dtype": dtype,
         "progress": progress,
     }
     return GuardedPipeline(pipe, labels, label_sets, options)

@@ -83,15 +83,18 @@ def save_bank(
     write_tensors(local_path(path), tensors, about)
 
 
-def load_bank(path: str | PathLike[str], *, device: torch.device | str = "cpu") -> SavedBank:
+def load_bank(
+    path: str | PathLike[str], *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> SavedBank:
     """Read what `save_bank` wrote, bit for bit.
 
     Args:
         path: the file.
         device: where to put the embeddings.
+        dtype: what to keep the labels' embeddings as, float32 or float16; None leaves them as they are in the file.
 
     Raises:
-        ValueError: not a bank's file, a damaged one, or one of a newer format than this version reads.
+        ValueError: another dtype; not a bank's file, a damaged one, or one of a newer format than this version reads.
         OSError: it cannot be read.
     """
     path = local_path(path)
@@ -122,4 +125,6 @@ def load_bank(path: str | PathLike[str], *, device: torch.device | str = "cpu") 
             outliers = unit_embeddings(outliers, "initial_ood", dim=bank.dim).to(device)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a damaged label bank: {error}; make it again") from error
+    if dtype is not None:
+        bank = bank.to(dtype=dtype)
     return SavedBank(bank, outliers, about.get("backbone"), about.get("backbone_fingerprint"))

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..backbones.base import height_and_width
+from ..backbones.toys import tell_limits
 from ..checks import is_dense
 from ..io.images import UnreadableImage, read_image, to_rgb
 from .batches import Ready, Unusable
@@ -44,6 +45,7 @@ class ImageEncoder:
             TypeError: it is no image.
         """
         name = self._name(number, image)
+        tell_limits(self.backbone, image)
         try:
             if isinstance(image, Tensor):
                 return Ready(name, self._checked(image))
@@ -71,6 +73,11 @@ class ImageEncoder:
         if len({pixels.device for pixels in images}) > 1:
             images = [pixels.to(device) for pixels in images]
         return self.encode_pixels(torch.stack(list(images)).to(device))
+
+    def encode_given(self, pixels: Tensor) -> Tensor:
+        """Pixels ``[B, 3, H, W]`` that a caller has prepared to embeddings ``[B, D]``."""
+        tell_limits(self.backbone, pixels)
+        return self.encode_pixels(pixels)
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Pixels ``[B, 3, H, W]`` to embeddings ``[B, D]``."""

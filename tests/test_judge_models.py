@@ -1,0 +1,199 @@
+"""Which model judges: what is said of the ones that ship, banks that judge images, precision; and what a run says of
+its threshold and its batches."""
+
+import logging
+import re
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from colour_backbone import COLOURS, ColourBackbone, paint
+from PIL import Image
+
+import tanl
+from tanl.backbones import toys
+from tanl.cli.main import main
+from tanl.streams.images import ImageEncoder
+
+OWN = Path(str(resources.files("tanl.benchmarks"))) / "pictograms" / "images"
+
+
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch):
+    monkeypatch.setattr(toys, "_told", set())
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """80 images: red and green ones are ID, blue and yellow ones are not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TANL_CACHE", str(tmp_path / "cache"))
+    for index in range(80):
+        colour = ("red", "blue", "green", "yellow")[index % 4]
+        paint(Path("images") / f"{index:02}-{colour}.png", colour)
+    for index in range(40):
+        paint(Path("known") / f"{index:02}.png", ("red", "green")[index % 2])
+        paint(Path("wrong") / f"{index:02}.png", ("blue", "yellow")[index % 2])
+    Path("words.txt").write_text("blue\nyellow\npurple\nwhite\n" + "".join(f"word {i}\n" for i in range(40)))
+    return tmp_path
+
+
+class Named(ColourBackbone):
+    def __init__(self, name, precision="fp32"):
+        super().__init__()
+        self.name, self.precision = name, precision
+
+    @property
+    def fingerprint(self):
+        return f"{self.name} {self.precision}"
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Models by any name, and what was asked for."""
+    asked = []
+
+    def load(name, *, device="cpu", precision="fp32"):
+        asked.append((name, precision))
+        return Named(name, precision)
+
+    monkeypatch.setattr("tanl.backbones.load_backbone", load)
+    return asked
+
+
+LABELS = ["--label", "red", "--label", "green", "--corpus", "words.txt"]
+
+
+# --- the models that ship --------------------------------------------------------------------------------------------
+
+
+def test_photographs_are_judged_by_the_small_model_of_photographs_and_that_is_told(workplace, loaded, capsys):
+    assert main(["judge", "images", *LABELS, "--quiet", "--out", "r.csv"]) == 0
+    out, err = capsys.readouterr()
+    assert loaded == [("mini-photo", "fp32")]
+    assert out == ""
+    assert err == f"tanl: warning: {toys.LIMITS['mini-photo']}\n"
+    assert "ViT-B-16/openai" in err
+
+
+@pytest.mark.parametrize(("name", "told"), [("mini", "cannot judge photographs"), ("ViT-B-16/openai", None)])
+def test_pictograms_model_is_told_of_and_a_real_one_is_not(workplace, loaded, capsys, name, told):
+    assert main(["judge", "images", *LABELS, "--backbone", name, "--quiet", "--out", "r.csv"]) == 0
+    err = capsys.readouterr().err
+    assert err == "" if told is None else (told in err and err.count("\n") == 1)
+
+
+def files(count):
+    return sorted(path for path in OWN.rglob("*.*") if path.is_file())[:count]
+
+
+@pytest.mark.parametrize("name", ["mini", "mini-photo"])
+def test_tanls_own_images_are_judged_without_a_word(name, caplog, monkeypatch):
+    monkeypatch.chdir(OWN)
+    encoder = ImageEncoder(Named(name))
+    for number, path in enumerate([*files(3), str(files(1)[0]), files(1)[0].relative_to(OWN)]):
+        encoder.prepare(number, path)
+    with Image.open(files(1)[0]) as image:
+        encoder.prepare(9, image)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("form", ["path", "text", "image", "pixels"])
+def test_images_of_ones_own_are_told_of_once_in_any_form(workplace, caplog, form):
+    path = Path("images/00-red.png")
+    image = {
+        "path": path,
+        "text": str(path),
+        "image": Image.new("RGB", (9, 9)),
+        "pixels": ColourBackbone().preprocess(Image.new("RGB", (9, 9))),
+    }[form]
+    guard = tanl.Guard(Named("mini"), ["red", "green"], corpus=["blue", "x", "y"], method="max_logit")
+    for _ in range(3):
+        guard.score([image] if form != "pixels" else image[None])
+    assert [record.getMessage() for record in caplog.records] == [toys.LIMITS["mini"]]
+    assert caplog.records[0].name.startswith("tanl.")
+    assert caplog.records[0].levelno == logging.WARNING
+
+
+# --- banks -----------------------------------------------------------------------------------------------------------
+
+
+def results(name):
+    return Path(name).read_text().splitlines()
+
+
+@pytest.mark.parametrize("method", ["tanl", "neglabel"])
+def test_a_bank_judges_images_as_its_model_does_without_embedding_a_word(
+    workplace, loaded, monkeypatch, method
+):
+    shared = ["--method", method, "--batch-size", "10", "--quiet"]
+    if method == "neglabel":
+        shared += ["--calibrate", "known"]
+    assert main(["bank", *LABELS, "--backbone", "some/model", "--out", "b.safetensors", "--quiet"]) == 0
+    direct = ["judge", "images", *LABELS, "--backbone", "some/model", *shared]
+    assert main([*direct, "--out", "direct.csv"]) == 0
+    monkeypatch.setattr(ColourBackbone, "encode_texts", None)
+    loaded.clear()
+    assert main(["judge", "images", "--bank", "b.safetensors", *shared, "--out", "bank.csv"]) == 0
+    assert loaded == [("some/model", "fp32")]
+    assert results("bank.csv") == results("direct.csv")
+
+
+def test_a_bank_of_another_model_or_precision_judges_no_images(workplace, loaded, capsys):
+    assert main(["bank", *LABELS, "--backbone", "some/model", "--out", "b.safetensors", "--quiet"]) == 0
+    for other in (["--backbone", "another"], ["--precision", "fp16"]):
+        assert main(["judge", "images", "--bank", "b.safetensors", *other, "--out", "r.csv"]) == 2
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert "b.safetensors was made by some/model, with other weights or another preprocessing" in err
+        assert not Path("r.csv").exists()
+
+
+def test_precision_and_half_labels_reach_model_and_bank(workplace, loaded):
+    for command in ("judge", "bank"):
+        arguments = [*LABELS, "--backbone", "m", "--precision", "bf16", "--float16", "--quiet"]
+        if command == "judge":
+            arguments = ["images", *arguments, "--out", "r.csv"]
+        assert main([command, *arguments, *(["--out", "b.safetensors"] if command == "bank" else [])]) == 0
+    assert loaded == [("m", "bf16"), ("m", "bf16")]
+    assert tanl.load_bank("b.safetensors").bank.dtype == torch.float16
+    assert tanl.load_bank("b.safetensors", dtype=torch.float32).bank.dtype == torch.float32
+    np.save("z.npy", torch.nn.functional.normalize(torch.randn(20, 7), dim=1).numpy())
+    assert (
+        main(["judge", "z.npy", "--bank", "b.safetensors", "--normalize", "--out", "z.csv", "--quiet"]) == 0
+    )
+
+
+# --- what a run says of itself ---------------------------------------------------------------------------------------
+
+
+def test_a_calibrated_threshold_says_where_it_is_from(workplace, loaded, capsys):
+    command = ["judge", "images", *LABELS, "--backbone", "m", "--batch-size", "8", "--out", "r.csv"]
+    assert main([*command, "--calibrate", "known"]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"^threshold \d\.\d{4} from 40 of known, so that 95% of such pass$", out, re.MULTILINE)
+    assert "learns from" not in out
+    assert err == ""
+
+
+def test_known_images_that_look_less_like_the_classes_than_the_stream_are_doubted(workplace, loaded, capsys):
+    for index in range(400):
+        paint(Path("stream") / f"{index:03}.png", ("red", "green", *COLOURS)[index % 2])
+    command = ["judge", "stream", *LABELS, "--backbone", "m", "--method", "neglabel", "--out", "r.csv"]
+    assert main([*command, "--calibrate", "wrong"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith(
+        "tanl: warning: 0 of 400 are flagged, and of 400 that belong to the classes about 20 would be"
+    )
+    assert "what is in wrong looks less like the classes" in err
+
+
+@pytest.mark.parametrize(
+    ("method", "size", "told"), [("tanl", 20, False), ("tanl", 21, True), ("neglabel", 80, False)]
+)
+def test_few_batches_are_told_of_methods_that_learn(workplace, loaded, capsys, method, size, told):
+    command = ["judge", "images", *LABELS, "--backbone", "m", "--method", method, "--batch-size", str(size)]
+    assert main([*command, "--out", "r.csv"]) == 0
+    assert (f"80 images are fewer than 4 batches of {size}" in capsys.readouterr().out) is told
