@@ -233,6 +233,11 @@ class Detector:
             result.append(tuple(Evidence(*pair) for pair in zip(labels, values, strict=True)))
         return result
 
+    @property
+    def selected(self) -> list[str]:
+        """The negative labels that the method scores with, in its order: TANL's as the next batch's first pass will."""
+        return list(self._negatives()[0])
+
     def _negatives(self) -> tuple[Sequence[str], Tensor]:
         """Names and embeddings ``[K, D]`` of the negatives that the method scores with; none by default."""
         return (), self.bank.embeddings[:0]

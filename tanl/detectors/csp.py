@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..checks import fraction, seed_number
 from ..kernels.surroundings import product, undisturbed
-from ..labels.bank import MINING_QUANTILE, LabelBank
+from ..labels.bank import MINING_QUANTILE, LabelBank, mining_parts
 from ..labels.corpus import Corpus
 from .neglabel import GroupedNegatives, group_order, groups_number
 
@@ -35,7 +35,6 @@ SUPERCLASSES = (
 )
 
 _SAME_AS_ID = 0.95  # a label with a larger cosine to any ID label counts as that label
-_MINING_ROWS = 4096
 
 
 class CSP(GroupedNegatives):
@@ -128,7 +127,7 @@ class CSP(GroupedNegatives):
         """How similar each negative is to the ID labels, ``[M]``."""
         ids = self.bank.id_embeddings
         parts = []
-        for part in torch.split(self.bank.negative_embeddings, _MINING_ROWS):
+        for part in mining_parts(self.bank.negative_embeddings, self.bank.num_id):
             cosines = product(part.float(), ids.T)
             similarity = torch.quantile(cosines, MINING_QUANTILE, dim=1)
             parts.append(similarity.masked_fill(cosines.amax(dim=1) > _SAME_AS_ID, 1.0))

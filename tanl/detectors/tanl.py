@@ -283,11 +283,6 @@ class TANL(Detector):
         names = self._labels.negative_names
         return [names[i] for i in chosen.tolist()], self._labels.negative_embeddings[chosen]
 
-    @property
-    def selected(self) -> list[str]:
-        """The negative labels that the stream activates most, as the next batch's first pass will use them."""
-        return list(self._negatives()[0])
-
     @undisturbed
     def memory_report(self) -> MemoryReport:
         """What the rings hold and where the selection has gone, see `MemoryReport`."""

@@ -17,6 +17,7 @@ MINING_QUANTILE = 0.95
 # Rows that a bank took as bfloat16 are no nearer to unit norm, whatever they are kept as.
 KEPT_TOLERANCE = 1e-2
 _MINING_ROWS = 4096
+_MINING_CELLS = 1 << 24  # cosines at a time: older releases of torch take a quantile of no more
 
 
 class LabelBank:
@@ -188,7 +189,7 @@ class LabelBank:
         similarity = torch.cat(
             [
                 torch.quantile(product(part.float(), self.id_embeddings.T), MINING_QUANTILE, dim=1)
-                for part in torch.split(negatives, _MINING_ROWS)
+                for part in mining_parts(negatives, self.num_id)
             ]
         )
         order = similarity.sort(stable=True).indices[:count]
@@ -205,6 +206,11 @@ class LabelBank:
             f"LabelBank({self.num_id} ID labels, {self.num_negatives} negatives, D={self.dim}, {self.device}"
             f"{', float16' if self.dtype == torch.float16 else ''})"
         )
+
+
+def mining_parts(negatives: Tensor, num_id: int) -> tuple[Tensor, ...]:
+    """Negatives in parts whose cosines with that many ID labels are few enough to be ranked at once."""
+    return torch.split(negatives, max(1, min(_MINING_ROWS, _MINING_CELLS // num_id)))
 
 
 def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
