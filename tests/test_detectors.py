@@ -68,6 +68,15 @@ def test_stateless_scores_do_not_depend_on_the_other_rows(method, bank, rows):
     torch.testing.assert_close(detector.score(z), alone, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("method", sorted(MAKERS))
+def test_members_say_what_a_method_is(method, bank, stream):
+    detector = MAKERS[method](bank)
+    assert detector.has_stream == (method in STREAMING)
+    assert detector.needs_local == (method == "GLMCM")
+    detector(stream[0])
+    assert [bool(detector.activated(3))] == [method == "TANL"]
+
+
 def test_calibrate_sets_what_predict_uses(detector, stream):
     z = torch.cat(stream)
     if not isinstance(detector, tanl.TANL):

@@ -116,6 +116,9 @@ def test_candidates_are_the_mined_ones(world):
     assert torch.equal(run(few, z), run(alone, z))
     assert few.selected == alone.selected
     assert set(few.selected) <= set(bank.mined(300).negative_names)
+    assert [name for name, _ in few.activated(7)] == few.selected[:7]
+    relevance = [value for _, value in few.activated(300)]
+    assert len(relevance) == 300 and relevance == sorted(relevance, reverse=True)
     assert [e.label for e in few.explain(z[:1])[0]] == [e.label for e in alone.explain(z[:1])[0]]
     many = detector(world, candidates=10**9)
     assert torch.equal(run(many, z), run(detector(world), z))
@@ -308,6 +311,14 @@ def test_unusable_sources_are_refused_and_change_nothing(world, source, error, m
         with pytest.raises(error, match=message):
             it(world["inside"][:4], source=source)
         assert_same_state(it.state_dict(), before)
+
+
+def test_the_guarded_memory_alone_bounds_sources(world):
+    assert [detector(world, memory=memory).bounds_sources for memory in ("published", "guarded")] == [
+        False,
+        True,
+    ]
+    assert not tanl.NegLabel(world["bank"]).bounds_sources
 
 
 @pytest.mark.parametrize("make", [tanl.TANL, tanl.AdaNeg])

@@ -9,14 +9,15 @@ import torch
 from test_guarded_memory import world  # noqa: F401 (a fixture)
 
 import tanl
-from tanl.benchmarks import trust
+from tanl.benchmarks.engine.trust import attacks, measures
+from tanl.benchmarks.engine.trust.images import SHARES, SIZES, Images
 from tanl.cli.main import main
 
 
 @pytest.fixture
 def images(world):  # noqa: F811
     inside, outside = world["inside"], torch.cat([world["outside"]] * 4)
-    return trust.Images(
+    return Images(
         world["bank"],
         inside[:1280],
         torch.arange(1280) % 12 == 0,
@@ -30,10 +31,10 @@ def images(world):  # noqa: F811
 
 @pytest.fixture
 def offline(images, world, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(trust, "load_backbone", lambda name: None)
-    monkeypatch.setattr(trust, "noise_embeddings", lambda backbone: world["noise"])
-    monkeypatch.setattr(trust, "_images", lambda *settings: images)
-    monkeypatch.setattr(trust, "FLOOD", 256)
+    monkeypatch.setattr(measures, "load_backbone", lambda name: None)
+    monkeypatch.setattr(measures, "noise_embeddings", lambda backbone: world["noise"])
+    monkeypatch.setattr(measures, "images_of", lambda *settings: images)
+    monkeypatch.setattr(attacks, "FLOOD", 256)
 
 
 def test_every_part_is_measured_printed_and_written(offline, tmp_path, capsys):
@@ -59,9 +60,9 @@ def test_every_part_is_measured_printed_and_written(offline, tmp_path, capsys):
     assert "flood: batches" in flood
 
 
-@pytest.mark.parametrize("share", trust.SHARES)
+@pytest.mark.parametrize("share", SHARES)
 def test_streams_hold_the_share_of_outliers_and_no_image_twice(images, share):
-    stream = trust._mixed_at(images, 1280, share, 0)
+    stream = measures.mixed_at(images, 1280, share, 0)
     assert len(stream.z) == 1280
     assert int(stream.is_ood.sum()) == round(1280 * share)
     chosen = stream.z[~stream.is_ood]
@@ -72,10 +73,10 @@ def test_streams_hold_the_share_of_outliers_and_no_image_twice(images, share):
 
 
 def test_shares_are_of_the_second_half_and_by_the_running_threshold(images, world):  # noqa: F811
-    stream = trust._mixed_at(images, 1280, 0.5, 0)
+    stream = measures.mixed_at(images, 1280, 0.5, 0)
     neglabel = tanl.NegLabel(world["bank"])
     neglabel.calibrate_embeddings(images.known)
-    judged = trust._judged(neglabel, stream)
+    judged = measures.judge_stream(neglabel, stream)
     flagged = neglabel.predict(stream.z)
     late = torch.arange(1280) >= 640
     for name, chosen in (
@@ -88,24 +89,24 @@ def test_shares_are_of_the_second_half_and_by_the_running_threshold(images, worl
 
 def test_orders_change_nothing_for_a_method_that_learns_nothing(images, world):  # noqa: F811
     neglabel = tanl.NegLabel(world["bank"])
-    cases = dict(trust._orders(neglabel, images, 1280, 0))
-    assert set(cases) == set(trust.ORDERS)
+    cases = dict(measures.MEASURED["order"](neglabel, images, 1280, 0))
+    assert set(cases) == set(measures.ORDERS)
     assert len({values["AUROC"] for values in cases.values()}) == 1
 
 
 def test_a_calibration_is_taken_back_after_each_size(images, world):  # noqa: F811
     practice = tanl.TANL(world["bank"], initial_ood=world["noise"], **tanl.TANL.preset("practice"))
-    cases = dict(trust._calibration(practice, images, 1280, 0))
-    sizes = [f"{size}: flagged ID" for size in trust.SIZES]
-    assert [list(values) for values in cases.values()] == [sizes] * len(trust.SHARES)
+    cases = dict(measures.MEASURED["calibration"](practice, images, 1280, 0))
+    sizes = [f"{size}: flagged ID" for size in SIZES]
+    assert [list(values) for values in cases.values()] == [sizes] * len(SHARES)
     assert practice.tpr is None
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--parts", "weather"], "no part 'weather'; there are outliers, calibration"),
-        (["--length", "100"], "--length must be at least 1280, not 100"),
+        (["--parts", "weather"], "parts must be one of outliers, calibration"),
+        (["--length", "100"], "argument --length: '100' is not a whole number of at least 1280"),
         (["--tracks", "clouds"], "clouds"),
         (["--seeds", "0"], "--seeds"),
     ],
@@ -122,9 +123,9 @@ def test_unusable_options_are_refused(arguments, message, capsys):
 def test_white_box_images_convince_the_detector_as_it_starts(images, world):  # noqa: F811
     it = tanl.TANL(world["bank"], initial_ood=world["noise"], **tanl.TANL.preset("practice"))
     generator = torch.Generator().manual_seed(0)
-    flagging = trust._aimed(it, images.inside[images.target], True, generator)
-    hiding = trust._aimed(it, images.outside[images.hidden], False, generator)
-    assert len(flagging) == trust.FLOOD
+    flagging = attacks.aimed(it, images.inside[images.target], True, generator)
+    hiding = attacks.aimed(it, images.outside[images.hidden], False, generator)
+    assert len(flagging) == attacks.FLOOD
     assert float(it.score(flagging).min()) > 0.5 > float(it.score(hiding).max())
     for part in hiding.split(64):
         it(part)

@@ -24,9 +24,8 @@ from tanl.backbones import Backbone, load_backbone
 from tanl.backbones.clip import ClipBackbone
 from tanl.backbones.local_features import encode_images_local
 from tanl.backbones.noise import noise_embeddings, noise_images
-from tanl.detectors import TANL, Detector
+from tanl.detectors import Detector
 from tanl.detectors.csp import conjugated_words
-from tanl.detectors.gl_mcm import GLMCM
 from tanl.io.images import UnreadableImage
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
@@ -252,12 +251,12 @@ class Measuring:
     def _scores(self, detector: Detector, part: Part) -> np.ndarray[Any, np.dtype[np.float32]]:
         batches = (
             self._local_scores(detector, part)
-            if isinstance(detector, GLMCM)
+            if detector.needs_local
             else map(detector, torch.split(part.embeddings, self._config.batch_size))
         )
         return torch.cat([batch.float().cpu() for batch in batches]).numpy()
 
-    def _local_scores(self, detector: GLMCM, part: Part) -> Iterator[Tensor]:
+    def _local_scores(self, detector: Callable[..., Tensor], part: Part) -> Iterator[Tensor]:
         """Scores with patches, from the images: hundreds of embeddings each are too many to keep."""
         backbone = cast(ClipBackbone, self._backbone)
         images = tqdm(
@@ -292,7 +291,7 @@ class Measuring:
             num_ood=len(scores.ood),
             metrics={name: metrics[name] for name in METRICS},
             seconds=seconds,
-            activated=_activated(detector),
+            activated=tuple(detector.activated(ACTIVATED)),
             threshold=detector.threshold,
         )
         self._result.write(cell, scores)
@@ -308,16 +307,6 @@ def _keys(task: Task, method: Method, config: Config) -> list[Key]:
     return [
         Key(task.track, method.name, part.name, order, seed) for order, seed in streams for part in task.ood
     ]
-
-
-def _activated(detector: Detector) -> tuple[tuple[str, float], ...]:
-    """The negative labels of the highest relevance at a stream's end; none for methods that do not rank them."""
-    if not isinstance(detector, TANL):
-        return ()
-    relevance = detector.state.relevance
-    best = kernels.stable_topk(relevance, ACTIVATED)
-    names = detector.bank.negative_names
-    return tuple((names[i], float(relevance[i])) for i in best.tolist())
 
 
 def _left_out(config: Config, backbone: Backbone) -> dict[str, str]:

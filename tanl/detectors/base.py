@@ -63,6 +63,9 @@ class Detector:
     lasting: ClassVar[dict[str, Callable[[Any, str], Any]]] = {}
     """The same of settings that a detector is made of, and that cannot change any more once they are set."""
 
+    needs_local: ClassVar[bool] = False
+    """Whether it scores with embeddings of each image's patches, ``local``, beside the image's own."""
+
     _now: Now = Now()
 
     def __init__(self, bank: LabelBank) -> None:
@@ -241,6 +244,23 @@ class Detector:
     def _negatives(self) -> tuple[Sequence[str], Tensor]:
         """Names and embeddings ``[K, D]`` of the negatives that the method scores with; none by default."""
         return (), self.bank.embeddings[:0]
+
+    @property
+    def has_stream(self) -> bool:
+        """Whether what it says of an image may depend on the images before it: there is something to `reset`."""
+        return type(self).reset is not Detector.reset
+
+    @property
+    def bounds_sources(self) -> bool:
+        """Whether the call bounds what the images of one source may teach it; see its ``source``."""
+        return False
+
+    def activated(self, k: int) -> list[tuple[str, float]]:
+        """The ``k`` negative labels that the stream activated most, with their relevance, the highest first.
+
+        None of a method that does not rank its negatives by the stream.
+        """
+        return []
 
     def memory_report(self) -> MemoryReport | None:
         """What the method remembers of its stream, in figures; None for one without such a report."""

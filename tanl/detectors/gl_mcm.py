@@ -47,6 +47,7 @@ class GLMCM(Detector):
         ValueError: an unusable setting; a bank with one ID label.
     """
 
+    needs_local: ClassVar = True
     checked: ClassVar = {"lambda_value": positive, "temperature": positive}
 
     def __init__(self, bank: LabelBank, *, lambda_value: float = 1.0, temperature: float = 1.0) -> None:

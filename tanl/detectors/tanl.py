@@ -283,6 +283,23 @@ class TANL(Detector):
         names = self._labels.negative_names
         return [names[i] for i in chosen.tolist()], self._labels.negative_embeddings[chosen]
 
+    @property
+    def bounds_sources(self) -> bool:
+        """Whether the call bounds what the images of one source may teach it: with the guarded memory."""
+        return self._guarded is not None
+
+    @undisturbed
+    def activated(self, k: int) -> list[tuple[str, float]]:
+        """The ``k`` negative labels that the stream activated most, with their relevance, the highest first.
+
+        Relevance is the difference of the two rings' means: how much more activation a label has from images that are
+        confidently OOD than from those that are confidently ID. The guarded memory draws both means to its start.
+        """
+        relevance = self._relevance()
+        best = kernels.stable_topk(relevance, whole_number(k, "k", at_least=1))
+        names = self._labels.negative_names
+        return [(names[i], float(relevance[i])) for i in best.tolist()]
+
     @undisturbed
     def memory_report(self) -> MemoryReport:
         """What the rings hold and where the selection has gone, see `MemoryReport`."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..checks import whole_number
-from ..detectors import GLMCM, Detector
+from ..detectors import Detector
 from ..functional import shuffled
 
 
@@ -51,19 +51,20 @@ def as_pytorch_ood(
         TypeError: no detector, or a `GLMCM`.
         ValueError: ``whole_sets`` is missing for a detector with a stream.
     """
-    if not isinstance(detector, Detector) or isinstance(detector, GLMCM):
+    if not isinstance(detector, Detector) or detector.needs_local:
         raise TypeError(
             f"as_pytorch_ood takes a detector that scores embeddings alone, not {type(detector).__name__}"
         )
     whole_number(batch_size, "batch_size", at_least=1)
-    has_stream = type(detector).reset is not Detector.reset
-    if has_stream and whole_sets is None:
+    if detector.has_stream and whole_sets is None:
         raise ValueError(
             f"{type(detector).__name__} learns from its stream: say whole_sets=True if each call is given a whole data "
             "set, as benchmarks do, or whole_sets=False if each is the next batch of one stream"
         )
     kind: Any = type(detector)
-    return _kind(kind, _adapter())(detector, encoder, has_stream and bool(whole_sets), batch_size, seed)
+    return _kind(kind, _adapter())(
+        detector, encoder, detector.has_stream and bool(whole_sets), batch_size, seed
+    )
 
 
 @cache
