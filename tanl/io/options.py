@@ -54,7 +54,7 @@ def setting(
     parse: Callable[[str], Any] | None = None,
     gather: Callable[[Sequence[Any]], tuple[Any, ...]] | None = None,
     at_least: int | None = None,
-    choices: Sequence[str] | None = None,
+    choices: Iterable[str] | None = None,
 ) -> Any:
     """A field of a dataclass that is an option too.
 
