@@ -190,6 +190,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=5,
         help="negative labels to name for an outlier (default: %(default)s)",
     )
+    output.add_argument(
+        "--show-all",
+        action="store_true",
+        help="name any negative label as evidence; without it slurs, obscenities, peoples, religions, crimes and "
+        "diseases among WordNet's words score, but are not named",
+    )
     output.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
 
 
@@ -258,7 +264,7 @@ def _images(arguments: argparse.Namespace) -> _Stream:
             if outliers is None and arguments.method in FROM_OUTLIERS:
                 outliers = _noise(backbone, arguments)
             detector = make_detector(arguments.method, saved.bank, seed=arguments.seed, initial_ood=outliers)
-            judge = _judging(detector, arguments)
+            judge = _judging(detector, None, arguments)
         encoder = ImageEncoder(backbone)
         results = judge_images(encoder, paths, judge, batch_size=arguments.batch_size, timings=timings)
         return detector, embed_images(encoder, known) if known else (), results
@@ -301,10 +307,17 @@ def _refuse_other_model(saved: SavedBank, backbone: Backbone, arguments: argpars
         )
 
 
-def _judging(detector: Detector, arguments: argparse.Namespace) -> Callable[[Tensor], Detection]:
+def _judging(
+    detector: Detector, corpus: Corpus | None, arguments: argparse.Namespace
+) -> Callable[[Tensor], Detection]:
     from ..detectors.verdict import detect_embeddings
+    from ..labels.not_shown import hidden_in, words
 
-    return partial(detect_embeddings, detector, evidence=arguments.evidence)
+    hidden: frozenset[str] = frozenset()
+    if not arguments.show_all:
+        # A bank does not say where its words are from.
+        hidden = words() if arguments.bank is not None else hidden_in(corpus)
+    return partial(detect_embeddings, detector, evidence=arguments.evidence, hidden=hidden)
 
 
 def _image_files(sources: Sequence[Path], recursive: bool) -> tuple[list[Path], int]:
@@ -377,7 +390,7 @@ def _embeddings(arguments: argparse.Namespace) -> _Stream:
         results = judge_embeddings(
             files,
             detector.bank,
-            _judging(detector, arguments),
+            _judging(detector, corpus, arguments),
             batch_size=arguments.batch_size,
             normalize=arguments.normalize,
             timings=timings,
@@ -626,6 +639,7 @@ def _guard(
         method=detector,
         dtype=torch.float16 if arguments.float16 else torch.float32,
         evidence=arguments.evidence,
+        show_all=arguments.show_all,
         progress=not arguments.quiet,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -195,7 +195,12 @@ class Detector:
 
     @undisturbed
     def explain(
-        self, z: Embeddings, k: int = 5, *, index: LabelIndex | None = None
+        self,
+        z: Embeddings,
+        k: int = 5,
+        *,
+        index: LabelIndex | None = None,
+        hidden: Set[str] = frozenset(),
     ) -> list[tuple[Evidence, ...]]:
         """The ``k`` negative labels that count most against each image, with their probabilities.
 
@@ -207,6 +212,8 @@ class Detector:
             k: labels an image.
             index: an index of the labels that are named (`LabelIndex.of`), for a method with very many
                 negatives; None looks at each of them.
+            hidden: case-folded labels that are not named, such as those of `tanl.labels.not_shown.words`; the next ones
+                are, with the probabilities that they have. Scores are not concerned.
 
         Returns:
             For each row its evidence, the most probable first; none of a method that scores without negatives.
@@ -228,13 +235,21 @@ class Detector:
             kernels.row_lse(z, bank.id_embeddings, bank.logit_scale),
             kernels.row_lse(z, embeddings, bank.logit_scale),
         )
-        found = nearest(z, embeddings, min(k, len(embeddings))) if index is None else index.search(z, k)
-        probabilities = (bank.logit_scale * found.cosines - lse[:, None]).exp().clamp(max=1)
-        result = []
-        for rows, values in zip(found.rows.tolist(), probabilities.tolist(), strict=True):
-            labels = [names[row] if index is None else index.names[row] for row in rows]
-            result.append(tuple(Evidence(*pair) for pair in zip(labels, values, strict=True)))
-        return result
+        asked = min(k, len(names))
+        if hidden:  # more than are wanted, so that few searches are needed
+            asked = min(4 * k + 16, len(names))
+        while True:
+            found = nearest(z, embeddings, asked) if index is None else index.search(z, asked)
+            probabilities = (bank.logit_scale * found.cosines - lse[:, None]).exp().clamp(max=1)
+            result = []
+            for rows, values in zip(found.rows.tolist(), probabilities.tolist(), strict=True):
+                labels = [names[row] if index is None else index.names[row] for row in rows]
+                pairs = zip(labels, values, strict=True)
+                named = [pair for pair in pairs if not hidden or pair[0].casefold() not in hidden]
+                result.append(tuple(Evidence(*pair) for pair in named[:k]))
+            if asked == len(names) or min(map(len, result)) == k:
+                return result
+            asked = min(4 * asked, len(names))
 
     @property
     def selected(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
@@ -136,6 +136,7 @@ def detect_embeddings(
     evidence: int = 5,
     source: str | Sequence[str | None] | None = None,
     learn: bool = True,
+    hidden: Set[str] = frozenset(),
 ) -> Detection:
     """Judge one batch of a stream of embeddings, and let the detector learn from it.
 
@@ -147,6 +148,7 @@ def detect_embeddings(
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
         source: where the images come from, see `Detector.__call__`.
         learn: False only scores: the stream stays as it is.
+        hidden: case-folded labels that are not named as evidence, see `Detector.explain`.
 
     Raises:
         TypeError, ValueError: z or source is unusable, or a source is named where nothing is learnt; the detector's
@@ -168,7 +170,8 @@ def detect_embeddings(
     found: list[tuple[Evidence, ...]] = [()] * len(z)
     if is_ood is not None and evidence and bool(is_ood.any()):
         rows = is_ood.nonzero()[:, 0]
-        for row, labels in zip(rows.tolist(), detector.explain(z[rows], evidence), strict=True):
+        unnamed = {"hidden": hidden} if hidden else {}
+        for row, labels in zip(rows.tolist(), detector.explain(z[rows], evidence, **unnamed), strict=True):
             found[row] = labels
     names = bank.id_names
     return Detection(scores, is_ood, [names[i] for i in best.indices.tolist()], best.values, found)

@@ -26,6 +26,7 @@ from ..io.images import UnreadableImage
 from ..labels.bank import LabelBank
 from ..labels.build import build_bank
 from ..labels.corpus import Corpus
+from ..labels.not_shown import hidden_in
 from ..labels.prompts import full_templates
 from ..labels.vocabulary import Vocabulary
 from ..streams.images import ImageEncoder, OneImage, unreadable
@@ -78,6 +79,9 @@ class Guard:
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
         dtype: what labels' embeddings are kept as: float32, or float16 for half the memory.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
+        show_all: name any negative label as evidence. By default those of WordNet's words that say nothing of a picture
+            and may hurt or accuse are not named, though they score: slurs, obscenities, peoples, religions, crimes,
+            diseases (`tanl.labels.not_shown`); words of your own always are.
         progress: show a progress bar while the corpus is embedded, as `build_bank` takes it.
 
     Raises:
@@ -96,6 +100,7 @@ class Guard:
         cache_dir: str | PathLike[str] | None = None,
         dtype: torch.dtype = torch.float32,
         evidence: int = 5,
+        show_all: bool = False,
         progress: bool | None = None,
     ) -> None:
         if isinstance(method, str) and method not in METHODS:
@@ -125,6 +130,7 @@ class Guard:
             dtype=dtype,
         )
         self.detector = self._detector(method)
+        self.show_all = show_all
         self._monitor = Monitor()
         own = None if templates is None else dict(templates)
         self._vocabulary = Vocabulary(self.bank.id_names, corpus, own, removal)
@@ -176,7 +182,7 @@ class Guard:
         """
         z = self.encode(images)
         with self._lock:
-            return self.detector.explain(z, k)
+            return self.detector.explain(z, k, hidden=self._hidden)
 
     def encode(self, images: Images) -> Tensor:
         """Embed images, ``[B, D]`` unit rows, without judging them.
@@ -218,7 +224,12 @@ class Guard:
         """
         with self._lock:
             detection = detect_embeddings(
-                self.detector, z, evidence=self.evidence, source=source, learn=learn
+                self.detector,
+                z,
+                evidence=self.evidence,
+                source=source,
+                learn=learn,
+                hidden=self._hidden,
             )
             if not learn:
                 return replace(detection, warnings=self._monitor.warnings)
@@ -483,6 +494,7 @@ class Guard:
             dtype=saved.dtype,
             cache_dir=cache_dir,
             evidence=saved.evidence,
+            show_all=saved.show_all,
             progress=progress,
         )
         guard._go_on(saved, exact)
@@ -580,6 +592,10 @@ class Guard:
             f"{bank.num_negatives} negatives, backbone {self.backbone.name!r})"
         )
 
+    @property
+    def _hidden(self) -> frozenset[str]:
+        return frozenset() if self.show_all else hidden_in(self._vocabulary.corpus)
+
     def _encoder(self, what: str = "the stream") -> ImageEncoder:
         """What embeds the images of a call; ``what`` they come in, for messages."""
         return ImageEncoder(self.backbone, what=what)
@@ -600,6 +616,7 @@ class Guard:
                 names_fingerprint=bank.names_fingerprint,
                 method=self._method,
                 evidence=self.evidence,
+                show_all=self.show_all,
                 # A full state fits its labels' very bits alone; the small one beside it fits these labels anywhere.
                 compact=detector.state_dict(compact=True),
                 full=None if compact else detector.state_dict(),

@@ -53,6 +53,7 @@ class GuardRecord:
         names_fingerprint: tells the bank's labels, by name.
         method: the name of its method; None if a function made the detector.
         evidence: how many negative labels an OOD verdict comes with.
+        show_all: whether any negative label is named as evidence.
         compact: the detector's compact state.
         full: its full state; None if the guard was saved without.
     """
@@ -68,6 +69,7 @@ class GuardRecord:
     names_fingerprint: str
     method: str | None
     evidence: int
+    show_all: bool
     compact: dict[str, Any]
     full: dict[str, Any] | None
 
@@ -180,6 +182,7 @@ def write_record(record: GuardRecord, folder: str | PathLike[str]) -> None:
         "names_fingerprint": record.names_fingerprint,
         "method": record.method,
         "evidence": record.evidence,
+        "show_all": record.show_all,
         "state": tree,
         "state_file": file,
         "state_sha256": digest,
@@ -219,6 +222,7 @@ def read_record(folder: str | PathLike[str]) -> GuardRecord:
         names_fingerprint=about["names_fingerprint"],
         method=about["method"],
         evidence=about["evidence"],
+        show_all=about["show_all"],
         compact=states["compact"],
         full=states.get("full"),
     )

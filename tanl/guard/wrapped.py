@@ -23,7 +23,7 @@ Model = torch.nn.Module | tuple[Callable[[Tensor], Any], Callable[[Any], Any]]
 """A model that is loaded, or the two functions that embed images and texts."""
 
 # What a guard writes, even where a model has such a name too.
-_OWN = frozenset({"backbone", "bank", "detector", "evidence"})
+_OWN = frozenset({"backbone", "bank", "detector", "evidence", "show_all"})
 
 
 def wrap(
@@ -39,6 +39,7 @@ def wrap(
     cache_dir: str | PathLike[str] | None = None,
     dtype: torch.dtype = torch.float32,
     evidence: int = 5,
+    show_all: bool = False,
     progress: bool | None = None,
 ) -> GuardedModel:
     """A guard around a model that is already loaded, which can replace it; see `GuardedModel`.
@@ -58,6 +59,7 @@ def wrap(
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
         dtype: what labels' embeddings are kept as, as `Guard` takes it.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
+        show_all: name any negative label as evidence, as `Guard` takes it.
         progress: show a progress bar while the corpus is embedded, as `build_bank` takes it.
 
     Raises:
@@ -74,6 +76,7 @@ def wrap(
         cache_dir=cache_dir,
         dtype=dtype,
         evidence=evidence,
+        show_all=show_all,
         progress=progress,
     )
 
