@@ -63,11 +63,9 @@ class PublishedPreprocessing:
         """The backbone's."""
         return self._backbone.encode_images(pixels)
 
-    def encode_texts(
-        self, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False, title: str = "texts"
-    ) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
         """The backbone's."""
-        return self._backbone.encode_texts(texts, batch_size=batch_size, progress=progress, title=title)
+        return self._backbone.encode_texts(texts, batch_size=batch_size)
 
 
 def resized_and_cropped(image: Image.Image, height: int, width: int) -> Image.Image:

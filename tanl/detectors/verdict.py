@@ -170,8 +170,9 @@ def detect_embeddings(
     found: list[tuple[Evidence, ...]] = [()] * len(z)
     if is_ood is not None and evidence and bool(is_ood.any()):
         rows = is_ood.nonzero()[:, 0]
-        unnamed = {"hidden": hidden} if hidden else {}
-        for row, labels in zip(rows.tolist(), detector.explain(z[rows], evidence, **unnamed), strict=True):
+        for row, labels in zip(
+            rows.tolist(), detector.explain(z[rows], evidence, hidden=hidden), strict=True
+        ):
             found[row] = labels
     names = bank.id_names
     return Detection(scores, is_ood, [names[i] for i in best.indices.tolist()], best.values, found)

@@ -151,7 +151,7 @@ def check_size(size: tuple[int, int], limit: int | None = None) -> None:
 
 
 def _read(
-    source: Path | BytesIO, head: bytes, limit: int | None = None, formats: Sequence[str] | None = None
+    source: Path | BytesIO, head: bytes, limit: int | None = None, formats: list[str] | None = None
 ) -> Image.Image:
     try:
         opened: Image.Image = Image.open(source, formats=formats)
