@@ -59,6 +59,26 @@ class DicomFile:
         """Width and height in pixels."""
         return int(self._data.Columns), int(self._data.Rows)
 
+    @property
+    def series(self) -> str:
+        """The series that it is a slice of; empty where the file does not say."""
+        return str(self._data.get("SeriesInstanceUID") or "")
+
+    @property
+    def position(self) -> float:
+        """Where the slice lies along the normal of its plane, in millimetres; without a position its number."""
+        place, axes = self._data.get("ImagePositionPatient"), self._data.get("ImageOrientationPatient")
+        if place and axes:
+            rows, columns = np.array(axes[:3], dtype=float), np.array(axes[3:], dtype=float)
+            return float(np.cross(rows, columns) @ np.array(place, dtype=float))
+        return float(self._data.get("InstanceNumber") or 0)
+
+    @property
+    def pixel_spacing(self) -> tuple[float, float]:
+        """Millimetres between rows and between columns; 1 and 1 where the file does not say."""
+        rows, columns = self._data.get("PixelSpacing") or (1.0, 1.0)
+        return float(rows), float(columns)
+
     def image(self) -> Image.Image:
         """The picture, ``L`` or ``RGB``.
 
