@@ -52,6 +52,17 @@ _HOME = {
     "GuardedModel": "guard.wrapped",
     "wrap": "guard.wrapped",
     "as_pytorch_ood": "integrations.pytorch_ood",
+    "curate": "beyond.curation",
+    "label_next": "beyond.curation",
+    "describe_difference": "beyond.difference",
+    "order_examples": "beyond.examples",
+    "head_entropy": "beyond.head_entropy",
+    "HeadEntropyProbe": "beyond.head_entropy",
+    "LabelTree": "beyond.tree",
+    "tree_verdicts": "beyond.tree",
+    "hierarchical_f1": "beyond.tree",
+    "read_volume": "beyond.volumes",
+    "score_volume": "beyond.volumes",
     "OODMetrics": "metrics",
     "UnreadableImage": "io.images",
 }
@@ -65,6 +76,12 @@ if TYPE_CHECKING:
     from .backbones.hugging_face import HuggingFaceBackbone
     from .backbones.local_features import encode_images_local
     from .backbones.noise import noise_embeddings
+    from .beyond.curation import curate, label_next
+    from .beyond.difference import describe_difference
+    from .beyond.examples import order_examples
+    from .beyond.head_entropy import HeadEntropyProbe, head_entropy
+    from .beyond.tree import LabelTree, hierarchical_f1, tree_verdicts
+    from .beyond.volumes import read_volume, score_volume
     from .detectors import (
         CSP,
         GLMCM,

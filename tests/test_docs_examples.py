@@ -5,6 +5,7 @@ The README's is in test_docs.py.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import asyncio
 import doctest
@@ -14,8 +15,10 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -30,6 +33,7 @@ from conftest import unit
 from tanl.detectors.base import Evidence
 from tanl.detectors.verdict import Verdict
 from tanl.guard import saving as saved_guard
+from tanl.io import options
 from tanl.labels import corpus
 from tanl.streams.result_files import open_results
 from tanl.streams.results import Result
@@ -84,6 +88,7 @@ def test_no_page_has_examples_that_do_not_run():
         "first-hour.md",
         "folders.md",
         "corpora.md",
+        "beyond.md",
     }
 
 
@@ -125,6 +130,35 @@ def test_example_of_corpora(photos):
     names = run("corpora.md", {})
     assert {"lens cap", "bus"} <= {*names["guard"].bank.negative_names}
     assert "pigeon" not in names["guard"].bank.negative_names
+
+
+def test_examples_of_what_comes_after(photos, capsys):
+    pytest.importorskip("faiss")
+    transformers = pytest.importorskip("transformers")
+    backbone = ColourBackbone()
+    guard = tanl.Guard(backbone, labels=["red", "green"])
+    config = transformers.LlamaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        attn_implementation="eager",
+    )
+    names: dict[str, object] = {
+        "backbone": backbone,
+        "guard": guard,
+        "photos": photos,
+        "flagged": photos[0::5],
+        "known": photos[1::5],
+        "leaf_embeddings": backbone.encode_texts(["a red thing", "a green thing", "a blue thing"]),
+        "model": transformers.LlamaForCausalLM(config).eval(),
+        "input_ids": torch.arange(9)[None],
+    }
+    run("beyond.md", names)
+    printed = capsys.readouterr().out
+    assert "kept, " in printed and "answer='cardiomegaly'" in printed
+    assert len(names["rows"]) and names["verdict"].slices
 
 
 def test_examples_of_integrations(photos, monkeypatch, capsys):
@@ -226,6 +260,15 @@ def run_example(place: str, names: dict[str, object]) -> dict[str, object]:
     return names
 
 
+def test_example_of_options():
+    parser = argparse.ArgumentParser()
+    parser.parse_args = partial(parser.parse_args, ["--batch-size", "3", "--seeds", "1", "2"])  # type: ignore[method-assign]
+    given = {"parser": parser, "dataclass": dataclass, **vars(options), "__name__": "an_example"}
+    sys.modules["an_example"] = ModuleType("an_example")  # where a dataclass looks for its types
+    config = run_example("tanl.io.options:", given)["config"]
+    assert (config.batch_size, config.seeds) == (3, (1, 2))
+
+
 def test_no_docstring_has_an_example_that_does_not_run():
     assert {*EXAMPLES} == {
         "tanl.detectors.csp:CSP",
@@ -235,6 +278,7 @@ def test_no_docstring_has_an_example_that_does_not_run():
         "tanl.guard.wrapped:GuardedModel",
         "tanl.integrations.pytorch_ood:as_pytorch_ood",
         "tanl.integrations.transformers:guard_pipeline",
+        "tanl.io.options:",
     }
 
 

@@ -34,6 +34,7 @@ LAYERS = [
     ["tanl.report"],
     ["tanl.guard"],
     ["tanl.integrations"],
+    ["tanl.beyond"],
     ["tanl"],  # the public names
     ["tanl.benchmarks.data"],
     ["tanl.benchmarks.pictograms", "tanl.benchmarks.photographs"],  # sets that ship

@@ -45,9 +45,7 @@ def neglabel(bank):
 
 @pytest.fixture
 def guard():
-    made = tanl.Guard(
-        GreyBackbone(), ["dark"], corpus=["bright", "medium"], method=neglabel, progress=False
-    )
+    made = tanl.Guard(GreyBackbone(), ["dark"], corpus=["bright", "medium"], method=neglabel, progress=False)
     dark = [Image.new("RGB", (9, 9), (level, level, level)) for level in range(0, 40, 2)]
     made.calibrate(dark, 0.9)
     return made

@@ -45,6 +45,8 @@ _COMMANDS = {
     "demo": "judge images that come with tanl, and show why",
     "judge": "judge your images, or their embeddings, against your class names",
     "report": "look at saved results: a table, paths alone, or one HTML page",
+    "describe": "say in words what sets one folder of images apart from another",
+    "curate": "choose which of many images to keep, or to label, when there is a budget",
     "recover": "make a results file of what a killed `tanl judge` left",
     "bank": "put labels and their embeddings into a file, to judge embeddings with",
     "cache": "show or delete the embeddings that are kept for the next run",
@@ -56,6 +58,7 @@ _BENCHMARKS = {
     "table": "runs as tables: Markdown, CSV or LaTeX, with the published figures beside the measured ones",
     "report": "a run as one HTML page: tables, histograms, curves, activated labels, worst mistakes",
     "list": "the splits and the methods that `run` knows, and what they need",
+    "masking": "which methods degrade gracefully when parts of every image are missing",
     "trust": "few outliers, thresholds, orders, batch sizes, attacks: what they do to methods that learn from a stream",
 }
 _HOME = {"table": "output.table", "report": "output.report"}

@@ -53,22 +53,26 @@ def judge_embeddings(
 
 def embedding_batches(
     files: Sequence[EmbeddingFile],
-    bank: LabelBank,
+    bank: LabelBank | None,
     *,
     batch_size: int = 64,
     normalize: bool = False,
     timings: Timings | None = None,
 ) -> Iterator[Batch]:
-    """Read embedding files, batch by batch, without judging them; the embeddings are put on the bank's device."""
+    """Read embedding files, batch by batch, without judging them; the embeddings are put on the bank's device.
+
+    Without a bank nothing is known of their D, and they stay on the CPU.
+    """
     for file in files:
-        if file.dim != bank.dim:
+        if bank is not None and file.dim != bank.dim:
             raise ValueError(
                 f"{file.path} has D = {file.dim}, but the label bank has D = {bank.dim}; both must come from the "
                 "same model"
             )
 
     def encode(rows: Sequence[Tensor]) -> Tensor:
-        return torch.stack(list(rows)).to(bank.device)
+        z = torch.stack(list(rows))
+        return z if bank is None else z.to(bank.device)
 
     return Pump(
         _rows(files, normalize),

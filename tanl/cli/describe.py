@@ -1,0 +1,103 @@
+"""``tanl describe``: what sets one folder of images apart from another, in words."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..io.arguments import a_name_or_path, a_path
+from ..io.options import add_options, check_settings, setting, settings_of
+from ..io.text import one_line, shown_path
+
+_DESCRIPTION = """\
+Say in words what the images of one folder show and those of another do not, such as flagged images and images known
+to belong. Half of each folder proposes words of the corpus, the other half measures them: AUROC is the chance that an
+image of the first folder fits the words better than one of the second; p is how often chance alone would make such a
+difference of means, corrected for everything that was tried."""
+
+_EPILOG = """\
+examples:
+  tanl report results.parquet --copy-ood flagged/
+  tanl describe flagged/ known-good/ --backbone ViT-B-16/openai
+  tanl describe monday/ tuesday/ --rounds 3 --zoom
+
+exit codes: 0 done; 1 done, but some images could not be read; 2 a mistake in what was asked for."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """How groups are compared, with the options of `tanl describe`."""
+
+    backbone: str = setting("mini-photo", "the model, as tanl judge takes it", metavar="NAME")
+    corpus: str = setting("wordnet", "words to describe with", metavar="NAME_OR_FILE", parse=a_name_or_path)
+    rounds: int = setting(
+        2, "1 ranks words; each round more combines the best, 'w1 with w2'", metavar="N", at_least=1
+    )
+    zoom: bool = setting(False, "look at the corners and the centre too, which is six times the work")
+    top: int = setting(5, "how many differences to print", metavar="N", at_least=1)
+    seed: int = setting(0, "of the halves", metavar="N", at_least=0)
+    device: str = setting("cpu", "where the model runs: cpu, cuda, cuda:1, mps", metavar="NAME")
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's arguments."""
+    parser.description = _DESCRIPTION
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "a", metavar="A", type=a_path, help="a folder of images whose difference is described"
+    )
+    parser.add_argument("b", metavar="B", type=a_path, help="a folder of images to compare them with")
+    add_options(parser, Config)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Carry the command out and return its exit code."""
+    from ..io.image_files import find_images
+
+    config = settings_of(arguments, Config())
+    folders = (arguments.a, arguments.b)
+    found = [find_images(folder) for folder in folders]
+
+    from ..backbones import load_backbone
+    from ..beyond.difference import describe_difference
+
+    backbone = load_backbone(config.backbone, device=config.device)
+    groups = [list(_readable(images)) for images in found]
+    differences = describe_difference(
+        backbone,
+        *groups,
+        config.corpus,
+        rounds=config.rounds,
+        zoom=config.zoom,
+        top=config.top,
+        seed=config.seed,
+        progress=True,
+    )
+    sides = [
+        f"{shown_path(folder)} ({len(group)} images)" for folder, group in zip(folders, groups, strict=True)
+    ]
+    print(one_line(" against ".join(sides)))
+    print(f"{'AUROC':>6} {'p':>8}  {'looked at':12}  what the first shows more")
+    for each in differences:
+        print(f"{100 * each.auroc:5.1f}% {each.p_value:8.1g}  {each.view:12}  {one_line(each.text)}")
+    return 0 if groups == [[*images] for images in found] else 1
+
+
+def _readable(paths: Sequence[Path]) -> Iterator[Path]:
+    """Those that can be read; each of the others is told of."""
+    from ..io.images import UnreadableImage, read_image
+
+    for path in paths:
+        try:
+            read_image(path)
+        except UnreadableImage as error:
+            print(f"tanl: warning: {one_line(str(error))}", file=sys.stderr)
+        else:
+            yield path
