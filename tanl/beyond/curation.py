@@ -118,7 +118,7 @@ def farthest_points(z: Tensor, candidates: Tensor, count: int, *, near: Tensor |
         chosen, closest = [first], points @ points[first]
     else:
         chosen, closest = [], torch.full_like(points[:, 0], -2.0)
-        for part in near.split(_AT_ONCE):
+        for part in torch.split(near, _AT_ONCE):
             closest = torch.maximum(closest, (points @ z[part].T).amax(dim=1))
     while len(chosen) < count:
         closest[chosen] = 3.0  # nearer than anything: not again
@@ -190,7 +190,7 @@ def _k_means(z: Tensor, count: int, seed: int) -> Tensor:
 
 def _moved(z: Tensor, centres: Tensor, momentum: float, seed: int) -> Tensor:
     order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed), device="cpu").to(z.device)
-    for part in order.split(_AT_ONCE):
+    for part in torch.split(order, _AT_ONCE):
         shares = _balanced(z[part] @ centres.T)
         means = (shares.T @ z[part]) / shares.sum(dim=0)[:, None].clamp_min(1e-12)
         centres = normalize(momentum * centres + (1 - momentum) * means, dim=1)

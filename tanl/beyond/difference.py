@@ -196,7 +196,8 @@ def embed_views(backbone: Backbone, images: Sequence[OneImage], *, zoom: bool) -
             pixels = []
     if pixels:
         rows.append(backbone.encode_images(torch.stack(pixels).to(backbone.device)))
-    return torch.cat(rows).unflatten(0, (len(images), -1))
+    z = torch.cat(rows)
+    return z.reshape(len(images), -1, z.shape[1])
 
 
 def words_of_texts(corpus: Corpus, a: Sequence[str], b: Sequence[str]) -> list[str]:

@@ -78,7 +78,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     kernel = (bell[:, None] * bell[None])[None, None]
 
     def mean(x: Tensor) -> Tensor:
-        return conv2d(x.double().flatten(0, 1)[:, None], kernel).unflatten(0, x.shape[:2])[:, :, 0]
+        smooth = conv2d(x.double().flatten(0, 1)[:, None], kernel)
+        return smooth.reshape(*x.shape[:2], *smooth.shape[2:])
 
     mean_a, mean_b = mean(a), mean(b)
     var_a, var_b = mean(a.double() ** 2) - mean_a**2, mean(b.double() ** 2) - mean_b**2

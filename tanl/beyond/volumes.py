@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -137,7 +138,7 @@ def read_volume(path: str | PathLike[str]) -> Volume:
     if not source.name.endswith((".nii", ".nii.gz")):
         raise ValueError(f"{shown_path(source)}: volumes are .nii, .nii.gz, .npy, or folders of DICOM files")
     try:
-        import nibabel
+        nibabel: Any = import_module("nibabel")
     except ImportError as error:
         raise ImportError("NIfTI needs nibabel: pip install 'tanl[medical]'") from error
     try:

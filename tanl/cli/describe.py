@@ -70,9 +70,11 @@ def main(arguments: argparse.Namespace) -> int:
 
     backbone = load_backbone(config.backbone, device=config.device)
     groups = [list(_readable(images)) for images in found]
+    a, b = groups
     differences = describe_difference(
         backbone,
-        *groups,
+        a,
+        b,
         config.corpus,
         rounds=config.rounds,
         zoom=config.zoom,
