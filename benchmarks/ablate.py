@@ -19,6 +19,7 @@ from tanl.io.arguments import a_name_or_path, a_path
 from tanl.io.atomic import write_whole
 from tanl.io.options import names_in
 from tanl.labels.wordnet import SELECTIONS
+from tanl.metrics import HEADLINE
 
 from . import run
 from .engine.ablation import ADJECTIVES, DIMENSIONS, PAPER, Plan, ablate, plan_values
@@ -27,7 +28,7 @@ from .engine.run_folder import RunFolder
 from .engine.tasks import Config, tracks_of
 from .output import targets
 from .output.figures import Figures, read_figures
-from .output.summary import MEANINGS, METRICS, Value, notes
+from .output.summary import MEANINGS, Value, notes
 
 DEFAULT_TRACKS = ("animals", "coarse-5")
 
@@ -62,12 +63,12 @@ def text_tables(plan: Plan, figures: Sequence[Figures], remarks: Sequence[str] =
         lines += ["", f"{dimension}: {DIMENSIONS[dimension].what}"]
         names = max(len(row.value) for row in rows) + 2
         for track in dict.fromkeys(row.track for row in rows):
-            head = "".join(f"{title:>16}" for title in (*METRICS, "ID images", "OOD images"))
+            head = "".join(f"{title:>16}" for title in (*HEADLINE, "ID images", "OOD images"))
             lines.append(f"  {track:{max(names, len(track))}}{head}")
             for row in rows:
                 if row.track == track:
                     cells = [
-                        *(_percent(row.metrics[metric]) for metric in METRICS),
+                        *(_percent(row.metrics[metric]) for metric in HEADLINE),
                         f"{row.num_id:.0f}",
                         f"{row.num_ood:.0f}",
                     ]
@@ -154,7 +155,7 @@ def draw(plan: Plan, figures: Sequence[Figures], out: Path) -> list[Path]:
     for dimension, rows in _grouped(figures).items():
         values = plan.values[dimension]
         figure = Figure(figsize=(10.5, 3.2), layout="constrained")
-        for axes, metric in zip(figure.subplots(1, len(METRICS)), METRICS, strict=True):
+        for axes, metric in zip(figure.subplots(1, len(HEADLINE)), HEADLINE, strict=True):
             for marker, track in zip(
                 cycle("os^Dv<>"), dict.fromkeys(row.track for row in rows), strict=False
             ):

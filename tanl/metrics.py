@@ -14,6 +14,12 @@ from .checks import is_dense
 Array = npt.NDArray[np.float64]
 Count = TypeVar("Count", int, npt.NDArray[np.int64])
 
+METRICS = ("AUROC", "AUPR_IN", "AUPR_OUT", "FPR95", "FPR95_ID")
+"""All of them, in their order."""
+
+HEADLINE = ("AUROC", "FPR95", "FPR95_ID")
+"""Those that tables show, in the same order."""
+
 
 class OODMetrics:
     """AUROC, AUPR and FPR95 of OOD scores, gathered batch by batch.
@@ -60,7 +66,7 @@ class OODMetrics:
         self._is_ood += other._is_ood
 
     def compute(self) -> dict[str, float]:
-        """The metrics so far: AUROC, AUPR_IN, AUPR_OUT, FPR95, FPR95_ID, num_id, num_ood.
+        """The metrics so far, those of `METRICS`, and num_id and num_ood.
 
         Raises:
             ValueError: ID or OOD images are missing.

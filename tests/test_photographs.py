@@ -11,12 +11,12 @@ from PIL import Image
 
 from tanl import load_backbone
 from tanl.benchmarks.data.shipped import read_image_bytes
-from tanl.benchmarks.engine.run_folder import METRICS
 from tanl.benchmarks.engine.runner import run
 from tanl.benchmarks.engine.shipped import SHIPPED
 from tanl.benchmarks.engine.tasks import Config
 from tanl.benchmarks.photographs import manifest
 from tanl.benchmarks.photographs.tracks import COARSE, TRACKS
+from tanl.metrics import METRICS
 from tools import photographs as build
 from tools.rcc import read_archive
 

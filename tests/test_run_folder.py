@@ -12,7 +12,8 @@ import pytest
 from run_folders import damage, without
 
 from tanl.benchmarks.engine import run_folder
-from tanl.benchmarks.engine.run_folder import FILE, FORMAT, METRICS, Cell, CellScores, Key, RunFolder
+from tanl.benchmarks.engine.run_folder import FILE, FORMAT, Cell, CellScores, Key, RunFolder
+from tanl.metrics import METRICS
 
 CONFIG = {
     "split": "toy",

@@ -22,7 +22,7 @@ from tanl.benchmarks.data.splits import SPLITS, Source, Split
 from tanl.benchmarks.engine import runner, tasks
 from tanl.benchmarks.engine.methods import DEFAULT, METHODS, PUBLISHED, describe_methods, find_methods
 from tanl.benchmarks.engine.protocol import ORDERS, run_stream, stream_order
-from tanl.benchmarks.engine.run_folder import METRICS, RunFolder
+from tanl.benchmarks.engine.run_folder import RunFolder
 from tanl.benchmarks.engine.runner import run
 from tanl.benchmarks.engine.tasks import Config, stream_counts
 from tanl.benchmarks.pictograms import manifest
@@ -34,6 +34,7 @@ from tanl.detectors.registry import make_detector
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
+from tanl.metrics import METRICS
 
 TANL_NAME = "TANL (batch-adaptive)"
 WORDS = [f"word {letter}{number}" for letter in "abcdefgh" for number in range(10)]

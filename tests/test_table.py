@@ -25,7 +25,7 @@ from tanl.benchmarks.engine.methods import METHODS
 from tanl.benchmarks.engine.protocol import StreamScores
 from tanl.benchmarks.engine.run_folder import CellScores, RunFolder
 from tanl.benchmarks.output import report, summary, table
-from tanl.benchmarks.output.brief import SHOWN, brief
+from tanl.benchmarks.output.brief import brief
 from tanl.benchmarks.output.published import (
     PUBLISHED,
     TOLERANCE,
@@ -36,7 +36,8 @@ from tanl.benchmarks.output.published import (
     of_split,
     published,
 )
-from tanl.benchmarks.output.summary import METRICS, beside, reproduction, summarise
+from tanl.benchmarks.output.summary import beside, reproduction, summarise
+from tanl.metrics import HEADLINE
 
 TANL = "TANL (batch-adaptive)"
 FOUR = {"": dict.fromkeys(("inaturalist", "sun", "places", "textures-all"), "far")}
@@ -107,7 +108,7 @@ def test_figures_are_those_of_the_stored_scores(folder: RunFolder) -> None:
         measured = measure(folder.scores(cell))
         for order in ("shuffled", "id-first"):
             block = blocks[cell.track, order]
-            for metric in METRICS:
+            for metric in HEADLINE:
                 value = block.value(cell.method, column(block, cell.ood), metric)
                 assert value is not None
                 assert (value.mean, value.spread, value.seeds, value.any_order) == (
@@ -124,7 +125,7 @@ def test_mean_and_spread_over_seeds_are_those_of_the_stored_scores(folder: RunFo
     block = next(
         block for block in summarise(folder) if (block.track, block.order) == ("animals", "id-first")
     )
-    for metric in METRICS:
+    for metric in HEADLINE:
         per_seed = {
             name: [
                 measure(folder.scores(cell))[metric]
@@ -301,13 +302,13 @@ def test_brief_tables_hold_the_means_of_the_blocks(folder: RunFolder) -> None:
     assert of_orders[1][0] == ["method", "shuffled", "id-first"]
 
     def shown(values: list[dict[str, float]]) -> str:
-        return " / ".join(f"{100 * mean(each[name] for each in values):.1f}" for name in SHOWN)
+        return " / ".join(f"{100 * mean(each[name] for each in values):.1f}" for name in HEADLINE)
 
     for method in (*STATELESS, TANL):
         overall = {
             (block.track, block.order): {
                 name: value.mean
-                for name in SHOWN
+                for name in HEADLINE
                 if (value := block.value(method, column(block, "overall"), name)) is not None
             }
             for block in blocks

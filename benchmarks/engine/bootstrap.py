@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tanl.metrics import wanted_at_95
+from tanl.metrics import HEADLINE, wanted_at_95
 
 from .protocol import StreamScores
 
-METRICS = ("AUROC", "FPR95", "FPR95_ID")
 LEVEL = 0.95
 RESAMPLES = 1000
 _AT_ONCE = 4_000_000  # numbers of an array: resamples of many images are gone through a few at a time
@@ -60,7 +59,7 @@ class PairedResamples:
             self._ood[name] = resample_counts(_number_of(ood_sources), resamples, generator)
 
     def metrics(self, ood: str, scores: StreamScores) -> Floats:
-        """The metrics of a stream's resamples, ``[resamples, 3]`` in the order of `METRICS`.
+        """The metrics of a stream's resamples, ``[resamples, 3]`` in the order of `tanl.metrics.HEADLINE`.
 
         Raises:
             ValueError: the stream has another number of images than was said of the set.
@@ -75,7 +74,7 @@ class PairedResamples:
 
 
 def resampled_metrics(scores: StreamScores, id_counts: Counts, ood_counts: Counts) -> Floats:
-    """The metrics of each resample of a stream's scores, ``[resamples, 3]`` in the order of :data:`METRICS`.
+    """The metrics of each resample of a stream's scores, ``[resamples, 3]`` in the order of `tanl.metrics.HEADLINE`.
 
     The stream isn't run again: the intervals are of the measured images, given what the detector learned.
     With counts of one it gives what :class:`tanl.OODMetrics` does.
@@ -108,14 +107,12 @@ def _metrics(scores: StreamScores, id_counts: Counts, ood_counts: Counts) -> Flo
     accepting = (id_up_to < id_wanted).sum(axis=1)
     row = np.arange(len(id_mass))
     id_total, ood_total = id_total[:, 0], ood_total[:, 0]
-    return np.stack(
-        [
-            wins / (id_total * ood_total),
-            id_from[row, catching] / id_total,
-            ood_up_to[row, accepting] / ood_total,
-        ],
-        axis=1,
-    )
+    values_of = {
+        "AUROC": wins / (id_total * ood_total),
+        "FPR95": id_from[row, catching] / id_total,
+        "FPR95_ID": ood_up_to[row, accepting] / ood_total,
+    }
+    return np.stack([values_of[name] for name in HEADLINE], axis=1)
 
 
 def interval(samples: Floats, level: float = LEVEL) -> tuple[float, float]:

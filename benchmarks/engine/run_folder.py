@@ -37,10 +37,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tanl.io.paths import local_path
+from tanl.metrics import METRICS
 
 FILE = "run.sqlite"
 FORMAT = 3
-METRICS = ("AUROC", "AUPR_IN", "AUPR_OUT", "FPR95", "FPR95_ID")
 ANY_ORDER = "any"
 """The order of a cell whose method keeps no state: its scores are those of every order and seed."""
 

@@ -30,13 +30,13 @@ from tanl.io.images import UnreadableImage
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
-from tanl.metrics import OODMetrics
+from tanl.metrics import METRICS, OODMetrics
 
 from ..data.preprocessing import prepared
 from ..pictograms.extreme import EXTREME_IMAGES
 from .methods import METHODS, CorpusKind, Method
 from .protocol import Order, run_stream, stream_order
-from .run_folder import ANY_ORDER, METRICS, Cell, CellScores, Key, RunFolder
+from .run_folder import ANY_ORDER, Cell, CellScores, Key, RunFolder
 from .tasks import Config, Gathering, Part, Task
 
 ACTIVATED = 30

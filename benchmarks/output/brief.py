@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from tanl.metrics import HEADLINE
+
 from ..engine.run_folder import RunFolder
 from .published import OVERALL
 from .summary import Block, Column, in_brackets, summarise
-
-SHOWN = ("AUROC", "FPR95", "FPR95_ID")
-"""The metrics of a cell, in their order."""
 
 
 def brief(
@@ -49,14 +48,14 @@ def _table(methods: Sequence[str], columns: dict[str, list[Block]]) -> list[list
         (method, name, metric): _mean(blocks, method, metric)
         for method in methods
         for name, blocks in columns.items()
-        for metric in SHOWN
+        for metric in HEADLINE
     }
     rows = [["method", *columns]]
     for method in methods:
         row = [method]
         for name in columns:
             shown = []
-            for metric in SHOWN:
+            for metric in HEADLINE:
                 rivals = [cells[other, name, metric] for other in methods]
                 best = (max if metric == "AUROC" else min)(
                     (each for each in rivals if each is not None), default=None

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from tanl.metrics import HEADLINE
+
 from ..engine.ablation import Plan, Point
 from ..engine.run_folder import RunFolder
 from .published import OVERALL
-from .summary import METRICS, Value, summarise
+from .summary import Value, summarise
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Figures:
         value: of that dimension.
         point: what was measured.
         track: the ID set's name where there are several, else empty.
-        metrics: the values of `METRICS`, fractions.
+        metrics: the values of `tanl.metrics.HEADLINE`, fractions.
         num_id: ID images in a stream, mean over the OOD sets.
         num_ood: OOD images in it, likewise.
     """
@@ -52,7 +54,7 @@ def read_figures(plan: Plan, out: Path) -> list[Figures]:
                     for cell in cells
                     if (cell.track, cell.method) == (block.track, point.method) and cell.ood in column.sets
                 ]
-                metrics = {metric: block.value(point.method, column, metric) for metric in METRICS}
+                metrics = {metric: block.value(point.method, column, metric) for metric in HEADLINE}
                 found[point, block.track] = (
                     {metric: value for metric, value in metrics.items() if value is not None},
                     fmean(num_id for num_id, _ in streams),

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tanl.io.text import counted, did_you_mean, valid_text
+from tanl.metrics import HEADLINE
 
 from ..engine.run_folder import ANY_ORDER, Cell, CellScores, RunFolder
 from .report_assets import charts
@@ -20,7 +21,6 @@ from .report_assets.thumbnails import Thumbnails
 from .summary import (
     INTERVALS,
     MEANINGS,
-    METRICS,
     Block,
     Column,
     Value,
@@ -265,7 +265,7 @@ class _Maker:
             for block in self.blocks
             for method in self.methods
             for column in block.columns
-            for metric in METRICS
+            for metric in HEADLINE
         ]
         return list(dict.fromkeys(f"{each.metric}: {each.cited}" for each in figures if each is not None))
 
@@ -287,14 +287,15 @@ class _Maker:
         return Table("Table of results", [(title, below) for title, below, _, _ in columns], rows)
 
     def _cell(self, method: str, block: Block, column: Column) -> TableCell:
-        main, *others = (block.value(method, column, metric) for metric in METRICS)
-        figures = [beside(self.split, block, method, column, metric) for metric in METRICS]
+        values = {metric: block.value(method, column, metric) for metric in HEADLINE}
+        main = values.pop("FPR95")
+        figures = [beside(self.split, block, method, column, metric) for metric in HEADLINE]
         known = [figure for figure in figures if figure is not None]
         shown = ["–" if figure is None else f"{100 * figure.value:.2f}" for figure in figures]
         best = block.is_best(method, column, "FPR95")
         return TableCell(
             main,
-            " · ".join(map(_with_interval, others)),
+            " · ".join(map(_with_interval, values.values())),
             " · ".join(shown) if known else "",
             "; ".join(dict.fromkeys(figure.cited for figure in known)),
             "best" if best else "mean" if column.is_mean else "",

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from tanl.io.text import counted, did_you_mean, first_of
+from tanl.metrics import HEADLINE
 
 from ..data.splits import SPLITS
-from ..engine.bootstrap import METRICS as RESAMPLED
 from ..engine.bootstrap import RESAMPLES, Floats, PairedResamples, interval, mean_of_sets
 from ..engine.protocol import StreamScores
 from ..engine.run_folder import ANY_ORDER, Cell, Key, RunFolder
@@ -29,7 +29,6 @@ from .published import (
     published,
 )
 
-METRICS = ("FPR95", "FPR95_ID", "AUROC")
 MEANINGS = (
     "FPR95: share of ID images flagged when 95 % of OOD images are caught (OOD is the positive class, as in OpenOOD).",
     "FPR95_ID: share of OOD images accepted when 95 % of ID images are (ID is positive, as in MCM and NegLabel).",
@@ -205,10 +204,10 @@ def _block(cells: Sequence[Cell], track: str, order: str, resampled: Mapping[Key
             name = f"mean {column.name}" if column.is_mean else column.name
             found = [part[seed].key for part in parts for seed in seeds]
             samples = mean_of_sets([resampled[key] for key in found]) if resampled and found else None
-            for metric in METRICS if seeds else ():
+            for metric in HEADLINE if seeds else ():
                 per_seed = [fmean(part[seed].metrics[metric] for part in parts) for seed in seeds]
                 spread = stdev(per_seed) if len(per_seed) > 1 else None
-                bounds = None if samples is None else interval(samples[:, RESAMPLED.index(metric)])
+                bounds = None if samples is None else interval(samples[:, HEADLINE.index(metric)])
                 values[method, name, metric] = Value(
                     fmean(per_seed), spread, len(seeds), None in seeds, bounds
                 )
@@ -309,7 +308,7 @@ def reproduction(folder: RunFolder, blocks: Sequence[Block]) -> list[str]:
         ]
     measured: dict[Published, dict[str, Value]] = {}
     for block in blocks:
-        for method, column, metric in product(block.methods, block.columns, METRICS):
+        for method, column, metric in product(block.methods, block.columns, HEADLINE):
             figure, value = beside(split, block, method, column, metric), block.value(method, column, metric)
             if figure is not None and value is not None:
                 measured.setdefault(figure, {})[method] = value

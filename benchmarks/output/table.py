@@ -12,14 +12,14 @@ from typing import Protocol
 
 from tanl.io.arguments import a_path
 from tanl.io.atomic import write_whole
+from tanl.metrics import HEADLINE
 
 from ..engine.run_folder import RunFolder
-from .brief import SHOWN, brief
+from .brief import brief
 from .published import of_split
 from .summary import (
     INTERVALS,
     MEANINGS,
-    METRICS,
     Block,
     Column,
     Value,
@@ -138,7 +138,7 @@ def markdown(
         for block in blocks:
             head = ["metric", "method", *(_markdown(column.title) for column in block.columns)]
             lines = [_pipes(head), _pipes(["---"] * 2 + ["---:"] * len(block.columns))]
-            for metric in METRICS:
+            for metric in HEADLINE:
                 for method in block.methods:
                     cells = []
                     for column in block.columns:
@@ -172,7 +172,7 @@ def latex(
                 r"\hline",
                 _ampersands(map(_latex, head)),
             ]
-            for metric in METRICS:
+            for metric in HEADLINE:
                 lines.append(r"\hline")
                 for method in block.methods:
                     cells = []
@@ -201,7 +201,7 @@ def comma_separated(
         for block in summarise(folder, orders, intervals=intervals):
             for method in block.methods:
                 for column in block.columns:
-                    for metric in METRICS:
+                    for metric in HEADLINE:
                         value = block.value(method, column, metric)
                         if value is None:
                             continue
@@ -240,7 +240,7 @@ def brief_markdown(
     for folder in folders:
         parts += [
             f"**{_markdown(caption(folder))}**",
-            f"{' / '.join(SHOWN)} in percent, means over seeds of the means over near and far OOD sets. "
+            f"{' / '.join(HEADLINE)} in percent, means over seeds of the means over near and far OOD sets. "
             "The best of a column is bold.",
             " ".join([*MEANINGS, *([INTERVALS] if intervals else [])]),
         ]
@@ -264,18 +264,18 @@ def text_table(folder: RunFolder, orders: Sequence[str] | None = None, *, interv
             (method, column.name, metric): _shown(block.value(method, column, metric))
             for method in block.methods
             for column in columns
-            for metric in METRICS
+            for metric in HEADLINE
         }
-        width = max(map(len, [*cells.values(), *METRICS])) + 2
+        width = max(map(len, [*cells.values(), *HEADLINE])) + 2
         lines += [
             "",
             _title(block),
-            f"  {'':{names}}" + "".join(f"{column.title:>{width * len(METRICS)}}" for column in columns),
-            f"  {'':{names}}" + "".join(f"{metric:>{width}}" for _ in columns for metric in METRICS),
+            f"  {'':{names}}" + "".join(f"{column.title:>{width * len(HEADLINE)}}" for column in columns),
+            f"  {'':{names}}" + "".join(f"{metric:>{width}}" for _ in columns for metric in HEADLINE),
         ]
         for method in block.methods:
             row = "".join(
-                f"{cells[method, column.name, metric]:>{width}}" for column in columns for metric in METRICS
+                f"{cells[method, column.name, metric]:>{width}}" for column in columns for metric in HEADLINE
             )
             lines.append(f"  {method:{names}}{row}")
     return "\n".join([*lines, "", *_remarks(folder)]) + "\n"

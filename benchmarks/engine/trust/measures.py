@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from tanl.backbones import load_backbone
 from tanl.backbones.noise import noise_embeddings
-from tanl.detectors import TANL, Detector, NegLabel
+from tanl.detectors import Detector
 from tanl.detectors.thresholds import threshold_from_stream
 from tanl.guard.monitor import Monitor, kind_of
-from tanl.labels.bank import LabelBank
 from tanl.metrics import OODMetrics
 
+from ..methods import METHODS, Method
 from ..protocol import ORDERS, stream_order
 from .attacks import floods
 from .images import SHARES, SIZES, Images, images_of
@@ -27,12 +27,13 @@ BATCH = 64
 CALIBRATION = 150
 _SOURCE = "attacker"
 
-Maker = Callable[[LabelBank, Tensor], Detector]
-METHODS: dict[str, Maker] = {
-    "NegLabel": lambda bank, noise: NegLabel(bank),
-    "TANL (paper)": lambda bank, noise: TANL(bank, initial_ood=noise),
-    "TANL (practice)": lambda bank, noise: TANL(bank, initial_ood=noise, **TANL.preset("practice")),
+JUDGED: dict[str, Method] = {
+    "NegLabel": METHODS["NegLabel"],
+    "TANL (paper)": METHODS["TANL (batch-adaptive)"],
+    "TANL (practice)": METHODS["TANL (practice)"],
 }
+"""The methods, by what the tables call them."""
+
 # Measure -> values of single streams, by (part, case, method).
 Found = dict[tuple[str, str, str], dict[str, list[float]]]
 
@@ -61,8 +62,8 @@ def measure(
     found: Found = {}
     for track in tqdm(tracks, unit="sets", disable=not progress):
         images = images_of(backbone, track, length, augment_seed, progress)
-        for name, maker in METHODS.items():
-            detector = maker(images.bank, noise)
+        for name, method in JUDGED.items():
+            detector = method.make(images.bank, noise, 0)
             for seed in seeds:
                 for part in parts:
                     for case, values in MEASURED[part](detector, images, length, seed):
