@@ -360,15 +360,6 @@ def test_example_of_pytorch_ood(bank):
     assert evaluated[0].predict(z).shape == (40,)
 
 
-def test_example_of_options():
-    names = {
-        name: getattr(options, name) for name in ("setting", "check_settings", "add_options", "settings_of")
-    }
-    names |= {"dataclass": dataclass, "parser": argparse.ArgumentParser(), "__name__": __name__}
-    config = run_example("tanl.io.options:", names)["config"]
-    assert (config.seeds, config.batch_size) == ((0, 1), 64)
-
-
 def test_example_of_guard_pipeline(photos):
     transformers = pytest.importorskip("transformers")
     import tiny_hugging_face

@@ -11,7 +11,7 @@ The field's name, type, default, bounds and help are those of the option; the op
             check_settings(self)
 
     add_options(parser, Config)                               # --batch-size N, --seeds N [N ...]
-    config = settings_of(parser.parse_args(["--seeds", "0,1"]), Config())
+    config = settings_of(parser.parse_args(), Config())
 """
 
 from __future__ import annotations
