@@ -33,6 +33,14 @@ _HOME = {
     "NegLabel": "detectors",
     "TANL": "detectors",
     "GuardedMemory": "detectors",
+    "Fused": "detectors",
+    "PairScore": "detectors",
+    "VisualDictionary": "detectors",
+    "BalancedMass": "detectors",
+    "DebiasedMass": "detectors",
+    "InterModal": "labels.inter_modal",
+    "Answer": "detectors.verdict",
+    "Proposals": "guard.proposals",
     "ActivationState": "detectors.state",
     "noise_embeddings": "backbones.noise",
     "Guard": "guard.guard",
@@ -88,18 +96,24 @@ if TYPE_CHECKING:
         MCM,
         TANL,
         AdaNeg,
+        BalancedMass,
+        DebiasedMass,
         Detector,
         Energy,
         Evidence,
+        Fused,
         GuardedMemory,
         MaxLogit,
         NegLabel,
+        PairScore,
+        VisualDictionary,
         conjugated_words,
     )
     from .detectors.approximate import ApproximateActivation
     from .detectors.state import ActivationState
-    from .detectors.verdict import Detection, Verdict, detect_embeddings
+    from .detectors.verdict import Answer, Detection, Verdict, detect_embeddings
     from .guard.guard import Guard
+    from .guard.proposals import Proposals
     from .guard.wrapped import GuardedModel, wrap
     from .integrations.pytorch_ood import as_pytorch_ood
     from .integrations.transformers import GuardedPipeline, guard_pipeline
@@ -110,6 +124,7 @@ if TYPE_CHECKING:
     from .labels.corpus import Corpus
     from .labels.files import SavedBank, load_bank, save_bank
     from .labels.index import LabelIndex, near_duplicates
+    from .labels.inter_modal import InterModal
     from .labels.label_files import read_labels
     from .labels.understood import UnderstoodLabel, understood_labels
     from .metrics import OODMetrics

@@ -7,10 +7,13 @@ Sums over all labels are the work of `tanl.kernels`; no function ever holds ``[B
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from . import kernels
+from .kernels.reference import LARGEST_EXPONENT
 from .kernels.surroundings import product
 
 OTSU_GRID = 100
@@ -65,6 +68,31 @@ def negative_share(id_logits: Tensor, negative_logits: Tensor, step: int) -> Ten
     return kernels.prefix_share(id_logits.logsumexp(dim=1), negative_logits, step)
 
 
+Odds = Callable[[Tensor, Tensor], Tensor]
+"""From ratios ``W / I`` ``[B, n]`` and the numbers of negatives ``[n]`` to odds of OOD ``[B, n]``."""
+
+
+def weighed_prefix_share(id_lse: Tensor, negative_logits: Tensor, step: int, odds: Odds) -> Tensor:
+    """The activation-aware share with other odds than ``W_m / I``.
+
+    Args:
+        id_lse: log-sum-exp of the ID logits, ``[B]``.
+        negative_logits: ``[B, K]``, the most activated label first.
+        step: as `negative_share` takes it.
+        odds: see `Odds`.
+
+    Returns:
+        ``[B]`` in [0, 1]: the mean of ``odds / (1 + odds)`` over the prefixes.
+    """
+    ratio = (negative_logits - id_lse[:, None]).clamp(max=LARGEST_EXPONENT).exp()
+    columns = ratio.shape[1]
+    width = step or columns
+    parts = torch.nn.functional.pad(ratio, (0, -columns % width)).view(len(ratio), -1, width).sum(dim=2)
+    count = torch.arange(1, parts.shape[1] + 1, device=ratio.device, dtype=ratio.dtype) * width
+    found = odds(parts.cumsum(dim=1), count.clamp(max=columns))
+    return (found / (1 + found)).mean(dim=1)
+
+
 def half_precision_share(z: Tensor, id_labels: Tensor, negatives: Tensor, scale: float, step: int) -> Tensor:
     """The activation-aware share as the published code of TANL scores its final pass: in float16.
 
@@ -104,7 +132,7 @@ def _as_half(values: Tensor) -> Tensor:
 
 
 def grouped_negative_share(
-    z: Tensor, id_labels: Tensor, negatives: Tensor, scale: float, groups: int
+    z: Tensor, id_labels: Tensor, negatives: Tensor, scale: float, groups: int, odds: Odds | None = None
 ) -> Tensor:
     """NegLabel's grouped score: the share of the negatives, averaged over consecutive groups.
 
@@ -116,17 +144,21 @@ def grouped_negative_share(
         negatives: ``[M, D]``, M >= groups.
         scale: the logit scale.
         groups: the number of groups.
+        odds: of OOD, from a group's ratio of masses; None is the ratio itself.
 
     Returns:
         ``[B]`` in [0, 1].
     """
     size = len(negatives) // groups
     id_lse = kernels.row_lse(z, id_labels, scale)
-    shares = [
-        torch.sigmoid(kernels.row_lse(z, negatives[g * size : (g + 1) * size], scale) - id_lse)
-        for g in range(groups)
-    ]
-    return torch.stack(shares).mean(dim=0)
+    logits = torch.stack(
+        [kernels.row_lse(z, negatives[g * size : (g + 1) * size], scale) - id_lse for g in range(groups)],
+        dim=1,
+    )
+    if odds is None:
+        return torch.sigmoid(logits).mean(dim=1)
+    found = odds(logits.clamp(max=LARGEST_EXPONENT).exp(), logits.new_full((groups,), size))
+    return (found / (1 + found)).mean(dim=1)
 
 
 def activation_sums(

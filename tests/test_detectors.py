@@ -24,6 +24,10 @@ class OwnPatch(tanl.GLMCM):
         return super().score(z, local=z[:, None] if getattr(z, "ndim", 0) == 2 else local)
 
 
+def texts(prompts):
+    return torch.cat([unit(1, 16, seed=sum(map(ord, prompt))) for prompt in prompts])
+
+
 MAKERS = {
     "MCM": tanl.MCM,
     "MaxLogit": tanl.MaxLogit,
@@ -33,8 +37,18 @@ MAKERS = {
     "GLMCM": OwnPatch,
     "AdaNeg": lambda bank: tanl.AdaNeg(bank, num_negatives=50, groups=3, gap=0.2),
     "TANL": tanl_detector,
+    "NegLabel, balanced": lambda bank: tanl.NegLabel(bank, num_negatives=50, groups=3, weighing="balanced"),
+    "NegLabel, debiased": lambda bank: tanl.NegLabel(bank, num_negatives=50, groups=3, weighing="debiased"),
+    "TANL, balanced": lambda bank: tanl_detector(bank, weighing="balanced"),
+    "TANL, float16": lambda bank: tanl_detector(bank, final_pass="float16"),
+    "TANL, by ID images": lambda bank: tanl_detector(bank, candidates=tanl.InterModal(bank.id_embeddings)),
+    "Fused, pairs": lambda bank: tanl.Fused(tanl.NegLabel(bank, num_negatives=50), tanl.PairScore(texts)),
+    "Fused, dictionary": lambda bank: tanl.Fused(tanl.NegLabel(bank), tanl.VisualDictionary(20)),
+    "Fused, all": lambda bank: tanl.Fused(
+        tanl_detector(bank), tanl.VisualDictionary(20), tanl.PairScore(texts, labels=2)
+    ),
 }
-STREAMING = {"AdaNeg", "TANL"}
+STREAMING = {name for name in MAKERS if name.startswith(("AdaNeg", "TANL", "Fused"))}
 
 
 @pytest.fixture(params=MAKERS)

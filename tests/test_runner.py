@@ -154,7 +154,7 @@ def test_scores_are_those_of_a_stream_by_hand(offline, pictograms, tmp_path):
     noise = runner.noise_embeddings(backbone)
     part = next(part for part in task.ood if part.name == "plants")
     for method, seed in (("NegLabel", 0), (TANL_NAME, 3)):
-        detector = METHODS[method].make(bank, noise, seed)
+        detector = METHODS[method].make(bank, noise, seed, backbone.encode_texts)
         expected = run_stream(
             detector, task.id[0].embeddings, part.embeddings, order="ood-first", seed=3, batch_size=16
         )
@@ -598,6 +598,12 @@ def test_sets_of_one_stream_share_a_state_and_a_broken_chain_is_run_again(own, m
     assert written == [last.key]
 
 
+def texts(prompts):
+    """An embedding for each text, of the banks here."""
+    rows = [torch.randn(16, generator=torch.Generator().manual_seed(sum(map(ord, each)))) for each in prompts]
+    return torch.nn.functional.normalize(torch.stack(rows), dim=1)
+
+
 def test_methods_are_found_by_name_and_described():
     assert find_methods(["tanl (official script)", "GLMCM", "mcm", "MCM"]) == (
         "MCM",
@@ -618,7 +624,14 @@ def test_methods_are_found_by_name_and_described():
         "TANL (practice)",
         "TANL (batch-adaptive, float16)",
         "TANL (official-script, float16)",
+        "NegLabel + dictionary",
+        "TANL (official-script) + balanced",
+        "TANL (official-script) + debiased",
+        "TANL (official-script) + dictionary",
+        "TANL (official-script) + pairs",
     ]
+    assert find_methods(["neglabel + pairs"]) == ("NegLabel + pairs",)
+    assert not {name for name in METHODS if "+" in name} & {*DEFAULT, *PUBLISHED}
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -627,7 +640,7 @@ def test_a_method_with_a_name_is_found_by_it_and_made_as_guards_make_it(name):
     rows, noise = (torch.nn.functional.normalize(torch.randn(n, 16, generator=draw)) for n in (1010, 4))
     bank = LabelBank([f"word {i}" for i in range(1010)], rows, num_id=10, logit_scale=20.0)
     (found,) = find_methods([name])
-    made = METHODS[found].make(bank, noise, 3)
+    made = METHODS[found].make(bank, noise, 3, texts)
     expected = make_detector(name, bank, seed=3, initial_ood=noise)
     assert type(made) is type(expected)
     assert made.settings == expected.settings
@@ -640,7 +653,7 @@ def test_every_method_is_made_from_a_bank(bank):
     for name, method in METHODS.items():
         if name == "CSP":
             continue
-        detector = method.make(bank, noise, 0)
+        detector = method.make(bank, noise, 0, texts)
         if method.streaming:
             before = state_of(detector)
             detector(bank.negative_embeddings[:40])
@@ -649,7 +662,9 @@ def test_every_method_is_made_from_a_bank(bank):
             before = detector(bank.negative_embeddings[:7])
             detector(bank.id_embeddings)
             assert torch.equal(detector(bank.negative_embeddings[:7]), before)
-    alphas = {name: METHODS[name].make(bank, noise, 0).alpha for name in METHODS if name.startswith("TANL")}
+    alphas = {
+        name: METHODS[name].make(bank, noise, 0, texts).alpha for name in ("TANL (distribution)", TANL_NAME)
+    }
     assert alphas["TANL (distribution)"] == 1.0
     assert alphas[TANL_NAME] == 0.95
 

@@ -30,9 +30,12 @@ ILLEGAL = {
     "TANL": {
         "num_selected": [0, *WHOLE], "step": WHOLE, "capacity": [0, *WHOLE], "seed": SEEDS, "gap": SHARES,
         "alpha": SHARES, "memory": ["learned", 1, None], "candidates": [0, True, 1.5, "3"], "activation": ["fast", 1],
-        "final_pass": ["half", "float64", 16, None],
+        "final_pass": ["half", "float64", 16, None], "weighing": ["balance", "", 3, None],
     },
-    "NegLabel": {"num_negatives": [0, True, 1.5, "3"], "groups": [0, *WHOLE], "seed": SEEDS},
+    "NegLabel": {
+        "num_negatives": [0, True, 1.5, "3"], "groups": [0, *WHOLE], "seed": SEEDS,
+        "weighing": ["balance", "", 3, None],
+    },
     "AdaNeg": {
         "num_negatives": [0, True, 1.5, "3"], "groups": [0, *WHOLE], "seed": SEEDS, "memory_length": [1, *WHOLE],
         "lambda_value": [True, "1", -1, float("nan"), float("inf")], "memory_threshold": SHARES, "gap": SHARES,

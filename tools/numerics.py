@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from tanl import kernels
 from tanl.detectors import CSP, MCM, TANL, AdaNeg, Detector, Energy, MaxLogit, NegLabel
+from tanl.detectors.neglabel import chosen as candidates
 from tanl.labels.bank import LabelBank
 
 ROUNDING = 6e-7
@@ -337,7 +338,7 @@ def _of_tanl(
 ) -> Iterator[float]:
     """The deviations of a step: what was chosen, what was scored, what is remembered."""
     bank, state = detector.bank, detector.state
-    labels = bank if detector.candidates is None else bank.mined(detector.candidates)
+    labels = candidates(bank, detector.candidates)
     negatives = labels.negative_embeddings.double()
     guarded = detector.memory != "published"
 

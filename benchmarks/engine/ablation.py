@@ -16,18 +16,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from tanl.backbones import Backbone, load_backbone
-from tanl.detectors import TANL, Detector
+from tanl.detectors import TANL
 from tanl.io.text import did_you_mean
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
 
 from ..data.preprocessing import prepared
-from .methods import METHODS, CorpusKind, Method
+from .methods import METHODS, CorpusKind, Maker, Method
 from .protocol import ORDERS
 from .run_folder import Key, RunFolder
 from .runner import Measuring, environment
@@ -508,12 +507,12 @@ class _Condition:
         }
 
 
-def _maker(point: Point) -> Callable[[LabelBank, Tensor, int], Detector]:
+def _maker(point: Point) -> Maker:
     settings = dict(_PAPER_SETTINGS)
     setting = DIMENSIONS[point.dimension].setting
     if setting is not None:
         settings[setting] = type(settings[setting])(point.value)
-    return lambda bank, noise, seed: TANL(bank, **settings, seed=seed, initial_ood=noise)
+    return lambda bank, noise, seed, texts: TANL(bank, **settings, seed=seed, initial_ood=noise)
 
 
 class _WithTemplate(Measuring):

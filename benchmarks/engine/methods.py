@@ -6,14 +6,14 @@ beside them GL-MCM, which takes more than an image's embedding, and TANL in sett
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
 
-from tanl.detectors import TANL, Detector
+from tanl.detectors import TANL, Detector, Fused, NegLabel, PairScore, Term, VisualDictionary
 from tanl.detectors.gl_mcm import GLMCM
 from tanl.detectors.registry import METHODS as NAMED
 from tanl.detectors.registry import make_detector
@@ -22,7 +22,8 @@ from tanl.io.text import did_you_mean
 from tanl.labels.bank import LabelBank
 
 CorpusKind = Literal["user", "csp"]
-Maker = Callable[[LabelBank, Tensor, int], Detector]
+EncodeTexts = Callable[[Sequence[str]], Tensor]
+Maker = Callable[[LabelBank, Tensor, int, EncodeTexts], Detector]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Method:
 
     Attributes:
         name: as in results and tables.
-        make: from the label bank, the embeddings of noise images and a seed to the detector.
+        make: from the label bank, the embeddings of noise images, a seed and what embeds texts to the detector.
         corpus: the words of its bank: "user" for those that the run names, "csp" for `conjugated_words()`, None for
             no negatives.
         streaming: what it says of an image depends on the images before it.
@@ -52,10 +53,12 @@ class Method:
 
 
 def _named(method: str) -> Maker:
-    return lambda bank, noise, seed: make_detector(method, bank, seed=seed, initial_ood=noise)
+    return lambda bank, noise, seed, texts: make_detector(method, bank, seed=seed, initial_ood=noise)
 
 
-def _tanl(settings: dict[str, Any], bank: LabelBank, noise: Tensor, seed: int) -> Detector:
+def _tanl(
+    settings: dict[str, Any], bank: LabelBank, noise: Tensor, seed: int, texts: EncodeTexts
+) -> Detector:
     return TANL(bank, **settings, seed=seed, initial_ood=noise)
 
 
@@ -125,7 +128,7 @@ _ALL = (
     ),
     Method(
         "GL-MCM",
-        lambda bank, noise, seed: GLMCM(bank),
+        lambda bank, noise, seed, texts: GLMCM(bank),
         corpus=None,
         streaming=False,
         needs_local=True,
@@ -162,7 +165,47 @@ _ALL = (
     *_tanl_methods(),
 )
 
-METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+
+def _with_part(
+    kind: type[NegLabel | TANL],
+    settings: dict[str, Any],
+    term: Callable[[EncodeTexts], Term] | None,
+    bank: LabelBank,
+    noise: Tensor,
+    seed: int,
+    texts: EncodeTexts,
+) -> Detector:
+    more: dict[str, Any] = {"initial_ood": noise} if kind is TANL else {}
+    detector: Detector = kind(bank, **settings, **more, seed=seed)
+    return detector if term is None else Fused(detector, term(texts))
+
+
+def _parts() -> Iterable[Method]:
+    """NegLabel and TANL with one part more each; see docs/method.md, "Parts"."""
+    script = TANL.preset("official-script")
+    for base, kind, settings, memory in (
+        ("NegLabel", NegLabel, {}, "a copy of its mined negatives, at most 10 000 D numbers"),
+        ("TANL (official-script)", TANL, script, _TANL_MEMORY),
+    ):
+        learns = kind is TANL
+        for weighing, source in (
+            ("balanced", "arXiv 2605.10756 and 2603.02618: each group's mean against the ID labels' mean"),
+            ("debiased", "arXiv 2605.23797: less what false negatives add"),
+        ):
+            make = partial(_with_part, kind, {**settings, "weighing": weighing}, None)
+            yield Method(
+                f"{base} + {weighing}", make, "user", learns, False, memory, source, by_default=False
+            )
+        make = partial(_with_part, kind, settings, lambda texts: VisualDictionary())
+        kept, source = f"{memory}, 2 048 embeddings", "arXiv 2503.10468: its dictionary of outliers alone"
+        yield Method(f"{base} + dictionary", make, "user", True, False, kept, source, by_default=False)
+        make = partial(_with_part, kind, settings, lambda texts: PairScore(texts))
+        kept = f"{memory}, at most 20 000 embeddings of pairs"
+        source = "arXiv 2507.09795: its score of pairs, without a language model"
+        yield Method(f"{base} + pairs", make, "user", learns, False, kept, source, by_default=False)
+
+
+METHODS: dict[str, Method] = {method.name: method for method in (*_ALL, *_parts())}
 """Every method, by its name."""
 
 DEFAULT: tuple[str, ...] = tuple(name for name, method in METHODS.items() if method.by_default)

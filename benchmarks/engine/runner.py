@@ -203,7 +203,7 @@ class Measuring:
                     if all(key in self._there for key in keys):
                         continue
                     if detector is None:
-                        detector = method.make(bank, self._noise, seed)
+                        detector = method.make(bank, self._noise, seed, self._backbone.encode_texts)
                     # A chain that is there in part is run again from its start, for the state that it leads to.
                     for number, (key, part) in enumerate(zip(keys, chain, strict=True)):
                         num_id, num_ood = task.counts(part)
@@ -228,7 +228,7 @@ class Measuring:
 
     def _stateless(self, task: Task, method: Method, bank: LabelBank) -> None:
         """One cell an OOD set: scores that depend on no other image are computed once, the ID images' too."""
-        detector = method.make(bank, self._noise, 0)
+        detector = method.make(bank, self._noise, 0, self._backbone.encode_texts)
         started = time.perf_counter()
         id_scores = np.concatenate([self._scores(detector, part) for part in task.id])
         id_seconds = time.perf_counter() - started

@@ -18,6 +18,12 @@ _HOME = {
     "MaxLogit": "max_logit",
     "MCM": "mcm",
     "NegLabel": "neglabel",
+    "Fused": "fused",
+    "Term": "fused",
+    "PairScore": "terms",
+    "VisualDictionary": "terms",
+    "BalancedMass": "weighing",
+    "DebiasedMass": "weighing",
     "TANL": "tanl",
     "GuardedMemory": "guarded",
 }
@@ -27,12 +33,18 @@ __all__ = [
     "MCM",
     "TANL",
     "AdaNeg",
+    "BalancedMass",
+    "DebiasedMass",
     "Detector",
     "Energy",
     "Evidence",
+    "Fused",
     "GuardedMemory",
     "MaxLogit",
     "NegLabel",
+    "PairScore",
+    "Term",
+    "VisualDictionary",
     "conjugated_words",
 ]
 __getattr__ = loader(__name__, _HOME)
@@ -42,9 +54,12 @@ if TYPE_CHECKING:
     from .base import Detector, Evidence
     from .csp import CSP, conjugated_words
     from .energy import Energy
+    from .fused import Fused, Term
     from .gl_mcm import GLMCM
     from .guarded import GuardedMemory
     from .max_logit import MaxLogit
     from .mcm import MCM
     from .neglabel import NegLabel
     from .tanl import TANL
+    from .terms import PairScore, VisualDictionary
+    from .weighing import BalancedMass, DebiasedMass

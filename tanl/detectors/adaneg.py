@@ -17,7 +17,7 @@ from ..functional import grouped_negative_share
 from ..kernels.surroundings import product, undisturbed
 from ..labels.bank import KEPT_TOLERANCE, LabelBank
 from .base import Now, saved_threshold
-from .neglabel import GroupedNegatives, NegLabel, grouped_negatives
+from .neglabel import Choice, GroupedNegatives, NegLabel, grouped_negatives
 from .state import saved_tensor
 
 if TYPE_CHECKING:
@@ -88,7 +88,10 @@ class AdaNeg(GroupedNegatives):
     """
 
     checked: ClassVar = {"lambda_value": _weight, "memory_threshold": fraction, "gap": fraction}
-    lasting: ClassVar = {**NegLabel.lasting, "memory_length": partial(whole_number, at_least=2)}
+    lasting: ClassVar = {
+        **{name: NegLabel.lasting[name] for name in ("num_negatives", "groups", "seed")},
+        "memory_length": partial(whole_number, at_least=2),
+    }
 
     _now: _Now
 
@@ -97,7 +100,7 @@ class AdaNeg(GroupedNegatives):
         self,
         bank: LabelBank,
         *,
-        num_negatives: int | None = 10_000,
+        num_negatives: Choice = 10_000,
         groups: int = 5,
         memory_length: int = 10,
         lambda_value: float = 0.1,
@@ -140,6 +143,10 @@ class AdaNeg(GroupedNegatives):
             raise ValueError("AdaNeg cannot bound a source: give none, or use TANL with the guarded memory")
         scores, self._now = self._advance(self._checked(z))
         return scores
+
+    def as_share(self, scores: Tensor) -> Tensor:
+        """The weighted mean of the proxies' share and the texts'."""
+        return scores / (1 + self.lambda_value)
 
     def _scores(self, z: Tensor) -> Tensor:
         return self._advance(z)[0]

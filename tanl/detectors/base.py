@@ -224,7 +224,7 @@ class Detector:
         z = self._checked(z)
         whole_number(k, "k", at_least=1)
         bank = self.bank
-        names, embeddings = self._negatives()
+        names, embeddings = self.negatives()
         if index is not None and not (len(index) == len(names) and set(index.names) == set(names)):
             raise ValueError(
                 f"{index!r} is not of the {len(names)} labels that {type(self).__name__} scores with"
@@ -254,9 +254,9 @@ class Detector:
     @property
     def selected(self) -> list[str]:
         """The negative labels that the method scores with, in its order: TANL's as the next batch's first pass will."""
-        return list(self._negatives()[0])
+        return list(self.negatives()[0])
 
-    def _negatives(self) -> tuple[Sequence[str], Tensor]:
+    def negatives(self) -> tuple[Sequence[str], Tensor]:
         """Names and embeddings ``[K, D]`` of the negatives that the method scores with; none by default."""
         return (), self.bank.embeddings[:0]
 
@@ -276,6 +276,16 @@ class Detector:
         None of a method that does not rank its negatives by the stream.
         """
         return []
+
+    def as_share(self, scores: Tensor) -> Tensor:
+        """Scores ``[B]`` as shares in [0, 1] that the negatives take from the ID labels.
+
+        Raises:
+            ValueError: the method's scores are no shares.
+        """
+        raise ValueError(
+            f"{type(self).__name__}'s scores are no probabilities; TANL, NegLabel, CSP and AdaNeg give shares"
+        )
 
     def memory_report(self) -> MemoryReport | None:
         """What the method remembers of its stream, in figures; None for one without such a report."""
@@ -331,7 +341,8 @@ class Detector:
 
     def _identity(self, compact: bool) -> dict[str, Any]:
         bank = {"labels": self.bank.names_fingerprint} if compact else {"bank": self.bank.fingerprint}
-        return {"method": type(self).__name__, **bank, "settings": self.settings}
+        told = {name: _told(value) for name, value in self.settings.items()}
+        return {"method": type(self).__name__, **bank, "settings": told}
 
     def _check_identity(self, state: dict[str, Any]) -> None:
         if not isinstance(state, dict):
@@ -389,6 +400,12 @@ def saved_threshold(state: dict[str, Any]) -> tuple[float | None, float | None]:
     if tpr is not None and (threshold is None or not 0 < finite(tpr, "the state's tpr") < 1):
         raise ValueError(f"the state's tpr must lie between 0 and 1, with a threshold, not be {tpr}")
     return threshold, None if tpr is None else float(tpr)
+
+
+def _told(value: Any) -> Any:
+    """A setting as a state holds it: what is no number, string or tuple of such by its repr."""
+    plain = value is None or isinstance(value, bool | int | float | str | tuple | list)
+    return value if plain else repr(value)
 
 
 def _is_same(saved: object, own: object) -> bool:

@@ -26,6 +26,9 @@ METHODS = {
 """Names; the classes in `tanl.detectors` that they stand for; and the presets that these are made with, or None for the
 settings of their papers. ``tanl`` is for streams as people have them, in which outliers may be rare."""
 
+MINED = 10_000
+"""How many negatives NegLabel and AdaNeg mine."""
+
 WITH_NEGATIVES = ("tanl", "tanl-paper", "tanl-official-script", "neglabel", "adaneg", "csp")
 """Those that score with negative labels; their random choices take a seed."""
 
@@ -44,8 +47,17 @@ def unknown_method(method: str) -> ValueError:
     )
 
 
+CHOICES = {"TANL": "candidates", "NegLabel": "num_negatives", "AdaNeg": "num_negatives"}
+"""The classes that may choose their negatives by ID images, and the setting that says how."""
+
+
 def make_detector(
-    method: str, bank: LabelBank, *, seed: int = 0, initial_ood: Embeddings | None = None
+    method: str,
+    bank: LabelBank,
+    *,
+    seed: int = 0,
+    initial_ood: Embeddings | None = None,
+    id_images: Embeddings | None = None,
 ) -> Detector:
     """A detector of the method with that name.
 
@@ -54,9 +66,11 @@ def make_detector(
         bank: the labels.
         seed: of the method's random choices.
         initial_ood: ``[n, D]`` known outliers that those of `FROM_OUTLIERS` start from; the other methods use none.
+        id_images: ``[n, D]`` a few ID images that choose the negatives (`InterModal`), as many as the method takes
+            otherwise; None for the method's own choice.
 
     Raises:
-        ValueError: an unknown name, or a bank that the method cannot use.
+        ValueError: an unknown name, a bank that the method cannot use, ID images for a method that takes none.
     """
     if method not in METHODS:
         raise unknown_method(method)
@@ -67,5 +81,13 @@ def make_detector(
         settings["seed"] = seed
     if method in FROM_OUTLIERS:
         settings["initial_ood"] = initial_ood
+    if id_images is not None:
+        if kind not in CHOICES:
+            takers = ", ".join(name for name, (its, _) in METHODS.items() if its in CHOICES)
+            raise ValueError(f"the method {method!r} chooses nothing by ID images; {takers} do")
+        from ..labels.inter_modal import InterModal
+
+        count = settings.get(CHOICES[kind], None if kind == "TANL" else MINED)
+        settings[CHOICES[kind]] = InterModal(id_images, count=count)
     detector: Detector = made(bank, **settings)
     return detector

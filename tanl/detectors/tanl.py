@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..checks import Embeddings, fraction, seed_number, sources_of, unit_embeddings, whole_number
-from ..functional import half_precision_share, otsu_threshold
+from ..functional import half_precision_share, otsu_threshold, weighed_prefix_share
 from ..io.text import did_you_mean
 from ..kernels.surroundings import product, undisturbed
 from ..labels.bank import LabelBank
@@ -29,9 +29,10 @@ from .guarded import (
     without_duplicates,
 )
 from .memory import MemoryReport, mean_cosine
-from .neglabel import num_or_all
+from .neglabel import Choice, checked_choice, chosen
 from .state import ActivationRing, Activations, ActivationState, RingUpdate, saved_tensor
 from .thresholds import threshold_at_tpr
+from .weighing import Weighing, checked_weighing, odds_of, weighing_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -101,12 +102,14 @@ class TANL(Detector):
         memory: "published", as the paper has it; "guarded", which does not run away where outliers are rare; or the
             latter with settings of your own, a `GuardedMemory`. Not the paper's.
         candidates: of the bank's negatives only this many, those farthest from the ID labels (`LabelBank.mined`), may
-            be selected; None lets all of them. Words near the ID labels are what ID images activate: without them
+            be selected; None lets all of them; or a function that makes a bank with the candidates of this one
+            (`InterModal`). Words near the ID labels are what ID images activate: without them
             ID images are safer and a step is cheaper, and outliers that are relatives of the ID classes are
             told less well. Not the paper's.
         final_pass: "float32"; or "float16", the precision of the published code's final scores with CLIP
             (`tanl.functional.half_precision_share`), to compare with its figures: scores near 0 tie, and a step is
-            slower. What is learnt of the stream is the same.
+            slower. What is learnt of the stream is the same. Not with another weighing.
+        weighing: how the mass of the selected negatives counts, as `NegLabel` takes it. Not the paper's.
 
     Raises:
         TypeError, ValueError: an unusable setting; a bank without negatives.
@@ -122,9 +125,10 @@ class TANL(Detector):
         "capacity": partial(whole_number, at_least=1),
         "seed": seed_number,
         "memory": lambda value, name: _memory(value),
-        "candidates": num_or_all,
+        "candidates": checked_choice,
         "activation": lambda value, name: _activation(value),
         "final_pass": lambda value, name: _precision(value),
+        "weighing": checked_weighing,
     }
 
     _now: _Now
@@ -143,14 +147,17 @@ class TANL(Detector):
         initial_ood: Embeddings | None = None,
         activation: str | Activations = "exact",
         memory: str | GuardedMemory = "published",
-        candidates: int | None = None,
+        candidates: Choice = None,
         final_pass: str = "float32",
+        weighing: str | Weighing = "sum",
     ) -> None:
         super().__init__(bank)
         self._require_negatives()
         self.num_selected, self.step, self.gap, self.alpha = num_selected, step, gap, alpha
         self.capacity, self.seed, self.memory, self.candidates = capacity, seed, memory, candidates
-        self.activation, self.final_pass = activation, final_pass
+        self.activation, self.final_pass, self.weighing = activation, final_pass, weighing
+        if final_pass != "float32" and weighing != "sum":
+            raise ValueError(f"final_pass={final_pass!r} is the published code's: leave weighing at 'sum'")
         if initial_ood is not None:
             initial_ood = unit_embeddings(initial_ood, "initial_ood", dim=bank.dim, device=bank.device)
         self._guarded = memory_settings(memory)
@@ -236,6 +243,10 @@ class TANL(Detector):
         self._now = replace(now, threshold=threshold, state=state, running=ahead.threshold)
         return ahead.scores
 
+    def as_share(self, scores: Tensor) -> Tensor:
+        """They are shares."""
+        return scores
+
     def _scores(self, z: Tensor) -> Tensor:
         return self._advance(z).scores
 
@@ -278,7 +289,7 @@ class TANL(Detector):
         self._now = replace(self._now, threshold=threshold, tpr=float(tpr), known=z.clone())
         return threshold
 
-    def _negatives(self) -> tuple[Sequence[str], Tensor]:
+    def negatives(self) -> tuple[Sequence[str], Tensor]:
         chosen = self._selected(self._relevance())
         names = self._labels.negative_names
         return [names[i] for i in chosen.tolist()], self._labels.negative_embeddings[chosen]
@@ -449,8 +460,9 @@ class TANL(Detector):
             "seed": self.seed,
             "activation": self.activation if isinstance(self.activation, str) else repr(self.activation),
             "memory": self.memory if isinstance(self.memory, str) else repr(self.memory),
-            "candidates": self.candidates,
+            "candidates": repr(self.candidates) if callable(self.candidates) else self.candidates,
             "final_pass": self.final_pass,
+            "weighing": self.weighing if isinstance(self.weighing, str) else repr(self.weighing),
         }
 
     def _activations(self, activation: str | Activations) -> Activations:
@@ -464,8 +476,9 @@ class TANL(Detector):
 
     def _candidates(self, bank: LabelBank) -> LabelBank:
         """The labels that the stream's activations are over: the ID labels, and the negatives that may be selected."""
-        few = self.candidates is not None and self.candidates < bank.num_negatives
-        return bank.mined(self.candidates) if few else bank  # type: ignore[arg-type]
+        # All of them stay in the bank's order, so that nothing is copied.
+        every = isinstance(self.candidates, int) and self.candidates >= bank.num_negatives
+        return bank if every else chosen(bank, self.candidates)
 
     def _means(self) -> tuple[Tensor, Tensor]:
         """The mean activation of either side that labels are ranked by, ``[M]`` each."""
@@ -489,7 +502,14 @@ class TANL(Detector):
 
     def _share(self, z: Tensor, selected: Tensor) -> Tensor:
         """The score of rows with these negatives, ``[B]``."""
-        return kernels.prefix_share(self._id_lse(z), self._logits(z, selected), self.step)
+        return self._prefix_share(self._id_lse(z), self._logits(z, selected))
+
+    def _prefix_share(self, id_lse: Tensor, logits: Tensor) -> Tensor:
+        """The score of rows with negatives of these logits, ``[B]``."""
+        odds = odds_of(weighing_of(self.weighing), self.bank.num_id)
+        if odds is None:
+            return kernels.prefix_share(id_lse, logits, self.step)
+        return weighed_prefix_share(id_lse, logits, self.step, odds)
 
     def _final_share(self, z: Tensor, selected: Tensor) -> Tensor:
         """The same as it is returned, ``[B]``."""
@@ -525,7 +545,7 @@ class TANL(Detector):
         if self._guarded is None:
             return confident[0].nonzero()[:, 0], confident[1].nonzero()[:, 0]
         settings = self._guarded
-        frozen = 1 - kernels.prefix_share(id_lse, self._logits(z, self._start.selected), self.step)
+        frozen = 1 - self._prefix_share(id_lse, self._logits(z, self._start.selected))
         passed = self._confident(frozen, settings.gate)
         places = max(1, int(settings.per_source * self.capacity))
 
@@ -568,7 +588,7 @@ class TANL(Detector):
         first_choice = self._selected(negative_mean - positive_mean)
         id_lse = self._id_lse(z)
         logits = self._logits(z, first_choice)
-        scores = kernels.prefix_share(id_lse, logits, self.step)
+        scores = self._prefix_share(id_lse, logits)
         confidence = 1 - scores
         history = state.extended_history(confidence)
         threshold = self._otsu(history, self._start)
@@ -583,7 +603,7 @@ class TANL(Detector):
             scores = self._final_share(z, final_choice)
         elif not torch.equal(final_choice, first_choice):
             logits = self._chosen_again(z, logits, first_choice, final_choice)
-            scores = kernels.prefix_share(id_lse, logits, self.step)
+            scores = self._prefix_share(id_lse, logits)
         calibrated = self._calibrated_for(final_choice)
         told = [None if sources is None else [sources[row] for row in rows.tolist()] for rows in admitted]
         return _Advance(scores, history, threshold, calibrated, positive, negative, *told)

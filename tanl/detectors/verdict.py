@@ -42,6 +42,13 @@ class Verdict(NamedTuple):
         return {**self._asdict(), "evidence": evidence, "warnings": list(self.warnings)}
 
 
+class Answer(NamedTuple):
+    """One answer to what an image shows: a label, or that none of them is right; see `answers`."""
+
+    label: str
+    probability: float
+
+
 @dataclass(frozen=True, repr=False)
 class Detection:
     """What is said of B images, in columns; ``detection[i]`` and iteration give a `Verdict` each, a slice the
@@ -176,3 +183,41 @@ def detect_embeddings(
             found[row] = labels
     names = bank.id_names
     return Detection(scores, is_ood, [names[i] for i in best.indices.tolist()], best.values, found)
+
+
+def answers(detector: Detector, detection: Detection, *, unknown: str = "unknown") -> list[Answer]:
+    """A classifier's answers with one class more: "unknown" for what is judged OOD, else the best label.
+
+    Let u be the score as a share of the negatives (`Detector.as_share`) and t the threshold's. The probability of
+    "unknown" is u with its odds divided by those of t: the posterior under the prior that the threshold stands for.
+    It is at least 1/2 exactly where an image is judged OOD. A label has the rest, times its probability among
+    the ID labels.
+
+    Args:
+        detector: the one that judged, as it was then.
+        detection: what it said.
+        unknown: what to call the class.
+
+    Raises:
+        TypeError, ValueError: unknown is no text, or an ID label; the detector has no threshold, or its scores are no
+            shares.
+    """
+    if not isinstance(unknown, str):
+        raise TypeError(f"unknown must be text, not {unknown!r}")
+    if unknown in detector.bank.id_names:
+        raise ValueError(f"{unknown!r} is one of the ID labels: give unknown another name")
+    if detection.is_ood is None or detector.threshold is None:
+        raise ValueError(f"{type(detector).__name__} has no threshold yet: call calibrate first")
+    limit = float(detector.as_share(detection.ood_score.new_tensor([detector.threshold]).double())[0])
+    given = []
+    for score, is_ood, label, probability in zip(
+        detector.as_share(detection.ood_score.double()).tolist(),
+        detection.is_ood.tolist(),
+        detection.label,
+        detection.id_probability.tolist(),
+        strict=True,
+    ):
+        outside, inside = score * (1 - limit), limit * (1 - score)
+        odd = outside / (outside + inside) if outside + inside > 0 else float(is_ood)
+        given.append(Answer(unknown, odd) if is_ood else Answer(label, (1 - odd) * probability))
+    return given

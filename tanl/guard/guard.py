@@ -21,7 +21,7 @@ from ..backbones.noise import noise_embeddings
 from ..checks import Embeddings, as_tensor, whole_number
 from ..detectors import Detector, Evidence
 from ..detectors.registry import FROM_OUTLIERS, METHODS, WITH_NEGATIVES, make_detector, unknown_method
-from ..detectors.verdict import Detection, Verdict, detect_embeddings
+from ..detectors.verdict import Answer, Detection, Verdict, answers, detect_embeddings
 from ..io.images import UnreadableImage
 from ..labels.bank import LabelBank
 from ..labels.build import build_bank
@@ -76,6 +76,10 @@ class Guard:
             settings of their papers; or a function from the `LabelBank` to a `Detector`.
         templates: prompt per part of speech and for ID labels, as `build_bank` takes them.
         removal: which words leave the corpus for the labels, as `build_bank` takes it.
+        id_images: a few images of the ID classes, which choose the negatives of "tanl...", "neglabel" and "adaneg"
+            (`InterModal`); which class each shows is taken from the model. For calibration give others: what chose the
+            negatives scores lower than new ID images do. A guard made with some is saved as one that a function made:
+            `load` takes ``method`` and ``id_images`` again.
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
         dtype: what labels' embeddings are kept as: float32, or float16 for half the memory.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
@@ -97,6 +101,7 @@ class Guard:
         method: Method = "tanl",
         templates: Mapping[str, str] | None = None,
         removal: str = "synonyms",
+        id_images: Images | None = None,
         cache_dir: str | PathLike[str] | None = None,
         dtype: torch.dtype = torch.float32,
         evidence: int = 5,
@@ -115,7 +120,7 @@ class Guard:
             corpus = None
         self._lock = threading.RLock()  # held by whatever reads or changes bank, detector or vocabulary
         self._editing = threading.Lock()  # taken before the other: one edit of the vocabulary at a time
-        self._method = method if isinstance(method, str) else None
+        self._method = method if isinstance(method, str) and id_images is None else None
         self.backbone = backbone
         if corpus is not None and not isinstance(corpus, Corpus):
             corpus = Corpus.load(corpus)
@@ -129,7 +134,9 @@ class Guard:
             progress=progress,
             dtype=dtype,
         )
-        self.detector = self._detector(method)
+        known = None if id_images is None else self.encode(id_images)
+        self.id_images = 0 if known is None else len(known)
+        self.detector = self._detector(method, known)
         self.show_all = show_all
         self._monitor = Monitor()
         own = None if templates is None else dict(templates)
@@ -153,6 +160,31 @@ class Guard:
                 that learns without a bound.
         """
         return self.detect_embeddings(self.encode(images), source=source)
+
+    def answer(self, images: Images, *, source: Source = None, unknown: str = "unknown") -> list[Answer]:
+        """Judge one batch of the stream, learn from it, and give one answer an image: a label, or "unknown".
+
+        For pipelines that want a class and its probability: each is ``(label, probability)``. The probability of
+        "unknown" is at least 1/2 exactly where an image is judged OOD; see `tanl.detectors.verdict.answers`.
+
+        Args:
+            images: as `judge` takes them.
+            source: as `judge` takes it.
+            unknown: what to call what none of the labels is right for.
+
+        Raises:
+            UnreadableImage, TypeError, ValueError: as `judge`; there is no threshold yet, see `calibrate`; the method's
+                scores are no shares of the negatives; unknown is an ID label.
+        """
+        z = self.encode(images)
+        with self._lock:
+            if self.detector.threshold is None:
+                raise ValueError("there is no threshold yet: call calibrate first")
+            self.detector.as_share(z[:0, 0])  # refuses before anything is learnt
+            if unknown in self.bank.id_names:
+                raise ValueError(f"{unknown!r} is one of the ID labels: give unknown another name")
+            detection = self.detect_embeddings(z, source=source)
+            return answers(self.detector, detection, unknown=unknown)
 
     def score(self, images: Images) -> Tensor:
         """The OOD scores ``[B]`` that `judge` would give, higher = more OOD, without learning from the images.
@@ -450,6 +482,7 @@ class Guard:
         *,
         backbone: Backbone | None = None,
         method: Method | None = None,
+        id_images: Images | None = None,
         cache_dir: str | PathLike[str] | None = None,
         device: torch.device | str = "cpu",
         exact: bool = True,
@@ -461,6 +494,7 @@ class Guard:
             folder: where it was saved.
             backbone: the one that it was saved with; None loads it by its name.
             method: the function that made the detector, for a guard that was made with one.
+            id_images: those that it was made with.
             cache_dir: where corpus embeddings are kept; None is the user's cache folder.
             device: where a backbone that is loaded by its name is put.
             exact: refuse a full save whose label embeddings have other bits than those made now: on another machine
@@ -492,6 +526,7 @@ class Guard:
             templates=saved.templates,
             removal=saved.removal,
             dtype=saved.dtype,
+            id_images=id_images,
             cache_dir=cache_dir,
             evidence=saved.evidence,
             show_all=saved.show_all,
@@ -570,6 +605,31 @@ class Guard:
         """
         self._edit(lambda vocabulary: vocabulary.with_negatives(words))
 
+    def add_new_negatives(self, words: Iterable[str], most: int | None = None) -> tuple[str, ...]:
+        """Add those nouns that can be negatives and are none yet; the others are passed over. See `add_labels`.
+
+        For words that nobody has looked at, such as a captioner's (`Proposals`). Passed over are words that are in the
+        corpus, whatever their case, that leave it for an ID label, and that are no usable text.
+
+        Args:
+            words: any number of strings.
+            most: how many of them are added at most; None for all.
+
+        Returns:
+            The words that were added, in order.
+
+        Raises:
+            TypeError, ValueError: there is no corpus, or a method that cannot follow.
+        """
+        added: list[str] = []
+
+        def change(vocabulary: Vocabulary) -> Vocabulary:
+            added[:] = vocabulary.new_negatives(words)[:most]
+            return vocabulary.with_negatives(added) if added else vocabulary
+
+        self._edit(change)
+        return tuple(added)
+
     def remove_negatives(self, words: Iterable[str]) -> None:
         """Remove words from the corpus, whatever their case. See `add_labels`.
 
@@ -589,7 +649,8 @@ class Guard:
         detector, bank = self.detector, self.detector.bank
         return (
             f"{type(self).__name__}({type(detector).__name__}, {bank.num_id} ID labels, "
-            f"{bank.num_negatives} negatives, backbone {self.backbone.name!r})"
+            f"{bank.num_negatives} negatives, backbone {self.backbone.name!r}"
+            f"{f', negatives chosen by {self.id_images} ID images' if self.id_images else ''})"
         )
 
     @property
@@ -629,11 +690,15 @@ class Guard:
             self.detector.load_state_dict(saved.state_for(self.detector.bank.fingerprint, exact))
             self._monitor.reset()
 
-    def _detector(self, method: Method) -> Detector:
+    def _detector(self, method: Method, id_images: Tensor | None) -> Detector:
         if not isinstance(method, str):
+            if id_images is not None:
+                raise ValueError(
+                    "id_images choose the negatives of a method by name; let the function take them"
+                )
             return method(self.bank)
         outliers = noise_embeddings(self.backbone) if method in FROM_OUTLIERS else None
-        return make_detector(method, self.bank, initial_ood=outliers)
+        return make_detector(method, self.bank, initial_ood=outliers, id_images=id_images)
 
     def _edit(self, change: Callable[[Vocabulary], Vocabulary]) -> None:
         with self._editing:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..backbones import Backbone
 
 _SHOWN = 5
+_LONGEST = 100  # characters of a word that nobody has looked at
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,27 @@ class Vocabulary:
                 f"{_listed(present)} already in the corpus {corpus.name!r}; leave out what is there"
             )
         return self._checked(replace(self, corpus=corpus.more(words)))
+
+    def new_negatives(self, words: Iterable[str]) -> list[str]:
+        """Those of the words that `with_negatives` would take, each once, in order.
+
+        Raises:
+            TypeError, ValueError: something that is no string; there is no corpus.
+        """
+        corpus = self._corpus()
+        seen: dict[str, str] = {}
+        for word in _not_one(words):
+            if not isinstance(word, str):
+                raise TypeError(f"words must be strings; got {word!r} ({type(word).__name__})")
+            try:
+                (name,) = checked_names((word.strip(),), "negative label")
+            except ValueError:
+                continue
+            if len(name) <= _LONGEST and corpus.spelled(name) is None:
+                seen.setdefault(name.casefold(), name)
+        taken = claimed(seen.values(), self.id_names, self.removal)
+        kinds = self.removal == "kinds"
+        return [word for word in seen.values() if word not in taken and not (kinds and is_proper(word))]
 
     def without_negatives(self, words: Iterable[str]) -> Vocabulary:
         """Fewer words in the corpus; case makes no difference.
