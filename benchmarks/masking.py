@@ -133,7 +133,7 @@ def measure(config: Config, *, progress: bool = False) -> list[Cell]:
                     banks[track, kind] = build_bank(
                         backbone, chosen.classes, corpus=corpus, progress=progress
                     )
-                detector = METHODS[name].make(banks[track, kind], noise, config.seed)
+                detector = METHODS[name].make(banks[track, kind], noise, config.seed, backbone.encode_texts)
                 scores = [
                     run_stream(
                         detector,

@@ -63,7 +63,7 @@ def measure(
     for track in tqdm(tracks, unit="sets", disable=not progress):
         images = images_of(backbone, track, length, augment_seed, progress)
         for name, method in JUDGED.items():
-            detector = method.make(images.bank, noise, 0)
+            detector = method.make(images.bank, noise, 0, backbone.encode_texts)
             for seed in seeds:
                 for part in parts:
                     for case, values in MEASURED[part](detector, images, length, seed):
