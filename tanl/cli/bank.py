@@ -12,7 +12,7 @@ from ..io.text import shown_path
 from ..labels.corpus import Corpus
 from ..labels.terms import REMOVALS
 from ..labels.wordnet import SELECTIONS
-from .judge import (
+from .label_arguments import (
     OF_PHOTOGRAPHS,
     add_backbone_argument,
     add_label_arguments,

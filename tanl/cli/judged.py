@@ -1,0 +1,304 @@
+"""What `tanl judge` judges: images, or embeddings in files, with the labels and the method that it names."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..detectors.registry import FROM_OUTLIERS, WITH_NEGATIVES, make_detector
+from ..io.arguments import refuse
+from ..io.text import one_line, shown_path
+from ..labels.corpus import Corpus
+from .label_arguments import OF_PHOTOGRAPHS, class_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..backbones import Backbone
+    from ..detectors import Detector
+    from ..detectors.verdict import Detection
+    from ..guard.guard import Guard
+    from ..io.embeddings import EmbeddingFile
+    from ..labels.bank import LabelBank
+    from ..labels.files import SavedBank
+    from ..streams.pump import Batch, Timings
+    from ..streams.results import Result
+
+_LABELS = ("--labels", "--label", "--label-column", "--corpus")  # what a bank stands in place of
+_ID_WIDTH = 36  # a UUID's; ids are not known before they are read
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is to be judged: how its rows are named and counted, and how it begins once the slow parts are there.
+
+    ``begin`` loads the model and gives the detector, the rows that are known to be ID, and the results. ``unlisted``
+    is how many folders could not be listed.
+    """
+
+    key: str
+    what: str
+    count: int | None
+    longest: int
+    about: dict[str, Any]
+    labels: Sequence[str]
+    corpus: Corpus | None
+    begin: Callable[[Timings], tuple[Detector, Iterable[Batch], Iterator[list[Result]]]]
+    unlisted: int = 0
+
+
+def judged_images(arguments: argparse.Namespace) -> Judged:
+    refuse(
+        arguments, ("--column", "--id-column", "--normalize"), "is for files of embeddings; these are images"
+    )
+    saved, labels, corpus = None, [], None
+    if arguments.bank is not None:
+        refuse(arguments, _LABELS, "contradicts --bank, which has labels")
+        saved = _bank(arguments)
+        name = _model_of(saved, arguments)
+    else:
+        labels, corpus = class_names(arguments), _corpus(arguments)
+        name = arguments.backbone or OF_PHOTOGRAPHS
+    paths, unlisted = _image_files(arguments.inputs, arguments.recursive)
+    known, unlisted_known = _image_files(
+        [arguments.calibrate] * bool(arguments.calibrate), arguments.recursive
+    )
+    if arguments.shuffle:
+        random.Random(arguments.seed).shuffle(paths)
+
+    def begin(timings: Timings) -> tuple[Detector, Iterable[Batch], Iterator[list[Result]]]:
+        from ..streams.images import ImageEncoder, embed_images, judge_images
+
+        backbone = _backbone(name, arguments)
+        judge: Callable[[Tensor], Detection]
+        if saved is None:
+            guard = _guard(backbone, arguments, labels, corpus)
+            detector, judge = guard.detector, guard.detect_embeddings
+        else:
+            _refuse_other_model(saved, backbone, arguments)
+            outliers = saved.initial_ood
+            if outliers is None and arguments.method in FROM_OUTLIERS:
+                outliers = _noise(backbone, arguments)
+            detector = make_detector(arguments.method, saved.bank, seed=arguments.seed, initial_ood=outliers)
+            judge = _judging(detector, None, arguments)
+        encoder = ImageEncoder(backbone)
+        results = judge_images(encoder, paths, judge, batch_size=arguments.batch_size, timings=timings)
+        return detector, embed_images(encoder, known) if known else (), results
+
+    longest = max(len(one_line(shown_path(path))) for path in paths)
+    about = {"backbone": name, **_labels_in_words(arguments, labels, corpus)}
+    if saved is not None:
+        about = {"backbone": name, "bank": shown_path(arguments.bank)}
+    return Judged(
+        "path", "images", len(paths), longest, about, labels, corpus, begin, unlisted + unlisted_known
+    )
+
+
+def _bank(arguments: argparse.Namespace) -> SavedBank:
+    import torch
+
+    from ..labels.files import load_bank
+
+    return load_bank(
+        arguments.bank, device=arguments.device, dtype=torch.float16 if arguments.float16 else None
+    )
+
+
+def _model_of(saved: SavedBank, arguments: argparse.Namespace) -> str:
+    """The name of the model that made a bank, by which it loads."""
+    name = arguments.backbone or saved.backbone
+    if name is None:
+        raise ValueError(
+            f"{arguments.bank} does not say which model made it, and images need that model: give its --backbone, or "
+            "judge files of embeddings"
+        )
+    return str(name)
+
+
+def _refuse_other_model(saved: SavedBank, backbone: Backbone, arguments: argparse.Namespace) -> None:
+    if saved.backbone_fingerprint not in (None, backbone.fingerprint):
+        raise ValueError(
+            f"{arguments.bank} was made by {saved.backbone}, with other weights or another preprocessing than those of "
+            f"{backbone.name}: images and labels must be embedded by the same model (--precision counts, too)"
+        )
+
+
+def _judging(
+    detector: Detector, corpus: Corpus | None, arguments: argparse.Namespace
+) -> Callable[[Tensor], Detection]:
+    from ..detectors.verdict import detect_embeddings
+    from ..labels.not_shown import hidden_in, words
+
+    hidden: frozenset[str] = frozenset()
+    if not arguments.show_all:
+        # A bank does not say where its words are from.
+        hidden = words() if arguments.bank is not None else hidden_in(corpus)
+    return partial(detect_embeddings, detector, evidence=arguments.evidence, hidden=hidden)
+
+
+def _image_files(sources: Sequence[Path], recursive: bool) -> tuple[list[Path], int]:
+    """The images that are named, and how many folders could not be listed; these and what was passed over are told."""
+    from ..io.image_files import Found, find_images
+
+    paths: list[Path] = []
+    unlisted = 0
+    for source in sources:
+        try:
+            found = find_images(source, recursive)
+        except PermissionError as error:
+            # Of several, as a shell makes them of photos/*, one is passed over as it is inside a folder.
+            if len(sources) == 1:
+                raise
+            found = Found((), unreadable=((source, error),))
+        for note in found.notes():
+            where = "" if note.startswith("cannot") else f"{shown_path(source)}: "
+            print(f"tanl: warning: {one_line(where + note)}", file=sys.stderr)
+        paths += found
+        unlisted += len(found.unreadable)
+    if sources and not paths:
+        raise ValueError(f"there are no images: {sources[0]} and what else is named cannot be listed")
+    return paths, unlisted
+
+
+def judged_embeddings(arguments: argparse.Namespace) -> Judged:
+    from ..io.embeddings import endings, is_embedding_file, open_embeddings
+
+    refuse(
+        arguments, () if arguments.backbone else ("--precision",), "is the model's, and none is loaded here"
+    )
+    for source in arguments.inputs:
+        if not is_embedding_file(source, beside_images=arguments.bank is not None):
+            raise ValueError(
+                f"{source} is no file of embeddings ({endings()}), as others here are; images are judged in a run of "
+                "their own"
+            )
+    refuse(
+        arguments,
+        ("--shuffle",),
+        "is for images: rows are read once, in their order; shuffle the file instead",
+    )
+    if arguments.bank is not None:
+        refuse(arguments, (*_LABELS, "--backbone"), "contradicts --bank, which has labels")
+    elif arguments.backbone is None:
+        raise ValueError(
+            "embeddings are judged against labels of the model that made them: give --bank FILE (tanl bank makes "
+            "one), or --labels and --backbone"
+        )
+
+    def opened(path: Path) -> EmbeddingFile:
+        # The images that are known may be in a file of another kind, with other columns.
+        of_one_kind = path.suffix.lower() == Path(arguments.inputs[0]).suffix.lower()
+        return open_embeddings(path, column=arguments.column if of_one_kind else None)
+
+    files = [
+        open_embeddings(source, column=arguments.column, id_column=arguments.id_column)
+        for source in arguments.inputs
+    ]
+    known = None if arguments.calibrate is None else opened(arguments.calibrate)
+    labels, corpus = (
+        ([], None) if arguments.bank is not None else (class_names(arguments), _corpus(arguments))
+    )
+
+    def begin(timings: Timings) -> tuple[Detector, Iterable[Batch], Iterator[list[Result]]]:
+        from ..streams.embeddings import embedding_batches, judge_embeddings
+
+        detector = _embeddings_detector(arguments, labels, corpus)
+        results = judge_embeddings(
+            files,
+            detector.bank,
+            _judging(detector, corpus, arguments),
+            batch_size=arguments.batch_size,
+            normalize=arguments.normalize,
+            timings=timings,
+        )
+        ready: Iterable[Batch] = ()
+        if known is not None:
+            ready = embedding_batches([known], detector.bank, normalize=arguments.normalize)
+        return detector, ready, results
+
+    counts = [file.rows for file in files]
+    count = None if None in counts else sum(rows or 0 for rows in counts)
+    named_by_number = not any(file.has_ids for file in files) and len(files) == 1
+    if arguments.bank is None:
+        about = {"backbone": arguments.backbone, **_labels_in_words(arguments, labels, corpus)}
+    else:
+        about = {"bank": shown_path(arguments.bank)}
+    longest = len(str(count)) if named_by_number and count else _ID_WIDTH
+    return Judged("id", "embeddings", count, longest, about, labels, corpus, begin)
+
+
+def _labels_in_words(
+    arguments: argparse.Namespace, labels: Sequence[str], corpus: Corpus | None
+) -> dict[str, Any]:
+    words = None if corpus is None else len(corpus)
+    named = arguments.corpus or ("wordnet" if arguments.method != "csp" else "csp's own phrases")
+    return {
+        "labels": list(labels),
+        "corpus": None if corpus is None else shown_path(named),
+        "corpus_words": words,
+    }
+
+
+def _corpus(arguments: argparse.Namespace) -> Corpus | None:
+    if arguments.method not in WITH_NEGATIVES:
+        if arguments.corpus not in (None, "none"):
+            raise ValueError(f"--method {arguments.method} uses no negative labels: leave --corpus out")
+        return None
+    if arguments.corpus == "none":
+        raise ValueError(f"--method {arguments.method} scores with negative labels: --corpus cannot be none")
+    if arguments.method == "csp" and arguments.corpus is None:
+        from ..detectors import conjugated_words
+
+        return conjugated_words(seed=arguments.seed)
+    return Corpus.load(arguments.corpus or "wordnet")
+
+
+def _backbone(name: str, arguments: argparse.Namespace) -> Backbone:
+    from ..backbones import load_backbone
+
+    return load_backbone(name, device=arguments.device or "cpu", precision=arguments.precision or "fp32")
+
+
+def _noise(backbone: Backbone, arguments: argparse.Namespace) -> Tensor:
+    from ..backbones.noise import noise_embeddings
+
+    return noise_embeddings(backbone, seed=arguments.seed)
+
+
+def _guard(
+    backbone: Backbone, arguments: argparse.Namespace, labels: Sequence[str], corpus: Corpus | None
+) -> Guard:
+    import torch
+
+    from ..guard.guard import Guard
+
+    outliers = _noise(backbone, arguments) if arguments.method in FROM_OUTLIERS else None
+
+    def detector(bank: LabelBank) -> Detector:
+        return make_detector(arguments.method, bank, seed=arguments.seed, initial_ood=outliers)
+
+    return Guard(
+        backbone,
+        labels,
+        corpus=corpus,
+        method=detector,
+        dtype=torch.float16 if arguments.float16 else torch.float32,
+        evidence=arguments.evidence,
+        show_all=arguments.show_all,
+        progress=not arguments.quiet,
+    )
+
+
+def _embeddings_detector(
+    arguments: argparse.Namespace, labels: Sequence[str], corpus: Corpus | None
+) -> Detector:
+    if arguments.bank is None:
+        return _guard(_backbone(arguments.backbone, arguments), arguments, labels, corpus).detector
+    saved = _bank(arguments)
+    return make_detector(arguments.method, saved.bank, seed=arguments.seed, initial_ood=saved.initial_ood)

@@ -1,0 +1,95 @@
+"""What commands ask alike: class names, the model, and how files of embeddings are read."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+
+from ..io.arguments import Arguments, a_path
+from ..io.text import one_line
+from ..labels.corpus import Corpus
+
+OF_PHOTOGRAPHS = "mini-photo"
+"""The model that images are judged with where none is named."""
+
+
+def add_label_arguments(group: Arguments) -> None:
+    """Describe the arguments that `class_names` reads."""
+    group.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=a_path,
+        help="class names: text, one a line (lines that start with # are skipped); a .json list or index; .csv or .tsv "
+        "with a header; .yaml with names:",
+    )
+    group.add_argument(
+        "--label-column",
+        metavar="NAME",
+        help="the column of a .csv or .tsv with several that has the class names",
+    )
+    group.add_argument(
+        "--label", metavar="NAME", action="append", default=[], help="one more class name; may be repeated"
+    )
+
+
+def add_backbone_argument(group: Arguments) -> None:
+    """Describe ``--backbone``, which is None where it is not given."""
+    group.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help="the model: open_clip fetches names such as ViT-B-16/openai, transformers those such as "
+        "hf:google/siglip-base-patch16-224; mini-photo (of photographs) and mini (of pictograms) come with tanl, to "
+        "try things out (default: mini-photo)",
+    )
+
+
+def add_precision_argument(group: Arguments) -> None:
+    """Describe ``--precision`` of a model's weights, which is None where it is not given."""
+    group.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "bf16"),
+        help="of the model's weights: the halves are faster on a GPU, and give nearly the same embeddings "
+        "(default: fp32)",
+    )
+
+
+def add_normalize_argument(group: Arguments) -> None:
+    """Describe ``--normalize``, of embeddings in files."""
+    group.add_argument(
+        "--normalize",
+        action="store_true",
+        help="bring the embeddings to unit norm; without it they must have it",
+    )
+
+
+def class_names(arguments: argparse.Namespace) -> list[str]:
+    """The classes that ``--labels`` and ``--label`` name, as they are shown.
+
+    Raises:
+        ValueError: none, a name twice, one that is no plain text, or a file that cannot be read in one way.
+        OSError: the file cannot be read.
+    """
+    from ..labels.label_files import read_labels
+    from ..labels.names import checked_id_names
+
+    labels = list(arguments.label)
+    if arguments.labels is not None:
+        labels = read_labels(arguments.labels, column=arguments.label_column) + labels
+    elif arguments.label_column is not None:
+        raise ValueError(
+            "--label-column says where the names are in a table that --labels names: give --labels too"
+        )
+    if not labels:
+        raise ValueError("no labels: give --labels FILE with a class name a line, or --label NAME")
+    repeated = [label for label, count in Counter(labels).items() if count > 1]
+    if repeated:
+        raise ValueError(f"labels given more than once: {', '.join(map(repr, repeated))}; give each once")
+    return list(checked_id_names(labels))
+
+
+def labels_told(labels: Sequence[str], corpus: Corpus, removal: str = "synonyms") -> str:
+    """A line that says what was understood of the labels, and for which no word of the corpus was found."""
+    from ..labels.understood import told, understood_labels
+
+    return one_line(f"labels: {told(understood_labels(labels, corpus, removal), corpus, removal)}")
