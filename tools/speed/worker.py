@@ -77,6 +77,8 @@ class Worker:
         return self._features.batch(self._index - 1).to(self._device, self._dtype)
 
     def _seconds(self, action: Callable[[Any], object], batch: torch.Tensor) -> float:
+        # Not torch.utils.benchmark, nor triton.testing: their least measurement runs what is timed several times
+        # (Timer.timeit(1) thrice, twice of it to warm up), and a step that is run again has learnt its batch already.
         if self._device.type == "cuda":
             start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             synchronise(self._device)
