@@ -20,6 +20,7 @@ _HOME = {
     "LabelIndex": "labels.index",
     "near_duplicates": "labels.index",
     "ApproximateActivation": "detectors.approximate",
+    "CapturedTANL": "detectors.captured",
     "Detector": "detectors",
     "Evidence": "detectors",
     "AdaNeg": "detectors",
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
         conjugated_words,
     )
     from .detectors.approximate import ApproximateActivation
+    from .detectors.captured import CapturedTANL
     from .detectors.state import ActivationState
     from .detectors.verdict import Answer, Detection, Verdict, detect_embeddings
     from .guard.guard import Guard

@@ -8,6 +8,7 @@ Sums over all labels are the work of `tanl.kernels`; no function ever holds ``[B
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -89,7 +90,7 @@ def weighed_prefix_share(id_lse: Tensor, negative_logits: Tensor, step: int, odd
     width = step or columns
     parts = torch.nn.functional.pad(ratio, (0, -columns % width)).view(len(ratio), -1, width).sum(dim=2)
     count = torch.arange(1, parts.shape[1] + 1, device=ratio.device, dtype=ratio.dtype) * width
-    found = odds(parts.cumsum(dim=1), count.clamp(max=columns))
+    found = odds(kernels.running_sum(parts), count.clamp(max=columns))
     return (found / (1 + found)).mean(dim=1)
 
 
@@ -118,7 +119,7 @@ def half_precision_share(z: Tensor, id_labels: Tensor, negatives: Tensor, scale:
     ids, others = (ids - top).exp(), (others - top).exp()
     width = step or others.shape[1]
     parts = torch.nn.functional.pad(others, (0, -others.shape[1] % width)).view(len(z), -1, width)
-    totals = ids.sum(dim=1, keepdim=True) + parts.sum(dim=2).cumsum(dim=1)  # [B, prefixes]
+    totals = ids.sum(dim=1, keepdim=True) + kernels.running_sum(parts.sum(dim=2))  # [B, prefixes]
     shares = torch.empty_like(totals)
     at_once = max(1, _HALF_AT_ONCE // (totals.shape[1] * len(id_labels)))
     for start in range(0, len(z), at_once):
@@ -161,6 +162,18 @@ def grouped_negative_share(
     return (found / (1 + found)).mean(dim=1)
 
 
+def confident(confidence: Tensor, threshold: Tensor | float, gap: float) -> tuple[Tensor, Tensor]:
+    """Which confidences ``[B]`` are sure to be ID, and which to be OOD (TANL, arXiv 2603.25250), ``[B]`` bool each.
+
+    Args:
+        confidence: ID confidences.
+        threshold: t in [0, 1], a number or one value.
+        gap: g: ID above ``t + g (1 - t)``, OOD below ``t - g t``, both strictly.
+    """
+    exact = threshold.double() if isinstance(threshold, Tensor) else threshold
+    return confidence > exact + gap * (1 - exact), confidence < exact - gap * exact
+
+
 def activation_sums(
     z: Tensor,
     labels: Tensor,
@@ -195,7 +208,7 @@ def activation_sums(
     memory = [] if memory is None else memory
     start, sums = 0, None
     for rows in z.chunk(parts):
-        part = [(_within(first, start, rows), _within(stop, start, rows)) for first, stop in segments]
+        part = _within(segments, start, len(rows))
         stored = kernels.exp_store(rows, labels, scale, out=memory.pop() if memory else None)
         added = kernels.segment_colsum_stored(stored, part)
         sums = added if sums is None else sums.add_(added)
@@ -205,34 +218,53 @@ def activation_sums(
     return sums[:, num_id:]
 
 
-def _within(bound: int, start: int, rows: Tensor) -> int:
-    return min(max(bound - start, 0), len(rows))
+def _within(segments: kernels.Segments, start: int, count: int) -> kernels.Segments:
+    """The segments as ranges of ``count`` rows from the row ``start`` on."""
+    if isinstance(segments, Tensor):
+        return (segments - start).clamp(0, count)
+    return [(min(max(a - start, 0), count), min(max(b - start, 0), count)) for a, b in segments]
 
 
 def otsu_threshold(scores: Tensor) -> float:
+    """`otsu_value` as a number, which waits for it where the scores are on a GPU."""
+    return float(otsu_value(scores))
+
+
+def otsu_value(scores: Tensor) -> Tensor:
     """Otsu's threshold of ID confidences on the grid 0, 0.01, ..., 0.99.
 
     Minimises ``w0 var0 + w1 var1`` of the split at ``score >= t`` (population variances). Values that leave
     a side empty are skipped; among n equal minima the one at index ``n // 2`` is taken. One histogram of
-    counts, sums and sums of squares in float64 replaces a pass over the scores for every t.
+    counts, sums and sums of squares in float64 replaces a pass over the scores for every t. Nothing waits for the
+    scores' device.
 
     Args:
-        scores: ``[n]`` in [0, 1].
+        scores: ``[n]`` in [0, 1]. What is below -1 does not count.
 
     Returns:
-        The threshold; 0.5 where no grid value splits the scores (as when all of them are equal).
+        The threshold, one float32; 0.5 where no grid value splits the scores (as when all of them are equal).
     """
+    grid, at_or_above = _otsu_grid(scores.device)
+    moments = kernels.otsu_histogram(scores.detach().float(), grid)[
+        :, 1:
+    ]  # [3, 101]: count, sum, sum of squares
+    above = (moments[:, None] * at_or_above).sum(dim=2)  # [3, 100]
+    below = moments.sum(dim=1, keepdim=True) - above
+    one_sided = (below[0] < 0.5) | (above[0] < 0.5)
+    spread = (_scatter(below) + _scatter(above)).masked_fill(one_sided, torch.inf)
+    minimal = spread == spread.min()
+    place = minimal.cumsum(dim=0)
+    chosen = minimal & (place == place[-1] // 2 + 1)  # exactly one
+    return torch.where(chosen, grid[1:], 0.0).sum()
+
+
+@cache
+def _otsu_grid(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The grid after a -1, ``[101]``; which bins are not below each of its values, ``[100, 101]`` float64."""
     grid = torch.arange(0, 1, 1 / OTSU_GRID, dtype=torch.float32, device="cpu")[:OTSU_GRID]
-    values = scores.detach().float()
-    moments = kernels.otsu_histogram(
-        values, grid.to(values.device)
-    ).cpu()  # [3, 101]: count, sum, sum of squares
-    below = moments.cumsum(dim=1)[:, :OTSU_GRID]
-    above = moments.sum(dim=1, keepdim=True) - below
-    spread = _scatter(below) + _scatter(above)
-    spread[(below[0] == 0) | (above[0] < 0.5)] = torch.inf
-    minima = (spread == spread.min()).nonzero()[:, 0]
-    return float(grid[minima[len(minima) // 2]])
+    bins = torch.arange(OTSU_GRID + 1, dtype=torch.int64, device="cpu")
+    at_or_above = (bins > bins[:-1, None]).double()
+    return torch.cat([grid.new_tensor([-1.0]), grid]).to(device), at_or_above.to(device)
 
 
 def _scatter(moments: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from PIL import Image
 from states import assert_same_state, state_of
 
 import tanl
+from tanl.streams import images as stream_images
 from tanl.streams.batches import Ready
 from tanl.streams.pump import Pump
 
@@ -621,3 +622,13 @@ def test_a_source_that_is_cancelled_does_not_pass_for_one_that_is_complete(guard
         return found
 
     assert asyncio.run(main()) == by_calls(guard, pictures(4), 3)
+
+
+def test_pixels_that_are_given_are_waited_for_and_held(guard, monkeypatch):
+    """They may still be being made, on a stream of a GPU that the threads of the pump do not follow."""
+    log = []
+    monkeypatch.setattr(stream_images, "finished", lambda pixels: log.append("finished") or pixels)
+    monkeypatch.setattr(stream_images, "held", lambda pixels: log.append("held") or pixels)
+    pixels = [guard.backbone.preprocess(image) for image in pictures(3)]
+    assert len(list(guard.stream(pixels, batch_size=3))) == 3
+    assert log == ["finished"] * 3 + ["held"] * 3

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 import tanl
 from conftest import unit
-from tanl.detectors.guarded import Start, anchored_threshold, shrunk, without_duplicates
+from tanl.detectors.guarded import Start, anchored_value, shrunk, without_duplicates
 from tanl.functional import otsu_threshold
 
 PRACTICE = tanl.TANL.preset("practice")
@@ -83,10 +83,17 @@ def test_duplicates_enter_once(world):
 
 def test_rows_like_an_earlier_or_a_remembered_one_are_left_out():
     rows = normalize(torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.0, 1.0], [-1.0, 0.0]]), dim=1)
-    assert without_duplicates(rows, rows[:0], 0.9).tolist() == [True, False, True, True]
-    assert without_duplicates(rows, rows[2:3], 0.9).tolist() == [True, False, False, True]
-    assert without_duplicates(rows, rows, 1.0).all()
-    assert len(without_duplicates(rows[:0], rows, 0.5)) == 0
+    every = torch.ones(4, dtype=torch.bool)
+    assert without_duplicates(rows, every, rows[:0], 0.9).tolist() == [True, False, True, True]
+    assert without_duplicates(rows, every, rows[2:3], 0.9).tolist() == [True, False, False, True]
+    assert without_duplicates(rows, every, rows, 1.0).all()
+
+
+def test_rows_like_one_that_is_not_taken_itself_are_taken():
+    rows = normalize(torch.tensor([[1.0, 0.0], [1.0, 0.01], [1.0, 0.02]]), dim=1)
+    taken = torch.tensor([False, True, True])
+    assert without_duplicates(rows, taken, rows[:0], 0.9).tolist() == [False, True, False]
+    assert not without_duplicates(rows, ~taken & taken, rows[:0], 0.9).any()
 
 
 def test_means_are_drawn_to_the_start():
@@ -100,12 +107,12 @@ def test_the_anchor_weighs_labels_and_outliers_alike():
     history = torch.rand(1000, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.6
     empty = torch.zeros(0)
     start = Start(empty, empty, empty, torch.full((10,), 0.99), torch.full((2,), 0.01))
-    assert anchored_threshold(history, start, 0.0) == otsu_threshold(history)
+    assert float(anchored_value(history, start, 0.0)) == otsu_threshold(history)
     assert otsu_threshold(history) > 0.6  # parts the stream itself
-    assert anchored_threshold(history, start, 0.5) < 0.6  # parts it from the outliers
+    assert anchored_value(history, start, 0.5) < 0.6  # parts it from the outliers
     alone = Start(empty, empty, empty, torch.full((10,), 0.99), empty)
     expected = otsu_threshold(torch.cat([history, torch.full((500,), 0.99)]))
-    assert anchored_threshold(history, alone, 0.5) == expected
+    assert float(anchored_value(history, alone, 0.5)) == expected
 
 
 def test_candidates_are_the_mined_ones(world):

@@ -13,13 +13,14 @@ import pytest
 import torch
 from states import assert_same_state, state_of
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tanl
 from conftest import unit
 from tanl import kernels
 from tanl.backbones.noise import noise_images
 from tanl.detectors import GLMCM
-from tanl.kernels import native
+from tanl.kernels import native, reference, surroundings
 
 ROOT = Path(tanl.__file__).parent
 WORDS = [f"word {i}" for i in range(97)]
@@ -45,6 +46,9 @@ MAKERS = {
     "TANL": lambda labels: tanl.TANL(labels, num_selected=30, capacity=25, initial_ood=OUTLIERS),
     "TANL, practice": lambda labels: tanl.TANL(
         labels, num_selected=30, capacity=25, initial_ood=OUTLIERS, memory="guarded", candidates=60
+    ),
+    "TANL, float16 scores": lambda labels: tanl.TANL(
+        labels, num_selected=30, capacity=25, initial_ood=OUTLIERS, final_pass="float16"
     ),
     "NegLabel": lambda labels: tanl.NegLabel(labels, num_negatives=60, groups=3),
     "AdaNeg": lambda labels: tanl.AdaNeg(labels, num_negatives=60, groups=3, gap=0.1),
@@ -72,7 +76,7 @@ def run(make, batches, dtype=torch.float32):
     other.load_state_dict(found["state"])
     return found | {
         "resumed": [other(z) for z in batches],
-        "unlabelled": other.calibrate_unlabelled(scores[0]),
+        "unlabelled": other.calibrate_unlabelled(torch.cat(scores)),
     }
 
 
@@ -127,8 +131,8 @@ def backend(request, monkeypatch):
 def test_scores_are_the_same_whatever_is_set_around_them(name, backend):
     batches = stream()
     expected = run(MAKERS[name], batches)
-    for around, surroundings in SURROUNDINGS.items():
-        with surroundings():
+    for around, entered in SURROUNDINGS.items():
+        with entered():
             found = run(MAKERS[name], batches)
         assert_same_state(found, expected, around)
 
@@ -141,8 +145,8 @@ def test_half_precision_labels_patches_and_noise_too():
         local_scores(batches),
         noise_images(8, seed=1),
     )
-    for around, surroundings in SURROUNDINGS.items():
-        with surroundings():
+    for around, entered in SURROUNDINGS.items():
+        with entered():
             found = (
                 run(MAKERS["TANL"], batches, torch.float16),
                 local_scores(batches),
@@ -429,3 +433,80 @@ def test_native_kernels_refuse_no_labels(monkeypatch):
     ):
         with pytest.raises(ValueError, match="there are no labels; give at least one"):
             call()
+
+
+class RefusedOnAGPU(TorchDispatchMode):
+    """Raises where torch would on a GPU, told to use deterministic algorithms: what its documentation lists."""
+
+    NAMES = frozenset(
+        {"histc", "index_reduce", "kthvalue", "median", "nanmedian", "put_", "scatter_add", "scatter_reduce"}
+    )
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        floating = isinstance(args[0], torch.Tensor) and args[0].is_floating_point() if args else False
+        weighted = args[1:2] not in ((), (None,)) or (kwargs or {}).get("weights") is not None
+        if name in self.NAMES or (name == "cumsum" and floating) or (name == "bincount" and weighted):
+            raise RuntimeError(f"{name} does not have a deterministic implementation")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_no_operation_has_to_be_refused_where_a_gpu_is_told_to_repeat_itself(name, monkeypatch):
+    batches = stream()
+    monkeypatch.setenv("TANL_KERNELS", "reference")
+    expected = run(MAKERS[name], batches)
+    monkeypatch.setattr(reference, "must_repeat", lambda device: True)
+    with deterministic(), RefusedOnAGPU():
+        found = run(MAKERS[name], batches)
+    torch.testing.assert_close(found["scores"], expected["scores"], atol=1e-6, rtol=1e-5)
+
+
+def test_refusing_operations_see_those_that_were_used():
+    for refused in (
+        lambda: torch.rand(3, 4).cumsum(1),
+        lambda: torch.bincount(torch.tensor([0, 1]), weights=torch.rand(2)),
+        lambda: torch.rand(5).kthvalue(2),
+    ):
+        with RefusedOnAGPU(), pytest.raises(RuntimeError, match="deterministic"):
+            refused()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (2, 63), (5, 1001)])
+def test_running_sums_by_doubling_are_running_sums(shape, monkeypatch):
+    monkeypatch.setattr(reference, "must_repeat", lambda device: True)
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(reference.running_sum(values), values.cumsum(1), atol=0, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["TANL", "TANL, practice", "AdaNeg"])
+def test_a_device_without_float64_is_refused_in_a_line(name, monkeypatch):
+    labels = bank()
+    monkeypatch.setattr(tanl.LabelBank, "device", torch.device("mps"))
+    with pytest.raises(ValueError, match=r"adds up in float64, which mps has not; use the CPU"):
+        MAKERS[name](labels)
+
+
+class Pixels:
+    """A tensor of a GPU, as far as streams are concerned."""
+
+    is_cuda, device = True, torch.device("cuda", 0)
+
+    def __init__(self, log):
+        self.log = log
+
+    def record_stream(self, stream):
+        self.log.append(f"held for {stream}")
+
+
+def test_pixels_of_another_stream_are_waited_for_and_held(monkeypatch):
+    log = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: log.append(f"waited for {device}"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"a stream of {device}")
+    pixels = Pixels(log)
+    assert surroundings.finished(pixels) is pixels
+    assert surroundings.held(pixels) is pixels
+    assert log == ["waited for cuda:0", "held for a stream of cuda:0"]
+    on_the_cpu = torch.zeros(3)
+    assert surroundings.held(surroundings.finished(on_the_cpu)) is on_the_cpu
+    assert len(log) == 2

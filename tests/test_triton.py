@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,6 +58,19 @@ def test_a_gpu_that_triton_does_not_know_is_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     monkeypatch.setattr(torch.version, "hip", None)
     assert "this GPU has 7.5" in backend.why_not(torch.device("cuda:97"))
+
+
+def test_a_gpu_of_amd_that_was_not_compiled_for_is_told(monkeypatch):
+    pytest.importorskip("triton")
+
+    def properties(device):
+        return SimpleNamespace(gcnArchName={95: "gfx942:sramecc+:xnack-", 96: "gfx1100"}[device.index])
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert backend.why_not(torch.device("cuda:95")) is None
+    assert "this one is gfx1100; TANL_KERNELS=reference" in backend.why_not(torch.device("cuda:96"))
 
 
 def test_a_triton_before_3_is_told(monkeypatch):

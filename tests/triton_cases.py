@@ -13,11 +13,13 @@ import triton.language as tl
 
 import tanl
 from conftest import golden, golden_bank, unit
+from tanl.detectors.captured import CapturedTANL
 from tanl.kernels import StoredExponentials, reference
 from tanl.kernels import triton as backend
 from tanl.kernels.triton.ops.product import factor, logits_tile, product_operands
-from tanl.kernels.triton.ops.segment_colsum import lay_out
-from tanl.kernels.triton.shapes import SLOT_ROWS
+from tanl.kernels.triton.shapes import SEGMENTS
+from tools.gpu_first.counts import counted
+from tools.speed.data import Features
 
 DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
 # By the dtype of the labels: errors of logits of size 100, which are relative errors of exponentials.
@@ -148,29 +150,25 @@ def test_a_smaller_result_does_not_shrink_the_memory_for_the_next():
     assert again.values.data_ptr() == first.values.data_ptr()
 
 
-@pytest.mark.parametrize("block", [32, 64, 128])
-@pytest.mark.parametrize("seed", range(5))
-def test_layout_puts_every_row_of_a_segment_into_its_run_once(block, seed):
-    draw = torch.randint(0, 300, (23, 2), generator=torch.Generator().manual_seed(seed))
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_more_segments_than_one_program_takes_in_any_order_and_overlapping(dtype):
+    z, labels = problem(63, 130, 40, dtype)
+    draw = torch.randint(0, 64, (2 * SEGMENTS + 3, 2), generator=torch.Generator().manual_seed(1))
     segments = [(first, stop) for first, stop in draw.sort(dim=1).values.tolist()]
-    layout = lay_out(segments, block)
-    assert len(layout.rows) == len(layout.padding) == (len(layout.first_parts) - 1) * block
-    held = []
-    for number, (first, stop) in enumerate(layout.slots):
-        in_block = sum(number >= start for start in layout.first_parts[1:])
-        assert 0 <= first < stop <= block // SLOT_ROWS
-        places = range(in_block * block + first * SLOT_ROWS, in_block * block + stop * SLOT_ROWS)
-        held.append([layout.rows[p] for p in places if not layout.padding[p]])
-        assert all(layout.rows[p] in held[-1] for p in places)  # padding repeats its own part's row
-    assert sorted(row for rows in held for row in rows) == sorted({r for s in segments for r in range(*s)})
-    for (first, stop), run in zip(segments, layout.runs, strict=True):
-        assert [row for rows in held[slice(*run)] for row in rows] == list(range(first, stop))
+    lse = reference.row_lse(z, labels, 30.0)
+    expected = reference.segment_colsum(z, labels, 30.0, lse, segments)
+    found = backend.segment_colsum(z, labels, 30.0, lse, segments)
+    torch.testing.assert_close(found, expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
-def test_blocks_of_twenty_rows_are_multiplied_without_padding_between_them():
-    layout = lay_out([(start, start + 20) for start in range(0, 240, 20)], 128)
-    assert len(layout.rows) == 256
-    assert layout.runs == [(i, i + 1) for i in range(12)]
+def test_small_activations_keep_five_digits_too():
+    """Which labels are selected hangs on them: halves of a float16 hold 22 bits down to 2e-9, a float16 would not."""
+    z, labels = unit(20, 64, seed=1).to(DEVICE), unit(301, 64, seed=2).to(DEVICE)
+    exact = (100.0 * z.double() @ labels.double().T).softmax(dim=1).sum(dim=0)
+    assert float(exact.min()) < 1e-8
+    lse = reference.row_lse(z, labels, 100.0)
+    found = backend.segment_colsum(z, labels, 100.0, lse, [(0, 20)])[0].double()
+    torch.testing.assert_close(found, exact, atol=1e-14, rtol=3e-5)
 
 
 @triton.jit
@@ -290,3 +288,44 @@ def test_tanl_agrees_with_the_published_stream(monkeypatch, stored_bytes):
     for images, expected in zip(case["images"][:2], case["scores"], strict=False):
         scores = detector(images.to(DEVICE))
         torch.testing.assert_close(1 - scores.cpu(), expected, atol=1e-5, rtol=0)
+
+
+def structured(batch):
+    features = Features(40, 500, 32, batch, 0)
+    names = [f"label {i}" for i in range(540)]
+    bank = tanl.LabelBank(names, features.labels(), num_id=40, logit_scale=100.0).to(DEVICE)
+    detector = tanl.TANL(bank, num_selected=90, capacity=45, initial_ood=features.known_ood.to(DEVICE))
+    return detector, [features.batch(i).to(DEVICE) for i in range(4)]
+
+
+@pytest.mark.parametrize("stored_bytes", [1 << 30, 0])
+def test_a_step_asks_no_more_of_a_gpu_than_it_did(monkeypatch, stored_bytes):
+    """Limits a little above what was counted, so that a wait or a launch an image or a block shows."""
+    monkeypatch.undo()
+    monkeypatch.setenv("TANL_KERNELS", "triton")
+    monkeypatch.setattr(backend, "STORED_BYTES", stored_bytes)
+    detector, batches = structured(40)
+    for z in batches[:3]:
+        detector(z)
+    with counted() as eager:
+        detector(batches[3])
+    assert dict(eager.waits) == {"aten._local_scalar_dense": 1, "tolist": 1}
+    assert eager.operations.total() <= 120
+    assert eager.launches.total() <= 6
+
+    steps = CapturedTANL(detector, 40)
+    with counted() as fixed:
+        steps(batches[3])
+    assert dict(fixed.waits) == {"aten._local_scalar_dense": 1}
+    assert fixed.operations.total() <= 200
+    assert fixed.launches.total() <= 6
+
+
+@pytest.mark.parametrize("stored_bytes", [1 << 30, 0])
+def test_steps_in_fixed_shapes_are_the_detectors(monkeypatch, stored_bytes):
+    monkeypatch.setenv("TANL_KERNELS", "triton")
+    monkeypatch.setattr(backend, "STORED_BYTES", stored_bytes)
+    (detector, batches), (other, _) = structured(40), structured(40)
+    steps = CapturedTANL(other, 40)
+    for z in batches:
+        torch.testing.assert_close(steps(z), detector(z), atol=1e-5, rtol=1e-4)

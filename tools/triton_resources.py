@@ -32,7 +32,7 @@ from tanl.kernels.triton.shapes import (
     OTSU_SCORES,
     PREFIX_COLUMNS,
     PRODUCT,
-    SLOT_ROWS,
+    SEGMENTS,
     STAGES,
     STORED_ROWS,
     WARPS,
@@ -50,7 +50,6 @@ DIMS = (512, 520, 513)
 DTYPES = {torch.float16: "fp16", torch.float32: "fp32"}
 # The kernels' arguments by name. Besides these: z and labels have the labels' dtype, counts are int32.
 ARGUMENTS = {
-    "first_parts": "*i32",
     "grid": "*fp32",
     "id_lse": "*fp32",
     "logits": "*fp32",
@@ -61,7 +60,6 @@ ARGUMENTS = {
     "scores": "*fp32",
     "segments": "*i32",
     "shares": "*fp32",
-    "slots": "*i32",
     "sums": "*fp32",
     "totals": "*fp32",
     "values": "*fp32",
@@ -131,9 +129,9 @@ def configurations() -> Iterator[Configuration]:
             tiles.add(shape.columns)
             constants: dict[str, Any] = shape.constants(dim)
             for kernel in ("row_lse", "exp_store", "segment_colsum"):
-                slot = {"SLOT": SLOT_ROWS} if kernel == "segment_colsum" else {}
+                segments = {"SEGMENTS": SEGMENTS} if kernel == "segment_colsum" else {}
                 yield Configuration(
-                    kernel, target, DTYPES[dtype], constants | slot, shape.warps, shape.stages
+                    kernel, target, DTYPES[dtype], constants | segments, shape.warps, shape.stages
                 )
         for columns in sorted(tiles):
             constants = {"ROWS": STORED_ROWS, "COLUMNS": columns}

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from ..checks import Embeddings, fraction, number, unit_embeddings, whole_number
 from ..functional import grouped_negative_share
-from ..kernels.surroundings import product, undisturbed
+from ..kernels.surroundings import product, require_float64, undisturbed
 from ..labels.bank import KEPT_TOLERANCE, LabelBank
 from .base import Now, saved_threshold
 from .neglabel import Choice, GroupedNegatives, NegLabel, grouped_negatives
@@ -110,6 +110,7 @@ class AdaNeg(GroupedNegatives):
     ) -> None:
         super().__init__(bank)
         self._require_negatives()
+        require_float64(bank.device, type(self).__name__)
         self.num_negatives, self.groups, self.seed = num_negatives, groups, seed
         self.memory_length, self.lambda_value = memory_length, lambda_value
         self.memory_threshold, self.gap = memory_threshold, gap

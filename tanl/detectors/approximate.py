@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from ..checks import Embeddings, unit_embeddings, whole_number
 from ..functional import shuffled
+from ..kernels import Segments
 from ..kernels.surroundings import undisturbed
 from ..labels.bank import LabelBank
 from ..labels.index import LabelIndex
@@ -101,7 +100,7 @@ class ApproximateActivation:
         return self._covered / self._rows if self._rows else None
 
     @undisturbed
-    def __call__(self, z: Embeddings, segments: Sequence[tuple[int, int]]) -> Tensor:
+    def __call__(self, z: Embeddings, segments: Segments) -> Tensor:
         """Sums of activations over ranges of rows.
 
         Args:
@@ -115,15 +114,16 @@ class ApproximateActivation:
             TypeError, ValueError: z is unusable, or a segment is no range of its rows.
         """
         z = unit_embeddings(z, "embeddings", dim=self.bank.dim, device=self.bank.device)
-        for first, end in segments:
+        ranges = segments.tolist() if isinstance(segments, Tensor) else segments
+        for first, end in ranges:
             if not 0 <= first <= end <= len(z):
                 raise ValueError(f"the segment ({first}, {end}) is no range of the {len(z)} rows")
-        sums = torch.zeros(len(segments), self.bank.num_negatives, dtype=torch.float32, device=z.device)
+        sums = torch.zeros(len(ranges), self.bank.num_negatives, dtype=torch.float32, device=z.device)
         covered = 0.0
         for start in range(0, len(z), _ROWS):
             rows, activations, mass = self._activations(z[start : start + _ROWS])
             covered += float(mass.sum())
-            for total, (first, end) in zip(sums, segments, strict=True):
+            for total, (first, end) in zip(sums, ranges, strict=True):
                 part = slice(max(first - start, 0), max(end - start, 0))
                 total.index_add_(0, rows[part].flatten(), activations[part].flatten())
         self.covered_mass = covered / len(z)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..checks import fraction, whole_number
-from ..functional import otsu_threshold
+from ..functional import otsu_value
 from ..kernels.surroundings import product
 
 MEMORIES = ("published", "guarded")
@@ -98,26 +98,28 @@ def shrunk(mean: Tensor, start: Tensor, admitted: int, prior: int) -> Tensor:
     return mean if weight == 0 else (admitted * mean + prior * start) / weight
 
 
-def anchored_threshold(history: Tensor, start: Start, anchor: float) -> float:
-    """Otsu's threshold of the history ``[n]`` with the start's confidences weighing ``anchor`` of the whole."""
+def anchored_value(history: Tensor, start: Start, anchor: float) -> Tensor:
+    """Otsu's threshold of the history ``[n]`` with the start's confidences as ``anchor`` of its weight, one value."""
     if anchor == 0:
-        return otsu_threshold(history)
+        return otsu_value(history)
     copies = len(history) * anchor / (1 - anchor) / 2
     parts = [history]
     for known in (start.labels, start.outliers):
         if len(known):
             parts.append(known.repeat(max(1, round(copies / len(known)))))
-    return otsu_threshold(torch.cat(parts))
+    return otsu_value(torch.cat(parts))
 
 
-def without_duplicates(rows: Tensor, remembered: Tensor, limit: float) -> Tensor:
-    """Which of the rows ``[n, D]`` are like none of the remembered ``[m, D]`` and no earlier row, ``[n]`` bool."""
-    if limit == 1 or not len(rows):
-        return torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    near = product(rows, rows.T).tril(-1).amax(dim=1) > limit
+def without_duplicates(rows: Tensor, taken: Tensor, remembered: Tensor, limit: float) -> Tensor:
+    """Which of the taken ones ``[n]`` bool of the rows ``[n, D]`` are like none that is remembered ``[m, D]`` and like
+    no earlier one of them, ``[n]`` bool."""
+    if limit == 1:
+        return taken
+    alike = product(rows, rows.T) > limit
+    near = (alike & taken).tril(-1).any(dim=1)
     if len(remembered):
         near |= product(rows, remembered.T).amax(dim=1) > limit
-    return ~near
+    return taken & ~near
 
 
 def within_share(

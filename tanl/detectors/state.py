@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..checks import kept_tensor, unit_embeddings, whole_number
 from ..functional import shuffled
-from ..kernels import Segments
+from ..kernels import Segments, queued
 from ..kernels.surroundings import product
 from ..labels.bank import KEPT_TOLERANCE, LabelBank
 
@@ -33,6 +33,7 @@ class RingPlan:
     earlier: Tensor  # [e, D], e <= 10: older rows whose activations are needed once more
     segments: list[tuple[int, int]]  # of the earlier rows, then the rows: evicted at once, one a block, front
     blocks: range  # the blocks that new rows go to
+    front: int  # the block that will be the front one
     front_less_evicted: (
         bool | None
     )  # how the front block's sum is made: less its evicted rows, or anew; None: as is
@@ -44,7 +45,9 @@ class RingUpdate:
 
     rows: Tensor  # [n, D]
     mean: Tensor  # [M], float64: the mean activation of the new rows
-    sums: dict[int, Tensor]  # block number -> what the new rows add to its sum, [M]
+    blocks: range  # the blocks that they go to
+    first: int  # the block that will be the front one
+    added: Tensor  # [len(blocks), M]: what they add to their sums
     front: Tensor | None  # [M]: sum over the front block's kept rows, where some of its rows are evicted
 
 
@@ -54,6 +57,7 @@ class ActivationRing:
     Every row ever pushed has a number; rows ``20 b`` to ``20 b + 19`` are block b. A block's summed
     activations are kept in float32 and added up in float64, so that nothing drifts, however long the stream.
     Only the front block may hold evicted rows; its remaining sum costs the activations of at most ten rows.
+    No tensor that is kept is ever written to again: copies share them.
     """
 
     def __init__(self, bank: LabelBank, capacity: int) -> None:
@@ -61,8 +65,12 @@ class ActivationRing:
         self._bank = bank
         self._total = 0
         self._rows = bank.embeddings[:0].float()  # from the first row of the front block on
-        self._sums: list[Tensor] = []  # one a block, the front block first
-        self._front: Tensor | None = None
+        self._sums = torch.zeros(
+            0, bank.num_negatives, dtype=torch.float32, device=bank.device
+        )  # of kept rows
+        self._whole: Tensor | None = (
+            None  # [M]: the front block's, evicted rows included, where there are any
+        )
 
     def __len__(self) -> int:
         return min(self._total, self.capacity)
@@ -70,8 +78,7 @@ class ActivationRing:
     @property
     def mean(self) -> Tensor:
         """Mean activation over the ring, ``[M]`` in float64; zeros while it is empty."""
-        blocks = self._sums if self._front is None else [self._front, *self._sums[1:]]
-        return _sum(blocks, self._bank) / max(1, len(self))
+        return _sum(self._sums) / max(1, len(self))
 
     @property
     def embeddings(self) -> Tensor:
@@ -88,7 +95,7 @@ class ActivationRing:
         if old < front * BLOCK:  # rows that are evicted again at once
             ranges.insert(0, (old, front * BLOCK))
         if kept_from == front * BLOCK:  # the front block is whole
-            return RingPlan(rows, rows[:0], [(a - old, b - old) for a, b in ranges], blocks, None)
+            return RingPlan(rows, rows[:0], [(a - old, b - old) for a, b in ranges], blocks, front, None)
 
         evicted = range(front * BLOCK, kept_from)
         remaining = range(kept_from, min((front + 1) * BLOCK, new))
@@ -97,41 +104,36 @@ class ActivationRing:
         earlier = self._rows[again.start - first_row : max(0, min(again.stop, old) - first_row)]
         segments = [(a - old + len(earlier), b - old + len(earlier)) for a, b in ranges]
         start = max(0, again.start - old)  # earlier rows of that range, if any, come first of all
-        return RingPlan(rows, earlier, [*segments, (start, start + len(again))], blocks, again == evicted)
+        return RingPlan(
+            rows, earlier, [*segments, (start, start + len(again))], blocks, front, again == evicted
+        )
 
     def update(self, plan: RingPlan, sums: Tensor) -> RingUpdate:
         """What a plan's push will change, from the weighted sums of activations ``[G, M]`` that it asked for."""
         of_new_rows = sums if plan.front_less_evicted is None else sums[:-1]
-        added = dict(zip(plan.blocks, of_new_rows[len(of_new_rows) - len(plan.blocks) :], strict=True))
+        added = of_new_rows[len(of_new_rows) - len(plan.blocks) :]
         front = None
         if plan.front_less_evicted is not None:
             front = sums[-1].clone()
             if plan.front_less_evicted:
-                block = max(0, self._total + len(plan.rows) - self.capacity) // BLOCK
-                front = (self._block_sum(block, added.get(block)) - front).clamp_(min=0)
-        mean = _sum(list(of_new_rows), self._bank) / len(plan.rows)
-        return RingUpdate(plan.rows, mean, added, front)
+                front = (self._front_sum(plan.front, plan.blocks, added) - front).clamp_(min=0)
+        return RingUpdate(
+            plan.rows, _sum(of_new_rows) / len(plan.rows), plan.blocks, plan.front, added, front
+        )
 
     def copied(self) -> ActivationRing:
         """Another ring with the same content, which a commit to either leaves to the other as it is."""
-        other = copy.copy(self)
-        other._sums = list(self._sums)
-        return other
+        return copy.copy(self)
 
     def commit(self, update: RingUpdate) -> None:
         """Take over an update."""
-        first = self._first_block
         rows = torch.cat([self._rows, update.rows])
-        for b, added in update.sums.items():
-            if first <= b < first + len(self._sums):
-                self._sums[b - first] = self._sums[b - first] + added
-            else:
-                self._sums.append(added.clone())
+        self._sums, self._whole = self._sums_with(update.first, update.blocks, update.added), None
         self._total += len(update.rows)
-        front = max(0, self._total - self.capacity) // BLOCK
-        self._sums = self._sums[-self._blocks_from(front) :]
-        self._rows = rows[len(rows) - (self._total - front * BLOCK) :].clone()
-        self._front = update.front
+        if update.front is not None:
+            self._whole = self._sums[0].clone()
+            self._sums[0] = update.front
+        self._rows = rows[len(rows) - (self._total - self._first_block * BLOCK) :].clone()
 
     def state_dict(self, *, compact: bool = False) -> dict[str, Any]:
         """Tensors and numbers that `from_state_dict` goes on from.
@@ -142,12 +144,9 @@ class ActivationRing:
         kept: dict[str, Any] = {"total": self._total, "rows": self._rows.clone()}
         if compact:
             return kept
-        empty = torch.zeros(0, self._bank.num_negatives, dtype=torch.float32, device=self._bank.device)
-        return {
-            **kept,
-            "sums": torch.stack(self._sums) if self._sums else empty,
-            "front": None if self._front is None else self._front.clone(),
-        }
+        if self._whole is None:
+            return {**kept, "sums": self._sums.clone(), "front": None}
+        return {**kept, "sums": self._whole_sums(), "front": self._sums[0].clone()}
 
     @classmethod
     def from_state_dict(cls, bank: LabelBank, capacity: int, state: dict[str, Any]) -> ActivationRing:
@@ -165,13 +164,14 @@ class ActivationRing:
         ring._rows = unit_embeddings(rows, "the ring's rows", tolerance=KEPT_TOLERANCE) if count else rows
         if {"sums", "front"} & state.keys():
             blocks = (ring._blocks_from(first), num)
-            ring._sums = list(saved_tensor(state["sums"], "the ring's sums", blocks, float32, bank.device))
+            ring._sums = saved_tensor(state["sums"], "the ring's sums", blocks, float32, bank.device)
             evicted = count - len(ring)
             if (state["front"] is None) == (evicted > 0):
                 raise ValueError("the ring's front does not belong to its total")
             if evicted:
                 front = saved_tensor(state["front"], "the ring's front", (num,), float32, bank.device)
-                ring._front = front
+                ring._whole = ring._sums[0].clone()
+                ring._sums[0] = front
         return ring
 
     @classmethod
@@ -193,13 +193,17 @@ class ActivationRing:
         blocks = range(self._first_block, self._first_block + len(segments))
         if evicted:
             segments.append((evicted, min(BLOCK, count)))
-        return RingPlan(self._rows, self._rows[:0], segments, blocks, False if evicted else None)
+        return RingPlan(
+            self._rows, self._rows[:0], segments, blocks, blocks.start, False if evicted else None
+        )
 
     def take_sums(self, plan: RingPlan, sums: Tensor) -> None:
         """Take over the sums of activations ``[G, M]`` that `lacking` asked for."""
         blocks = len(plan.blocks)
-        self._sums = [part.clone() for part in sums[:blocks]]
-        self._front = None if plan.front_less_evicted is None else sums[blocks].clone()
+        self._sums, self._whole = sums[:blocks].clone(), None
+        if plan.front_less_evicted is not None:
+            self._whole = self._sums[0].clone()
+            self._sums[0] = sums[blocks]
 
     @property
     def _first_block(self) -> int:
@@ -208,19 +212,40 @@ class ActivationRing:
     def _blocks_from(self, front: int) -> int:
         return (self._total - 1) // BLOCK + 1 - front
 
-    def _block_sum(self, block: int, added: Tensor | None) -> Tensor:
-        i = block - self._first_block
-        if i >= len(self._sums):
-            assert added is not None, "a block beyond the ring holds new rows only"
-            return added
-        return self._sums[i] if added is None else self._sums[i] + added
+    def _whole_sums(self) -> Tensor:
+        """The blocks' sums with the front block's evicted rows, ``[blocks, M]``."""
+        return self._sums if self._whole is None else torch.cat([self._whole[None], self._sums[1:]])
+
+    def _front_sum(self, front: int, blocks: range, added: Tensor) -> Tensor:
+        """Row 0 of `_sums_with`."""
+        place = front - self._first_block
+        if place >= len(self._sums):
+            return added[0]
+        held = self._sums[place] if place or self._whole is None else self._whole
+        return held + added[0] if blocks.start == front else held
+
+    def _sums_with(self, front: int, blocks: range, added: Tensor) -> Tensor:
+        """The blocks' whole sums from block ``front`` on, once ``added [b, M]`` has come to ``blocks``."""
+        place = front - self._first_block
+        kept = self._sums[place:]
+        sums = added.new_empty(blocks.stop - front, added.shape[1])
+        sums[: len(kept)] = kept
+        if place == 0 and self._whole is not None:
+            sums[0] = self._whole
+        grown = len(kept) - (blocks.start - front)  # 1 where the last block was not full, else 0
+        if grown:
+            sums[len(kept) - 1] += added[0]
+        sums[len(kept) :] = added[grown:]
+        return sums
 
 
-def _sum(parts: list[Tensor], bank: LabelBank) -> Tensor:
-    """The float64 sum of ``[M]`` float32 tensors."""
-    total = torch.zeros(bank.num_negatives, dtype=torch.float64, device=bank.device)
-    for part in parts:
-        total += part
+def _sum(blocks: Tensor) -> Tensor:
+    """The float64 sum of float32 rows, ``[b, M] -> [M]``."""
+    if queued(blocks):
+        return blocks.sum(dim=0, dtype=torch.float64)
+    total = torch.zeros(blocks.shape[1], dtype=torch.float64, device=blocks.device)
+    for block in blocks:  # no copy of all of them in float64
+        total += block
     return total
 
 

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from .. import kernels
 from ..checks import Embeddings, fraction, seed_number, sources_of, unit_embeddings, whole_number
-from ..functional import half_precision_share, otsu_threshold, weighed_prefix_share
+from ..functional import confident, half_precision_share, otsu_value, weighed_prefix_share
 from ..io.text import did_you_mean
-from ..kernels.surroundings import product, undisturbed
+from ..kernels.surroundings import product, require_float64, undisturbed
 from ..labels.bank import LabelBank
 from .base import Detector, Now, saved_threshold
 from .exact import ExactActivation
 from .guarded import (
     GuardedMemory,
     Start,
-    anchored_threshold,
+    anchored_value,
     memory_settings,
     shrunk,
     within_share,
@@ -30,7 +30,7 @@ from .guarded import (
 )
 from .memory import MemoryReport, mean_cosine
 from .neglabel import Choice, checked_choice, chosen
-from .state import ActivationRing, Activations, ActivationState, RingUpdate, saved_tensor
+from .state import Activations, ActivationState, RingUpdate, saved_tensor
 from .thresholds import threshold_at_tpr
 from .weighing import Weighing, checked_weighing, odds_of, weighing_of
 
@@ -153,6 +153,7 @@ class TANL(Detector):
     ) -> None:
         super().__init__(bank)
         self._require_negatives()
+        require_float64(bank.device, type(self).__name__)
         self.num_selected, self.step, self.gap, self.alpha = num_selected, step, gap, alpha
         self.capacity, self.seed, self.memory, self.candidates = capacity, seed, memory, candidates
         self.activation, self.final_pass, self.weighing = activation, final_pass, weighing
@@ -211,7 +212,7 @@ class TANL(Detector):
         threshold, tpr, known = calibration.threshold, calibration.tpr, calibration.known
         if known is not None and tpr is not None:
             threshold = threshold_at_tpr(self._final_share(known, selected), tpr)
-        running = self._otsu(state.history, start)
+        running = float(self._otsu(state.history, start))
         return _Now(threshold, tpr, known, state=state, start=start, running=running, initial_ood=initial_ood)
 
     @undisturbed
@@ -340,7 +341,7 @@ class TANL(Detector):
             threshold = self._now.threshold
         if threshold is None:
             anchor = (self._guarded or GuardedMemory()).anchor
-            threshold = 1 - anchored_threshold(1 - scores, self._start, anchor)
+            threshold = 1 - float(anchored_value(1 - scores, self._start, anchor))
         return scores > threshold
 
     @undisturbed
@@ -495,10 +496,11 @@ class TANL(Detector):
         positive, negative = self._means()
         return negative - positive
 
-    def _otsu(self, history: Tensor, start: Start) -> float:
+    def _otsu(self, history: Tensor, start: Start) -> Tensor:
+        """The running threshold, one value, for which nothing has waited yet."""
         if self._guarded is None:
-            return otsu_threshold(history)
-        return anchored_threshold(history, start, self._guarded.anchor)
+            return otsu_value(history)
+        return anchored_value(history, start, self._guarded.anchor)
 
     def _share(self, z: Tensor, selected: Tensor) -> Tensor:
         """The score of rows with these negatives, ``[B]``."""
@@ -525,42 +527,46 @@ class TANL(Detector):
             return None
         return threshold_at_tpr(self._final_share(now.known, selected), now.tpr)
 
-    def _confident(self, confidence: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-        """Which rows are confident ID, and which confident OOD, ``[B]`` bool each."""
-        return (
-            confidence > threshold + self.gap * (1 - threshold),
-            confidence < threshold - self.gap * threshold,
-        )
-
     def _admitted(
         self,
         z: Tensor,
         id_lse: Tensor,
         confidence: Tensor,
-        threshold: float,
+        threshold: Tensor,
         sources: tuple[str | None, ...] | None,
-    ) -> tuple[Tensor, Tensor]:
-        """The numbers of the images that enter the positive and the negative ring."""
-        confident = self._confident(confidence, threshold)
-        if self._guarded is None:
-            return confident[0].nonzero()[:, 0], confident[1].nonzero()[:, 0]
-        settings = self._guarded
-        frozen = 1 - self._prefix_share(id_lse, self._logits(z, self._start.selected))
-        passed = self._confident(frozen, settings.gate)
-        places = max(1, int(settings.per_source * self.capacity))
+    ) -> tuple[float, tuple[Tensor, Tensor]]:
+        """The threshold as a number, and the numbers of the images that enter the positive and the negative ring.
 
-        def new(side: int, ring: ActivationRing, held: tuple[str | None, ...]) -> Tensor:
-            rows = (confident[side] & passed[side]).nonzero()[:, 0]
-            rows = rows[without_duplicates(z[rows], ring.embeddings, settings.duplicate)]
-            if sources is None:
-                return rows
-            within = within_share(rows.tolist(), sources, held, places)
-            return torch.tensor(within, dtype=torch.int64, device=z.device)
-
-        return (
-            new(0, self.state.positive, self.state.sources_id),
-            new(1, self.state.negative, self.state.sources_ood),
+        This is where a step on a GPU waits for it: once, for the threshold and how many images there are.
+        """
+        sure = confident(confidence, threshold, self.gap)
+        if self._guarded is not None:
+            sure = self._new(z, id_lse, sure, self._guarded)
+        counts = [threshold.double(), *(mask.sum(dtype=torch.float64) for mask in sure)]
+        known, *found = torch.stack(counts).tolist()
+        rows = tuple(
+            mask.byte().sort(descending=True, stable=True).indices[: int(count)]
+            for mask, count in zip(sure, found, strict=True)
         )
+        if sources is not None and self._guarded is not None:
+            places = max(1, int(self._guarded.per_source * self.capacity))
+            held = (self.state.sources_id, self.state.sources_ood)
+            within = [within_share(r.tolist(), sources, h, places) for r, h in zip(rows, held, strict=True)]
+            rows = tuple(torch.tensor(kept, dtype=torch.int64, device=z.device) for kept in within)
+        return known, (rows[0], rows[1])
+
+    def _new(
+        self, z: Tensor, id_lse: Tensor, sure: tuple[Tensor, Tensor], settings: GuardedMemory
+    ) -> tuple[Tensor, Tensor]:
+        """The confident ones that the guarded memory lets in, ``[B]`` bool each."""
+        frozen = 1 - self._prefix_share(id_lse, self._logits(z, self._start.selected))
+        passed = confident(frozen, settings.gate, self.gap)
+        rings = (self.state.positive, self.state.negative)
+        positive, negative = (
+            without_duplicates(z, mask & also, ring.embeddings, settings.duplicate)
+            for mask, also, ring in zip(sure, passed, rings, strict=True)
+        )
+        return positive, negative
 
     def _selected(self, relevance: Tensor) -> Tensor:
         return kernels.stable_topk(relevance, self.num_selected)
@@ -591,8 +597,7 @@ class TANL(Detector):
         scores = self._prefix_share(id_lse, logits)
         confidence = 1 - scores
         history = state.extended_history(confidence)
-        threshold = self._otsu(history, self._start)
-        admitted = self._admitted(z, id_lse, confidence, threshold, sources)
+        threshold, admitted = self._admitted(z, id_lse, confidence, self._otsu(history, self._start), sources)
         positive, negative = state.prepare(*(z[rows] for rows in admitted))
         if positive is not None:
             positive_mean = self.alpha * positive_mean + (1 - self.alpha) * positive.mean
@@ -601,6 +606,8 @@ class TANL(Detector):
         final_choice = self._selected(negative_mean - positive_mean)
         if self.final_pass != "float32":
             scores = self._final_share(z, final_choice)
+        elif kernels.queued(z):  # a small product costs less than to wait for which labels are new
+            scores = self._prefix_share(id_lse, self._logits(z, final_choice))
         elif not torch.equal(final_choice, first_choice):
             logits = self._chosen_again(z, logits, first_choice, final_choice)
             scores = self._prefix_share(id_lse, logits)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
+import torch
 from torch import Tensor
 
 from ..checks import Embeddings, as_tensor, whole_number
@@ -122,17 +123,12 @@ class Detection:
         return columns
 
     def _columns(self) -> tuple[list[Any], ...]:
-        """What the verdicts are made of; each tensor is read back once, not once an image."""
-        is_ood = [None] * len(self) if self.is_ood is None else self.is_ood.tolist()
+        """What the verdicts are made of; a GPU is waited for once, not once a tensor or an image."""
+        tensors = [self.ood_score, self.id_probability, *([] if self.is_ood is None else [self.is_ood])]
+        ood_score, id_probability, *decided = torch.stack([each.double() for each in tensors]).tolist()
+        is_ood = [bool(value) for value in decided[0]] if decided else [None] * len(self)
         warnings = [self.warnings] * len(self)
-        return (
-            self.ood_score.tolist(),
-            is_ood,
-            self.label,
-            self.id_probability.tolist(),
-            self.evidence,
-            warnings,
-        )
+        return ood_score, is_ood, self.label, id_probability, self.evidence, warnings
 
 
 @undisturbed
@@ -175,14 +171,14 @@ def detect_embeddings(
     is_ood = None if threshold is None else scores > threshold
     best = (product(z.float(), bank.id_embeddings.T) * bank.logit_scale).softmax(dim=1).max(dim=1)
     found: list[tuple[Evidence, ...]] = [()] * len(z)
-    if is_ood is not None and evidence and bool(is_ood.any()):
-        rows = is_ood.nonzero()[:, 0]
-        for row, labels in zip(
-            rows.tolist(), detector.explain(z[rows], evidence, hidden=hidden), strict=True
-        ):
-            found[row] = labels
+    read = [best.indices] if is_ood is None else [best.indices, is_ood.long()]
+    labels, *decided = torch.stack(read).tolist()
+    rows = [row for row, flag in enumerate(decided[0]) if flag] if decided else []
+    if rows and evidence:
+        for row, items in zip(rows, detector.explain(z[rows], evidence, hidden=hidden), strict=True):
+            found[row] = items
     names = bank.id_names
-    return Detection(scores, is_ood, [names[i] for i in best.indices.tolist()], best.values, found)
+    return Detection(scores, is_ood, [names[i] for i in labels], best.values, found)
 
 
 def answers(detector: Detector, detection: Detection, *, unknown: str = "unknown") -> list[Answer]:

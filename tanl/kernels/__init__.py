@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .reference import running_sum
 from .stored import Segments, StoredExponentials
 
 __all__ = [
@@ -33,7 +34,9 @@ __all__ = [
     "exp_store",
     "otsu_histogram",
     "prefix_share",
+    "queued",
     "row_lse",
+    "running_sum",
     "segment_colsum",
     "segment_colsum_stored",
     "stable_topk",
@@ -47,6 +50,11 @@ _BEST = {"cpu": "native", "cuda": "triton"}
 def available(device: torch.device | str = "cpu") -> tuple[str, ...]:
     """The backends that can serve tensors on this device."""
     return tuple(name for name in BACKENDS if _why_not(name, torch.device(device)) is None)
+
+
+def queued(tensor: Tensor) -> bool:
+    """Whether operations on this tensor are queued and done later, so that to read a value back is to wait for all."""
+    return tensor.device.type != "cpu" or _backend(tensor).__name__.endswith(".triton")
 
 
 def row_lse(z: Tensor, labels: Tensor, scale: float) -> Tensor:
@@ -126,7 +134,11 @@ def otsu_histogram(scores: Tensor, grid: Tensor) -> Tensor:
 
 
 def stable_topk(values: Tensor, k: int) -> Tensor:
-    """Indices ``[min(k, M)]`` of the largest of values ``[M]``, largest first; equal ones keep their order."""
+    """Indices ``[min(k, M)]`` of the largest of values ``[M]``, largest first; equal ones keep their order.
+
+    Raises:
+        ValueError: there is none to choose; one is NaN, which Triton's does not wait to see: there it is the largest.
+    """
     result: Tensor = _backend(values).stable_topk(values, k)
     return result
 

@@ -57,11 +57,13 @@ def label_dtype(labels: Tensor) -> torch.dtype:
 
 
 def check_segments(segments: Segments, rows: int) -> None:
-    """Refuse a segment that is no range of that many rows.
+    """Refuse a segment that is no range of that many rows. A tensor of a GPU is not waited for, and not checked.
 
     Raises:
         ValueError: it is not.
     """
-    for first, stop in segments:
+    if isinstance(segments, Tensor) and segments.device.type != "cpu":
+        return
+    for first, stop in segments.tolist() if isinstance(segments, Tensor) else segments:
         if not 0 <= first <= stop <= rows:
             raise ValueError(f"the segment ({first}, {stop}) is no range of {rows} rows")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .operands import check_segments
 from .stored import Segments, StoredExponentials, memory_for
-from .surroundings import product
+from .surroundings import must_repeat, product
 
 # With 256 rows a tile's exponentials are 2 MiB: the next operation finds them in the cache.
 TILE_LABELS = 2048
@@ -83,16 +83,27 @@ def prefix_share(id_lse: Tensor, negative_logits: Tensor, step: int) -> Tensor:
     if step > 1:
         ratio = torch.nn.functional.pad(ratio, (0, -ratio.shape[1] % step))
         ratio = ratio.view(len(ratio), -1, step).sum(dim=2)
-    prefix = ratio.cumsum(dim=1)
+    prefix = running_sum(ratio)
     return (prefix / (1 + prefix)).mean(dim=1)
 
 
+def running_sum(values: Tensor) -> Tensor:
+    """``values.cumsum(dim=1)`` of ``[B, K]``. For a GPU torch has none whose order is fixed: there by doubling."""
+    if not must_repeat(values.device):
+        return values.cumsum(dim=1)
+    reach = 1
+    while reach < values.shape[1]:
+        values = torch.cat([values[:, :reach], values[:, reach:] + values[:, :-reach]], dim=1)
+        reach *= 2
+    return values
+
+
 def otsu_histogram(scores: Tensor, grid: Tensor) -> Tensor:
-    """Counts by weight 1, x and x squared."""
+    """Counts by weight 1, x and x squared, on a GPU in no fixed order but where torch is told to repeat itself."""
     bins = torch.bucketize(scores, grid, right=True)  # score >= grid[k] exactly where bin > k
     exact = scores.double()
-    weights = (torch.ones_like(exact), exact, exact**2)
-    return torch.stack([torch.bincount(bins, weights=w, minlength=len(grid) + 1) for w in weights])
+    moments = torch.stack([torch.ones_like(exact), exact, exact**2])
+    return moments.new_zeros(3, len(grid) + 1).index_add_(1, bins, moments)
 
 
 def stable_topk(values: Tensor, k: int) -> Tensor:
@@ -112,6 +123,6 @@ def stable_topk(values: Tensor, k: int) -> Tensor:
 def _members(segments: Segments, like: Tensor) -> Tensor:
     """``[G, n]``: 1 where a row lies in a segment."""
     check_segments(segments, len(like))
-    bounds = torch.tensor(segments, dtype=torch.int64, device=like.device).view(-1, 2, 1)
+    bounds = torch.as_tensor(segments, dtype=torch.int64, device=like.device).view(-1, 2, 1)
     row = torch.arange(len(like), dtype=torch.int64, device=like.device)
     return ((bounds[:, 0] <= row) & (row < bounds[:, 1])).to(like.dtype)

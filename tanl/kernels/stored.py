@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Segments = Sequence[tuple[int, int]]
+Segments = Sequence[tuple[int, int]] | Tensor
+"""Ranges ``(first, last + 1)`` of rows, or a tensor of them, ``[G, 2]`` of whole numbers on the rows' device."""
 
 
 @dataclass(frozen=True)

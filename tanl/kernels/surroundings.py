@@ -3,11 +3,12 @@ of products."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,6 +51,43 @@ def product(left: Tensor, right: Tensor, *, out: Tensor | None = None) -> Tensor
         return torch.mm(left, right, out=out)
     exact = torch.mm(left.double(), right.double())
     return exact.float() if out is None else out.copy_(exact)
+
+
+def require_float64(device: torch.device, who: str) -> None:
+    """Refuse a device on which nothing can be added up in float64.
+
+    Raises:
+        ValueError: it is Apple's.
+    """
+    if device.type == "mps":
+        raise ValueError(
+            f"{who} adds up in float64, which {device} has not; use the CPU for model and labels"
+        )
+
+
+def upload(values: Sequence[object], dtype: type[np.generic], device: torch.device) -> Tensor:
+    """Numbers of the program's as a tensor on a device. It goes with what is queued there: nothing waits for it."""
+    host = torch.from_numpy(np.array(values, dtype=dtype))
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
+
+
+def finished(tensor: Tensor) -> Tensor:
+    """The tensor, once all that makes it is done, on whatever stream of its GPU that is."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+    return tensor
+
+
+def held(tensor: Tensor) -> Tensor:
+    """The tensor, whose memory its GPU gives to nobody before what is queued now, on the stream of now, is done."""
+    if tensor.is_cuda:
+        tensor.record_stream(torch.cuda.current_stream(tensor.device))
+    return tensor
+
+
+def must_repeat(device: torch.device) -> bool:
+    """Whether torch refuses, on this device, what may differ from run to run (``use_deterministic_algorithms``)."""
+    return device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
 
 
 def _full_precision(kind: str) -> bool:

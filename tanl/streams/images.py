@@ -15,6 +15,7 @@ from ..backbones.base import height_and_width
 from ..backbones.toys import tell_limits
 from ..checks import is_dense
 from ..io.images import UnreadableImage, read_image, to_rgb
+from ..kernels.surroundings import finished, held
 from .batches import Ready, Unusable
 from .pump import Batch, Pump, Timings, judged
 
@@ -48,7 +49,8 @@ class ImageEncoder:
         tell_limits(self.backbone, image)
         try:
             if isinstance(image, Tensor):
-                return Ready(name, self._checked(image))
+                # They may come from any stream of a GPU, and are checked and encoded on those of other threads.
+                return Ready(name, self._checked(finished(image)))
             rgb = read_image(image) if isinstance(image, str | PathLike) else to_rgb(image)
             return Ready(name, self.backbone.preprocess(rgb))
         except UnreadableImage as error:
@@ -72,7 +74,7 @@ class ImageEncoder:
         # Those of files and PIL images; pixels that were given are there already, or were refused.
         if len({pixels.device for pixels in images}) > 1:
             images = [pixels.to(device) for pixels in images]
-        return self.encode_pixels(torch.stack(list(images)).to(device))
+        return self.encode_pixels(torch.stack([held(pixels) for pixels in images]).to(device))
 
     def encode_given(self, pixels: Tensor) -> Tensor:
         """Pixels ``[B, 3, H, W]`` that a caller has prepared to embeddings ``[B, D]``."""

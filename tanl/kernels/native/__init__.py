@@ -24,7 +24,7 @@ STORED_BYTES = 1 << 30
 LEAST_ROWS = 64
 _CPU = torch.device("cpu")
 
-otsu_histogram = reference.otsu_histogram  # 20 000 scores: torch's own bincount is at once done
+otsu_histogram = reference.otsu_histogram  # 20 000 scores: torch's own sum is at once done
 
 
 def why_not(device: torch.device) -> str | None:
@@ -164,7 +164,7 @@ def _operands(z: Tensor, labels: Tensor) -> tuple[object, ...]:
 
 def _bounds(segments: Segments, rows: int) -> Tensor:
     check_segments(segments, rows)
-    return torch.tensor(segments, dtype=torch.int64, device=_CPU).reshape(-1, 2)
+    return torch.as_tensor(segments, dtype=torch.int64, device=_CPU).reshape(-1, 2).contiguous()
 
 
 def _new(*shape: int) -> Tensor:

@@ -14,12 +14,9 @@ import sys
 import torch
 from torch import Tensor
 
-from .. import reference
 from ..stored import Segments, StoredExponentials
 
 STORED_BYTES = 1 << 30
-
-stable_topk = reference.stable_topk  # torch's own sort; it runs on GPUs too
 
 
 def why_not(device: torch.device) -> str | None:
@@ -34,7 +31,7 @@ def why_not(device: torch.device) -> str | None:
         return "Triton is not installed: pip install triton"
     if interpreted and not _imported_for_interpreter():
         return "TRITON_INTERPRET=1 came too late: set it before Triton is imported (torch may import it)"
-    return _too_old(device)
+    return _not_served(device)
 
 
 def row_lse(z: Tensor, labels: Tensor, scale: float) -> Tensor:
@@ -97,18 +94,34 @@ def otsu_histogram(scores: Tensor, grid: Tensor) -> Tensor:
         return op(scores, grid)
 
 
+def stable_topk(values: Tensor, k: int) -> Tensor:
+    """A sort of all: a selection would have to be waited for, to know how many are equal to the last."""
+    k = min(k, len(values))
+    if k < 1:
+        raise ValueError(f"there must be at least one value to choose, not {k} of {len(values)}")
+    order: Tensor = values.sort(descending=True, stable=True).indices
+    return order[:k]
+
+
 def _device_of(tensor: Tensor) -> torch.cuda.device:
     """Makes a tensor's GPU the current one, which Triton launches on; nothing on the CPU."""
     return torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
 
 
 @functools.cache
-def _too_old(device: torch.device) -> str | None:
+def _not_served(device: torch.device) -> str | None:
     import triton
 
     if int(triton.__version__.split(".")[0]) < 3:
         return f"Triton 3 or newer is needed, this is {triton.__version__}: pip install -U triton"
-    if device.type == "cuda" and torch.cuda.is_available() and torch.version.hip is None:
+    if device.type == "cuda" and torch.cuda.is_available() and torch.version.hip is not None:
+        architecture = torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
+        if architecture != "gfx942":
+            return (
+                f"of AMD's GPUs these kernels are compiled for gfx942 (MI300) alone, this one is {architecture}; "
+                "TANL_KERNELS=reference runs on it"
+            )
+    elif device.type == "cuda" and torch.cuda.is_available():
         capability = torch.cuda.get_device_capability(device)
         if capability < (8, 0):
             return (

@@ -60,7 +60,7 @@ PRODUCT: dict[str, dict[torch.dtype, ProductShape]] = {
         torch.float32: ProductShape(128, 64, 32, warps=8, stages=3, precision="tf32x3"),
     },
     "gfx942": {
-        torch.float16: ProductShape(128, 128, 64, warps=8, stages=2),
+        torch.float16: ProductShape(64, 128, 64, warps=8, stages=2),
         torch.float32: ProductShape(64, 64, 32, warps=4, stages=2),
     },
     "interpreter": {
@@ -70,7 +70,7 @@ PRODUCT: dict[str, dict[torch.dtype, ProductShape]] = {
 }
 
 # The same for every target.
-SLOT_ROWS = 4  # rows that segment_colsum sums at once; a piece of a segment is padded to a multiple
+SEGMENTS = 32  # that segment_colsum sums at once; a step of 256 images has so many at most
 STORED_ROWS = 16  # rows of a segment that segment_colsum_stored reads at once
 PREFIX_COLUMNS = 1024
 OTSU_SCORES = 1024
@@ -106,5 +106,5 @@ def shape_on(target: str, dtype: torch.dtype, dim: int) -> ProductShape:
     """
     shape = PRODUCT[target][dtype]
     if dim * dtype.itemsize % 16 and target != "interpreter":
-        return replace(shape, rows=64, columns=64, depth=32, warps=8, stages=1)
+        return replace(shape, rows=64, columns=64, depth=64 // dtype.itemsize, warps=8, stages=1)
     return shape

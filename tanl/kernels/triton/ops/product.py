@@ -61,7 +61,7 @@ def logits_tile(
     row_there = (first_row + row < n)[:, None]
     label_there = (first_label + column < num_labels)[None, :]
     parts: tl.constexpr = 2 if z.dtype.element_ty == tl.float16 else 1
-    z_tile = z + first_row.to(tl.int64) * (parts * D) + row[:, None] * (parts * D) + depth[None, :]
+    z_tile = z + tl.full((), first_row, tl.int64) * (parts * D) + row[:, None] * (parts * D) + depth[None, :]
     label_tile = labels + first_label.to(tl.int64) * D + column[None, :] * D + depth[:, None]
     product = tl.zeros((ROWS, COLUMNS), tl.float32)
     for part in tl.static_range(0, parts):

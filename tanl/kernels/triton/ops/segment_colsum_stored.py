@@ -8,9 +8,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...operands import check_segments, operand
+from ...operands import operand
 from ...stored import Segments, StoredExponentials
 from ..shapes import STAGES, STORED_ROWS, WARPS
+from .segments import bounds_of
 
 
 @triton.jit(do_not_specialize=["n", "num_labels"])
@@ -33,8 +34,8 @@ def segment_colsum_stored_kernel(
     tiles = tl.cdiv(num_labels, COLUMNS)
     tile = tl.program_id(0) % tiles
     segment = tl.program_id(0) // tiles
-    first = tl.load(segments + 2 * segment)
-    stop = tl.load(segments + 2 * segment + 1)
+    first = tl.maximum(tl.load(segments + 2 * segment), 0)
+    stop = tl.minimum(tl.load(segments + 2 * segment + 1), n)
     row = tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
     corner = tile.to(tl.int64) * n
@@ -61,15 +62,14 @@ def segment_colsum_stored(stored: StoredExponentials, segments: Segments) -> Ten
     """See `tanl.kernels.segment_colsum_stored`."""
     tiles, n, columns = stored.values.shape
     device = stored.values.device
-    check_segments(segments, n)
-    bounds = torch.tensor(segments, dtype=torch.int32, device=device).view(-1, 2)
-    sums = torch.empty(len(segments), stored.num_labels, dtype=torch.float32, device=device)
-    segment_colsum_stored_kernel[(tiles * len(segments),)](
+    bounds = bounds_of(segments, n, device)
+    sums = torch.empty(len(bounds), stored.num_labels, dtype=torch.float32, device=device)
+    segment_colsum_stored_kernel[(tiles * len(bounds),)](
         operand(stored.values, "values", (tiles, n, columns), stored.values.dtype, device),
         operand(stored.maxima, "maxima", (tiles, n), torch.float32, device),
         operand(stored.lse, "lse", (n,), torch.float32, device),
-        operand(bounds, "segments", (len(segments), 2), torch.int32, device),
-        operand(sums, "sums", (len(segments), stored.num_labels), torch.float32, device),
+        operand(bounds, "segments", (len(bounds), 2), torch.int32, device),
+        operand(sums, "sums", (len(bounds), stored.num_labels), torch.float32, device),
         n,
         stored.num_labels,
         ROWS=STORED_ROWS,
