@@ -1,25 +1,38 @@
 """``tanl bench trust``: what few outliers, orders, batch sizes and attacks do to methods that learn from their stream.
 
-Long streams are made of seeded variants of the pictograms (`tanl.benchmarks.data.augment`). Drawings that calibration
-images are made of are in no stream. The settings of TANL's preset ``practice`` were chosen on the ID sets animals and
-food with variants of another seed; the sets and seeds here took no part in that.
+Long streams are made of seeded variants of the pictograms, or of the photographs (`tanl.benchmarks.data.augment`).
+Pictures that calibration images are made of are in no stream. The settings of TANL's preset ``practice`` were chosen on
+the pictograms' ID sets animals and food with variants of another seed; the sets and seeds here took no part in that.
+The split ``structured`` is made-up embeddings with CLIP's structure (`tanl.benchmarks.data.structured`).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 
 import torch
 
+from tanl.backbones import load_backbone
 from tanl.io.arguments import a_path
 from tanl.io.options import add_options, check_settings, setting, settings_of
+from tanl.io.text import did_you_mean
 
-from .engine.trust.measures import BATCH, MEASURED, Found, measure
+from .engine.shipped import SHIPPED
+from .engine.trust.images import Images, made_up, variants_of
+from .engine.trust.measures import BATCH, JUDGED, MEASURED, Found, measure
 from .output.targets import check_targets, write_json
-from .pictograms.tracks import check_tracks
+
+STRUCTURED = "structured"
+# Split -> what its images are embedded by, where it has images, and the ID sets that took no part in choosing.
+_SPLITS: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    "pictograms": ("mini", ("travel", "objects", "coarse-10")),
+    "photographs": ("mini-photo", ("animals", "animal-classes")),
+    STRUCTURED: (None, ("near", "far", "both")),
+}
 
 
 @dataclass(frozen=True)
@@ -27,10 +40,21 @@ class Config:
     """What is measured, with the command's options.
 
     Raises:
-        TypeError, ValueError: an unknown ID set or part, or a number that is too small; the message names it.
+        TypeError, ValueError: an unknown split, ID set, method or part, a backbone where there are no images, or a
+            number that is too small; the message names it.
     """
 
-    tracks: tuple[str, ...] = setting(("travel", "objects", "coarse-10"), "ID sets", metavar="NAMES")
+    split: str = setting(
+        "pictograms", f"whose images; {STRUCTURED}: made-up embeddings with CLIP's structure", choices=_SPLITS
+    )
+    backbone: str | None = setting(
+        None, "what embeds the images (default: mini; of photographs mini-photo)", metavar="NAME"
+    )
+    tracks: tuple[str, ...] = setting(
+        (),
+        f"ID sets (default: {'; '.join(f'of {split} ' + ', '.join(names) for split, (_, names) in _SPLITS.items())})",
+        metavar="NAMES",
+    )
     length: int = setting(2400, "images a stream", metavar="N", at_least=20 * BATCH)
     seeds: int = setting(3, "orders of each", metavar="N", at_least=1)
     augment_seed: int = setting(1, "of the variants", metavar="N", at_least=1)
@@ -40,10 +64,28 @@ class Config:
         metavar="NAMES",
         choices=MEASURED,
     )
+    methods: tuple[str, ...] = setting(
+        tuple(JUDGED), f"what is judged (default: {', '.join(JUDGED)})", metavar="NAMES", choices=JUDGED
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
-        check_tracks(self.tracks)
+        there = self._tracks()
+        if unknown := [name for name in self.tracks if name not in there]:
+            hint = did_you_mean(unknown[0], there)
+            raise ValueError(f"no track {unknown[0]!r} of {self.split}; there are {', '.join(there)}{hint}")
+        if self.split == STRUCTURED and self.backbone is not None:
+            raise ValueError(
+                f"--split {STRUCTURED} has no images for --backbone {self.backbone}: leave it out"
+            )
+
+    def _tracks(self) -> tuple[str, ...]:
+        return _SPLITS[self.split][1] if self.split == STRUCTURED else tuple(SHIPPED[self.split].tracks)
+
+    def with_defaults(self) -> Config:
+        """The same with the split's ID sets and backbone, where none were given."""
+        backbone, tracks = _SPLITS[self.split]
+        return replace(self, backbone=self.backbone or backbone, tracks=self.tracks or tracks)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,19 +98,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command and print its tables."""
-    config = settings_of(arguments, Config())
+    config = settings_of(arguments, Config()).with_defaults()
     check_targets(arguments.json)
+    progress = sys.stderr.isatty()
     found = measure(
         config.tracks,
+        _images_of(config, progress),
         length=config.length,
         seeds=range(config.seeds),
-        augment_seed=config.augment_seed,
         parts=config.parts,
-        progress=sys.stderr.isatty(),
+        methods=config.methods,
+        progress=progress,
     )
     print(
-        f"Means over {', '.join(config.tracks)} and {config.seeds} orders; {config.length} images a stream, batches of "
-        f"{BATCH}; percent"
+        f"{config.split}: means over {', '.join(config.tracks)} and {config.seeds} orders; {config.length} images a "
+        f"stream, batches of {BATCH}; percent"
     )
     print(format_tables(found))
     if arguments.json is not None:
@@ -78,6 +122,16 @@ def main(arguments: argparse.Namespace) -> int:
         ]
         write_json(arguments.json, {"torch": torch.__version__, **asdict(config), "streams": streams})
     return 0
+
+
+def _images_of(config: Config, progress: bool) -> Callable[[str], Images]:
+    """What gives the images of an ID set."""
+    if config.backbone is None:
+        return lambda track: made_up(track, length=config.length, seed=config.augment_seed)
+    split, backbone = SHIPPED[config.split], load_backbone(config.backbone)
+    return lambda track: variants_of(
+        split, track, backbone, length=config.length, seed=config.augment_seed, progress=progress
+    )
 
 
 def format_tables(found: Found) -> str:

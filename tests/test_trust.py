@@ -6,10 +6,14 @@ import json
 
 import pytest
 import torch
+from colour_backbone import ColourBackbone
 from test_guarded_memory import world  # noqa: F401 (a fixture)
 
 import tanl
+from tanl.benchmarks import trust
+from tanl.benchmarks.engine.shipped import SHIPPED
 from tanl.benchmarks.engine.trust import attacks, measures
+from tanl.benchmarks.engine.trust import images as trust_images
 from tanl.benchmarks.engine.trust.images import SHARES, SIZES, Images
 from tanl.cli.main import main
 
@@ -19,6 +23,7 @@ def images(world):  # noqa: F811
     inside, outside = world["inside"], torch.cat([world["outside"]] * 4)
     return Images(
         world["bank"],
+        world["noise"],
         inside[:1280],
         torch.arange(1280) % 12 == 0,
         inside[-500:],
@@ -30,10 +35,9 @@ def images(world):  # noqa: F811
 
 
 @pytest.fixture
-def offline(images, world, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(measures, "load_backbone", lambda name: None)
-    monkeypatch.setattr(measures, "noise_embeddings", lambda backbone: world["noise"])
-    monkeypatch.setattr(measures, "images_of", lambda *settings: images)
+def offline(images, monkeypatch):
+    monkeypatch.setattr(trust, "load_backbone", lambda name: None)
+    monkeypatch.setattr(trust, "variants_of", lambda *settings, **options: images)
     monkeypatch.setattr(attacks, "FLOOD", 256)
 
 
@@ -107,7 +111,14 @@ def test_a_calibration_is_taken_back_after_each_size(images, world):  # noqa: F8
     [
         (["--parts", "weather"], "parts must be one of outliers, calibration"),
         (["--length", "100"], "argument --length: '100' is not a whole number of at least 1280"),
-        (["--tracks", "clouds"], "clouds"),
+        (["--tracks", "clouds"], "no track 'clouds' of pictograms; there are animals, food, travel"),
+        (
+            ["--split", "photographs", "--tracks", "food"],
+            "no track 'food' of photographs; there are animals,",
+        ),
+        (["--split", "structured", "--tracks", "fra"], "there are near, far, both; did you mean 'far'?"),
+        (["--split", "structured", "--backbone", "mini"], "has no images for --backbone mini: leave it out"),
+        (["--methods", "MCM"], "methods must be one of NegLabel, TANL (paper), TANL (practice), not 'MCM'"),
         (["--seeds", "0"], "--seeds"),
     ],
 )
@@ -130,3 +141,29 @@ def test_white_box_images_convince_the_detector_as_it_starts(images, world):  # 
     for part in hiding.split(64):
         it(part)
     assert it.state.admitted_id > 0
+
+
+def test_photographs_are_varied_and_embedded(tmp_path, monkeypatch):
+    monkeypatch.setenv("TANL_CACHE", str(tmp_path))
+    monkeypatch.setattr(trust_images, "FLOOD", 3)
+    monkeypatch.setattr(trust_images, "SIZES", (5,))
+    monkeypatch.setattr(trust_images, "build_bank", lambda backbone, classes, progress: classes)
+    made = [
+        trust_images.variants_of(SHIPPED["photographs"], "animals", ColourBackbone(), length=60, seed=seed)
+        for seed in (1, 1, 2)
+    ]
+    images, again, other = made
+    assert [len(part) for part in (images.inside, images.known, images.outside)] == [60, 5, 54]
+    assert [len(part) for part in (images.noisy, images.halfway)] == [3, 3]
+    assert int(images.target.sum()) >= 1 <= int(images.hidden.sum())
+    assert torch.equal(images.inside, again.inside)
+    assert not torch.equal(images.inside, other.inside)
+
+
+@pytest.mark.parametrize("outliers", ["near", "far", "both"])
+def test_structured_embeddings_are_judged(outliers, capsys):
+    arguments = ["--length", "1280", "--seeds", "1", "--parts", "outliers", "--methods", "NegLabel"]
+    assert main(["bench", "trust", "--split", "structured", "--tracks", outliers, *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"structured: means over {outliers} and 1 orders; 1280 images a stream")
+    assert "TANL" not in printed

@@ -1,4 +1,4 @@
-"""The images of long streams: seeded variants of the pictograms of one ID set, and of what is foreign to it."""
+"""What long streams are made of: seeded variants of images that ship, or embeddings that are made up."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from tanl.backbones import Backbone
+from tanl.backbones.noise import noise_embeddings
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 
 from ...data.augment import fingerprint, variant
 from ...data.image_cache import cached_image_embeddings
-from ...data.shipped import open_image
-from ...pictograms import manifest
-from ...pictograms.tracks import TRACKS
+from ...data.shipped import ShippedSplit, open_image
+from ...data.structured import World
 
 SHARES = (0.0, 0.01, 0.1, 0.5, 0.9)
 """Of outliers in a stream."""
@@ -27,18 +27,19 @@ SIZES = (20, 50, 150, 500)
 """Calibration images, of which the larger sets hold the smaller ones."""
 FLOOD = 600
 """Images of an attack."""
-_EVERY = 6  # every sixth drawing of the ID set is for calibration
+_EVERY = 6  # every sixth picture of the ID set is for calibration
 
 
 @dataclass(frozen=True)
 class Images:
-    """Embeddings of one ID set's variants and of its outliers'.
+    """Embeddings of one ID set's images and of its outliers'.
 
     Attributes:
         bank: the labels.
-        inside: ID images, ``[n, D]``, those of one drawing far apart.
+        noise: images of noise, the known outliers that TANL starts from, ``[n, D]``.
+        inside: ID images, ``[n, D]``, those of one picture far apart.
         target: which of these are of the ID class that attacks aim at, ``[n]`` bool.
-        known: ID images of other drawings, for calibration, ``[max(SIZES), D]``.
+        known: ID images of other pictures, for calibration, ``[max(SIZES), D]``.
         outside: OOD images, ``[m, D]``.
         hidden: which of these are of the OOD kind that attacks hide, ``[m]`` bool.
         noisy: pictures of the target class under heavy noise, ``[FLOOD, D]``.
@@ -46,6 +47,7 @@ class Images:
     """
 
     bank: LabelBank
+    noise: Tensor
     inside: Tensor
     target: Tensor
     known: Tensor
@@ -55,10 +57,21 @@ class Images:
     halfway: Tensor
 
 
-def images_of(backbone: Backbone, track: str, length: int, seed: int, progress: bool) -> Images:
-    """The images of an ID set: enough for streams of ``length``, their variants by ``seed``. Embeddings are kept."""
-    rows = manifest.read_manifest(manifest.FOLDER)
-    chosen = TRACKS[track].select(rows)
+def variants_of(
+    split: ShippedSplit, track: str, backbone: Backbone, *, length: int, seed: int, progress: bool = False
+) -> Images:
+    """Seeded variants of a split's pictures, as many as streams of that length take.
+
+    Args:
+        split: whose pictures.
+        track: which of its ID sets.
+        backbone: embeds them; what it embedded once is kept in the cache.
+        length: images a stream.
+        seed: of the variants.
+        progress: show progress bars.
+    """
+    rows = split.read(split.folder)
+    chosen = split.tracks[track].select(rows)
     class_of = dict(zip(chosen.images, chosen.targets, strict=True))
     known = chosen.images[::_EVERY]
     apart = set(known)
@@ -83,7 +96,7 @@ def images_of(backbone: Backbone, track: str, length: int, seed: int, progress: 
         )
 
     def opened(row: int) -> Image.Image:
-        return open_image(manifest.FOLDER, rows[row])
+        return open_image(split.folder, rows[row])
 
     def mixed(image: Image.Image, generator: np.random.Generator) -> Image.Image:
         one, other = variant(image, generator), variant(opened(next(others)), generator)
@@ -95,6 +108,7 @@ def images_of(backbone: Backbone, track: str, length: int, seed: int, progress: 
     num_ood = round(max(SHARES) * length)
     return Images(
         build_bank(backbone, chosen.classes, progress=progress),
+        noise_embeddings(backbone),
         embedded(f"{track}, ID", inside, length, variant),
         whether(set(aimed_at), inside, length),
         embedded(f"{track}, calibration", known, max(SIZES), variant),
@@ -102,6 +116,37 @@ def images_of(backbone: Backbone, track: str, length: int, seed: int, progress: 
         whether(hidden, outside, num_ood),
         embedded(f"{track}, noisy", aimed_at, FLOOD, _noisy),
         embedded(f"{track}, halfway", aimed_at, FLOOD, mixed),
+    )
+
+
+def made_up(outliers: str, *, length: int, seed: int) -> Images:
+    """Embeddings with the structure of CLIP's, see `tanl.benchmarks.data.structured`.
+
+    Args:
+        outliers: "near", "far" or "both", half each.
+        length: images a stream.
+        seed: of the images; the labels are the same for every seed.
+    """
+    world, generator = World(), torch.Generator().manual_seed(seed)
+
+    def drawn(classes: list[int], count: int) -> Tensor:
+        return torch.tensor(classes)[torch.randint(len(classes), (count,), generator=generator)]
+
+    kinds = {"near": world.near, "far": world.far, "both": [*world.near, *world.far]}[outliers]
+    inside = drawn(world.inside, length)
+    outside = drawn(kinds, round(max(SHARES) * length))
+    aimed_at = torch.full((FLOOD,), world.inside[0])
+    halfway = world.images(aimed_at, generator, mixed_with=drawn(kinds, FLOOD))
+    return Images(
+        world.bank,
+        world.noise(generator),
+        world.images(inside, generator),
+        inside == world.inside[0],
+        world.images(drawn(world.inside, max(SIZES)), generator),
+        world.images(outside, generator),
+        outside == kinds[0],
+        world.images(aimed_at, generator, signal=0.3),
+        halfway,
     )
 
 

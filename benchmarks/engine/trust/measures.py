@@ -10,29 +10,23 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from tanl.backbones import load_backbone
-from tanl.backbones.noise import noise_embeddings
 from tanl.detectors import Detector
+from tanl.detectors.registry import make_detector
 from tanl.detectors.thresholds import threshold_from_stream
 from tanl.guard.monitor import Monitor, kind_of
 from tanl.metrics import OODMetrics
 
-from ..methods import METHODS, Method
 from ..protocol import ORDERS, stream_order
 from .attacks import floods
-from .images import SHARES, SIZES, Images, images_of
+from .images import SHARES, SIZES, Images
 
 BATCH_SIZES = (1, 8, 64, 256)
 BATCH = 64
 CALIBRATION = 150
 _SOURCE = "attacker"
 
-JUDGED: dict[str, Method] = {
-    "NegLabel": METHODS["NegLabel"],
-    "TANL (paper)": METHODS["TANL (batch-adaptive)"],
-    "TANL (practice)": METHODS["TANL (practice)"],
-}
-"""The methods, by what the tables call them."""
+JUDGED = {"NegLabel": "neglabel", "TANL (paper)": "tanl-paper", "TANL (practice)": "tanl"}
+"""The methods that are judged: what the tables call them, and their names."""
 
 # Measure -> values of single streams, by (part, case, method).
 Found = dict[tuple[str, str, str], dict[str, list[float]]]
@@ -40,30 +34,30 @@ Found = dict[tuple[str, str, str], dict[str, list[float]]]
 
 def measure(
     tracks: Sequence[str],
+    images_of: Callable[[str], Images],
     *,
     length: int,
     seeds: Sequence[int],
-    augment_seed: int,
     parts: Sequence[str],
+    methods: Sequence[str],
     progress: bool = False,
 ) -> Found:
     """Judge every stream with every method.
 
     Args:
-        tracks: ID sets, of `TRACKS`.
+        tracks: ID sets.
+        images_of: gives the images of each.
         length: images a stream.
         seeds: of the order, one after the other.
-        augment_seed: of the variants.
         parts: what to measure, of `MEASURED`.
+        methods: of `JUDGED`.
         progress: show progress bars.
     """
-    backbone = load_backbone("mini")
-    noise = noise_embeddings(backbone)
     found: Found = {}
     for track in tqdm(tracks, unit="sets", disable=not progress):
-        images = images_of(backbone, track, length, augment_seed, progress)
-        for name, method in JUDGED.items():
-            detector = method.make(images.bank, noise, 0, backbone.encode_texts)
+        images = images_of(track)
+        for name in methods:
+            detector = make_detector(JUDGED[name], images.bank, seed=0, initial_ood=images.noise)
             for seed in seeds:
                 for part in parts:
                     for case, values in MEASURED[part](detector, images, length, seed):
