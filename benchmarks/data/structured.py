@@ -121,7 +121,8 @@ class World:
         return self._of_cone(self._text_cone, content, _TEXT_COMMON)
 
     def _of_cone(self, cone: Tensor, content: Tensor, common: float) -> Tensor:
-        return normalize(common**0.5 * cone + (1 - common) ** 0.5 * content, dim=1)
+        rows: Tensor = normalize(common**0.5 * cone + (1 - common) ** 0.5 * content, dim=1)
+        return rows
 
 
 def _directions(count: int, generator: torch.Generator, *, even: bool = False) -> Tensor:
@@ -129,4 +130,5 @@ def _directions(count: int, generator: torch.Generator, *, even: bool = False) -
     rows = torch.randn(count, DIM, generator=generator)
     if not even:
         rows *= torch.arange(1, DIM + 1) ** -_FALL
-    return normalize(rows, dim=1)
+    unit: Tensor = normalize(rows, dim=1)
+    return unit
