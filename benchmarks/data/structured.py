@@ -21,6 +21,8 @@ nearest of the 48. No score of a detector was looked at for it.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -114,7 +116,7 @@ class World:
 
     def _content(self, concepts: Tensor, generator: torch.Generator, signal: float) -> Tensor:
         spread = _directions(len(concepts), generator)
-        return signal * self._concepts[concepts] + (1 - signal**2) ** 0.5 * spread
+        return signal * self._concepts[concepts] + math.sqrt(1 - signal**2) * spread
 
     def _texts(self, content: Tensor, generator: torch.Generator) -> Tensor:
         content = normalize(content + _TEXT_SPREAD * _directions(len(content), generator), dim=1)
