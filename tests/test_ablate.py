@@ -523,7 +523,6 @@ def test_the_command_that_is_kept_gives_the_same_plan(own):
             "of the track fish, animals, ",
         ),
         (["--split", "birds"], "no split 'birds'"),
-        (["--seeds", "-1"], "seeds must be at least 0"),
     ],
 )
 def test_mistakes_are_told_in_one_line_before_any_work(own, monkeypatch, capsys, arguments, message):

@@ -490,8 +490,6 @@ def test_the_command_goes_on_after_an_interrupt(own, monkeypatch, capsys):
         ([*OWN, "--only-ood", "blue"], "leave --only-ood out"),
         (["--methods", "mcm,best"], "no method best; there are MCM"),
         (["--orders", "sorted"], "no order sorted; there are shuffled"),
-        (["--seeds", "-1"], "seeds must be at least 0"),
-        (["--limit", "1"], "limit must be at least 2, not 1"),
         (["--corpus", "nonsense", *OWN[:-2]], "unknown corpus 'nonsense'"),
         ([*OWN[:2], "--ood", "missing", *OWN[5:], *QUICK], "missing"),
     ],
@@ -503,6 +501,22 @@ def test_what_cannot_be_run_is_told_in_one_line(own, monkeypatch, capsys, argume
     assert error.startswith("tanl: error: ")
     assert error.count("\n") == 1
     assert message in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "0", "-1"], "argument --seeds/--seed: '-1' is not a whole number of at least 0"),
+        (["--limit", "1"], "argument --limit: '1' is not a whole number of at least 2"),
+        (["--batch-size", "many"], "argument --batch-size: 'many' is not a whole number of at least 1"),
+        (["--removal", "name"], "argument --removal: invalid choice: 'name'"),
+    ],
+)
+def test_unusable_values_are_refused_by_their_options(own, monkeypatch, capsys, arguments, message):
+    monkeypatch.setitem(cli._BENCHMARKS, "run", "measure methods")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["bench", "run", *OWN, *arguments])
+    assert message in capsys.readouterr().err
 
 
 def test_sets_of_one_name_are_told_apart(own):
