@@ -351,6 +351,7 @@ def test_csv_reads_back(folder: RunFolder) -> None:
     assert float(row["mean_percent"]) == pytest.approx(100 * value.mean, abs=6e-4)
     assert float(row["spread_percent"]) == pytest.approx(100 * value.spread, abs=6e-4)
     assert (row["seeds"], row["role"], row["published_percent"]) == ("3", "mean", "-")
+    assert (row["corpus"], row["removal"], row["preprocessing"]) == ("neglabel", "names", "published")
     assert "no published figure" in row["remarks"]
 
 

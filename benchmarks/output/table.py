@@ -60,6 +60,9 @@ _CSV_COLUMNS = (
     "run",
     "split",
     "backbone",
+    "corpus",
+    "removal",
+    "preprocessing",
     "track",
     "order",
     "method",
@@ -197,7 +200,8 @@ def comma_separated(
     writer.writerow(_CSV_COLUMNS)
     for folder in folders:
         split, remarks = _split(folder), " ".join(_remarks(folder))
-        backbone = folder.run["environment"].get("backbone", folder.run["config"].get("backbone"))
+        config = folder.run["config"]
+        backbone = folder.run["environment"].get("backbone", config.get("backbone"))
         for block in summarise(folder, orders, intervals=intervals):
             for method in block.methods:
                 for column in block.columns:
@@ -211,6 +215,9 @@ def comma_separated(
                                 folder.path.name,
                                 split,
                                 backbone,
+                                config.get("corpus"),
+                                config.get("removal"),
+                                config.get("preprocessing"),
                                 block.track,
                                 "any" if value.any_order else block.order,
                                 method,

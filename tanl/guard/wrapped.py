@@ -17,7 +17,7 @@ from ..backbones.clip import ClipBackbone
 from ..backbones.hugging_face import HuggingFaceBackbone
 from ..labels.corpus import Corpus
 from ..streams.images import ImageEncoder
-from .guard import Guard, Method
+from .guard import Guard, Images, Method
 
 Model = torch.nn.Module | tuple[Callable[[Tensor], Any], Callable[[Any], Any]]
 """A model that is loaded, or the two functions that embed images and texts."""
@@ -36,6 +36,7 @@ def wrap(
     method: Method = "tanl",
     templates: Mapping[str, str] | None = None,
     removal: str = "synonyms",
+    id_images: Images | None = None,
     cache_dir: str | PathLike[str] | None = None,
     dtype: torch.dtype = torch.float32,
     evidence: int = 5,
@@ -56,6 +57,7 @@ def wrap(
         method: as `Guard` takes it.
         templates: prompt per part of speech and for ID labels, as `Guard` takes them.
         removal: which words leave the corpus for the labels, as `Guard` takes it.
+        id_images: a few images of the ID classes, as `Guard` takes them.
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
         dtype: what labels' embeddings are kept as, as `Guard` takes it.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
@@ -73,6 +75,7 @@ def wrap(
         method=method,
         templates=templates,
         removal=removal,
+        id_images=id_images,
         cache_dir=cache_dir,
         dtype=dtype,
         evidence=evidence,
