@@ -8,7 +8,7 @@ from torch import Tensor
 from ..checks import Embeddings, unit_embeddings, whole_number
 from ..functional import shuffled
 from ..kernels import Segments
-from ..kernels.surroundings import undisturbed
+from ..kernels.surroundings import require_float64, undisturbed
 from ..labels.bank import LabelBank
 from ..labels.index import LabelIndex
 from ..labels.nearest import products
@@ -32,14 +32,14 @@ class ApproximateActivation:
       sample's labels their own activations too changes next to nothing; to weight each by all the labels that it
       stands for makes the sums unbiased, and puts chance labels among the selected ones.
 
-    A row's activations do not depend on the rows beside it. On the CPU only. It pays from several hundred
+    A row's activations do not depend on the rows beside it, on the CPU to the bit. It pays from several hundred
     thousand labels on; below, the exact sums are cheaper (``python -m tools label-index``).
 
     Args:
         bank: the labels.
-        index: an index of the bank's negatives, in their order, such as ``LabelIndex.of(bank)``. None makes one
-            of the kind ``ivf``, which needs faiss; keep it with `LabelIndex.save` where a stream is to be resumed
-            in another process, as lists trained anew on another machine may differ.
+        index: an index of the bank's negatives, in their order, such as ``LabelIndex.of(bank)``. None makes one,
+            on the CPU of the kind ``ivf``, which needs faiss, on a GPU ``flat``; keep it with `LabelIndex.save` where a
+            stream is to be resumed in another process, as lists trained anew on another machine may differ.
         candidates: how many negatives are looked up for a row.
         sample: how many negatives the rest of the denominator is estimated from.
         seed: of the sample, and of an index made here.
@@ -50,7 +50,8 @@ class ApproximateActivation:
             over more labels than ``candidates``.
 
     Raises:
-        TypeError, ValueError: unusable settings; a bank without negatives or on a GPU; an index of other labels.
+        TypeError, ValueError: unusable settings; a bank without negatives; an index of other labels or
+            on another device.
     """
 
     @undisturbed
@@ -65,13 +66,16 @@ class ApproximateActivation:
     ) -> None:
         if not isinstance(bank, LabelBank):
             raise TypeError(f"bank must be a LabelBank, not {type(bank).__name__}")
-        if bank.device.type != "cpu":
-            raise ValueError(f"approximate activations are for the CPU; the bank is on {bank.device}")
+        require_float64(bank.device, type(self).__name__)
         whole_number(candidates, "candidates", at_least=1)
         whole_number(sample, "sample", at_least=1)
         whole_number(seed, "seed", at_least=0)
         if index is None:
-            index = LabelIndex.of(bank, kind="ivf", seed=seed)
+            index = LabelIndex.of(bank, kind="ivf" if bank.device.type == "cpu" else "flat", seed=seed)
+        elif index.device != bank.device:
+            raise ValueError(
+                f"{index!r} is on {index.device}, the bank on {bank.device}: give index.to(bank.device)"
+            )
         elif index.names != bank.negative_names:
             raise ValueError(
                 f"{index!r} is not an index of the {bank.num_negatives} negatives of {bank!r}, in their order; "
@@ -87,12 +91,12 @@ class ApproximateActivation:
         self.covered_mass: float | None = None
         self._covered, self._rows = 0.0, 0
 
-        drawn = shuffled(bank.num_negatives, seed)[:sample]
+        drawn = shuffled(bank.num_negatives, seed)[:sample].to(bank.device)
         # The labels whose logits every row needs, ID labels first.
         self._always = torch.cat([bank.id_embeddings, bank.negative_embeddings[drawn]])
         # Where a negative is in the sample; those that are not share the place after its end.
-        self._place = torch.full((bank.num_negatives,), len(drawn), dtype=torch.int64, device="cpu")
-        self._place[drawn] = torch.arange(len(drawn), dtype=torch.int64, device="cpu")
+        self._place = torch.full((bank.num_negatives,), len(drawn), dtype=torch.int64, device=bank.device)
+        self._place[drawn] = torch.arange(len(drawn), dtype=torch.int64, device=bank.device)
 
     @property
     def mean_covered_mass(self) -> float | None:
@@ -104,7 +108,7 @@ class ApproximateActivation:
         """Sums of activations over ranges of rows.
 
         Args:
-            z: ``[n, D]``, unit rows, on the CPU.
+            z: ``[n, D]``, unit rows, on the bank's device.
             segments: G ranges ``(first, last + 1)`` of rows of z; they may overlap.
 
         Returns:

@@ -5,6 +5,7 @@ As in `nearest`, what a query finds does not depend, in any bit, on the queries 
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from os import PathLike
@@ -20,6 +21,7 @@ from ..io.tensors import read_tensors, write_tensors
 from .bank import LabelBank
 from .names import checked_names
 from .nearest import QUERIES, Neighbours, nearest, products
+from .on_gpu import best_search, nearest_in_shards
 
 Kind = Literal["auto", "flat", "ivf"]
 
@@ -52,13 +54,15 @@ class LabelIndex:
     nothing to tell apart by; the best by their codes are rescored with the float embeddings, so that the cosines
     are exact, and only labels whose codes came too late are missed. Graphs (HNSW) and plain or 8-bit lists
     were slower at the same recall: image queries lie outside the clusters of texts, so a large share of the
-    lists has to be read.
+    lists has to be read. On a GPU there is ``flat`` alone, by a faiss for GPUs where it is installed
+    (``tanl[faiss-gpu]``), else by torch: to look at ten million labels there is estimated to cost less than to
+    look up in lists as many as are needed (not measured).
 
     Args:
         names: N labels, none twice.
         embeddings: ``[N, D]``, unit rows. float32 and float16 are taken as they are, without a copy, and never
             written to; everything else is kept as float32.
-        kind: ``flat``, ``ivf``, or ``auto``: flat up to 200 000 labels, ivf above.
+        kind: ``flat``, ``ivf``, or ``auto``: flat up to 200 000 labels and on a GPU, ivf above on the CPU.
         probe: share of the lists that a search reads, in [0, 1]; at least one list.
         seed: of the choice of labels that the lists are trained on, and of the clustering.
 
@@ -85,7 +89,7 @@ class LabelIndex:
         if len(embeddings) != len(checked):
             raise ValueError(f"{len(checked)} names, but {len(embeddings)} embeddings; give one row a name")
         if kind == "auto":
-            kind = "flat" if len(checked) <= LARGEST_FLAT else "ivf"
+            kind = "ivf" if len(checked) > LARGEST_FLAT and embeddings.device.type == "cpu" else "flat"
         lists = _Lists.trained(embeddings, seed) if kind == "ivf" else None
         self._set_up(checked, embeddings, lists, probe, seed)
 
@@ -155,7 +159,7 @@ class LabelIndex:
         least, times = _FETCH
         fetch = max(least, times * k) if fetch is None else whole_number(fetch, "fetch", at_least=k)
         if self._exactly(fetch):
-            return nearest(z, self.embeddings, k)
+            return self._nearest(z, k)
         cosines, rows = self._fetched(z, fetch)
         order = _rank(cosines, rows).topk(k, dim=1).indices
         cosines, rows = cosines.gather(1, order), rows.gather(1, order)
@@ -174,8 +178,27 @@ class LabelIndex:
         z = self._checked(z)
         count = min(whole_number(count, "count", at_least=1), len(self))
         if self._exactly(count):
-            return nearest(z, self.embeddings, count)
+            return self._nearest(z, count)
         return self._fetched(z, count)
+
+    def to(self, device: torch.device | str) -> LabelIndex:
+        """The same labels with their embeddings on another device.
+
+        Raises:
+            ValueError: it is an ``ivf`` index, which is for the CPU; no such device, or not on this machine.
+        """
+        if self._lists is not None and torch.device(device).type != "cpu":
+            raise ValueError(f"{self!r} is for the CPU: on {device} there is LabelIndex(..., kind='flat')")
+        other = copy.copy(self)
+        try:
+            other.embeddings = self.embeddings.to(device)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"the index cannot be moved to {device}: {str(error).splitlines()[0]}"
+            ) from error
+        return other
 
     def save(self, path: str | PathLike[str]) -> None:
         """Keep the index in a file (safetensors, with a checksum), in place of one that is there.
@@ -187,7 +210,7 @@ class LabelIndex:
             OSError: the file cannot be written; the one from before stays as it is.
         """
         tensors = {
-            "embeddings": self.embeddings,
+            "embeddings": self.embeddings.cpu(),
             "names": torch.frombuffer(bytearray(json.dumps(self.names).encode()), dtype=torch.uint8),
         }
         if self._lists is not None:
@@ -202,7 +225,7 @@ class LabelIndex:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> LabelIndex:
-        """An index that `save` kept, on the CPU: it finds the same, bit for bit.
+        """An index that `save` kept, on the CPU, wherever it was: there it finds the same, bit for bit; see `to`.
 
         Raises:
             ImportError: it is an ``ivf`` index, and faiss is not there.
@@ -235,6 +258,12 @@ class LabelIndex:
     def __repr__(self) -> str:
         probe = "" if self._lists is None else f", probe={self.probe}"
         return f"LabelIndex({len(self)} labels, D={self.dim}, kind={self.kind!r}{probe}, seed={self.seed})"
+
+    def _nearest(self, z: Tensor, k: int) -> Neighbours:
+        search = best_search(self.device)
+        if search is None:
+            return nearest(z, self.embeddings, k)
+        return nearest_in_shards(z, self.embeddings, k, search)
 
     def _checked(self, z: Embeddings) -> Tensor:
         return unit_embeddings(z, "query embeddings", dim=self.dim, device=self.device)
