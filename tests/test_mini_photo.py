@@ -19,7 +19,7 @@ from tanl.benchmarks.photographs.tracks import TRACKS
 from tanl.io.images import read_image
 from tools.mini import distil, teacher
 from tools.mini.folders import new_model, write_folder
-from tools.mini_photo import evaluate, rows, train
+from tools.mini_photo import evaluate, rows, train, unseen
 from tools.mini_photo.widen import widen
 from tools.mini_photo.wordnet import Nouns, Synset, read_nouns
 
@@ -272,3 +272,43 @@ def test_distillation_is_seeded_and_folders_are_the_same_byte_for_byte(tmp_path)
         )
     assert sums[0] == sums[1]
     assert json.loads((tmp_path / "one/open_clip_config.json").read_text())["model_cfg"] == train.MODEL_CONFIG
+
+
+def test_hidden_classes_are_in_no_text_that_is_taught_and_in_no_mean(nouns):
+    names = [["Box turtle", "tortoise"], ["sea turtle"], ["jumper", "turtleneck"]]
+    hiding = unseen.hide(nouns, names, ["00000004", "00000005", "00000003"], {0})
+    assert hiding.seen == (1, 2)
+    assert hiding.texts == {"box turtle", "tortoise"}
+    # Two classes are kinds of an entity still, but one alone is a turtle, which no longer is a mean of classes.
+    assert hiding.taught == {
+        "sea turtle": ("00000005", (0,)),
+        "jumper": ("00000003", (1,)),
+        "turtleneck": ("00000003", (1,)),
+        "turtle": ("00000003", (1,)),
+        "entity": ("00000001", (0, 1)),
+    }
+
+
+def test_a_name_that_a_hidden_class_shares_is_not_taught_as_the_others(nouns):
+    names = [["turtle"], ["sea turtle", "turtle"], ["turtleneck"]]
+    hiding = unseen.hide(nouns, names, ["00000004", "00000005", "00000003"], {0})
+    assert "turtle" not in hiding.taught
+    assert "sea turtle" in hiding.taught
+
+
+def test_words_go_with_their_embeddings():
+    given = rows.Words(["a", "b", "c"], [None, "1", "2"], torch.eye(3), 2 * torch.eye(3))
+    left = unseen.without(given, {"b"})
+    assert (list(left.texts), list(left.meanings)) == (["a", "c"], [None, "2"])
+    assert torch.equal(left.names, torch.eye(3)[[0, 2]])
+    assert torch.equal(left.descriptions, 2 * torch.eye(3)[[0, 2]])
+
+
+def test_too_few_photographs_to_hide_classes_are_told_in_a_line(tmp_path, capsys):
+    (tmp_path / "n01440764_tench.jpg").touch()
+    arguments = ["--packages", str(tmp_path), "--work", str(tmp_path / "work"), "--photos", str(tmp_path)]
+    with pytest.raises(SystemExit) as stopped:
+        unseen.main(arguments)
+    assert stopped.value.code == 2
+    assert "0 photographs for reporting; 200 classes are hidden" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()

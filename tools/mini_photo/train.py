@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,7 +28,7 @@ from tanl.io.atomic import write_whole
 from ..mini import distil, images, inputs, teacher
 from ..mini.folders import new_model, write_folder
 from ..mini.stages import Workspace, run_stages
-from .rows import RowMap, Words, known_rows, meaning_of, project, taught_words, visible
+from .rows import Projection, RowMap, Words, known_rows, meaning_of, project, taught_words, visible
 from .widen import widen
 from .wordnet import Nouns, read_nouns
 
@@ -100,10 +100,14 @@ def imagenet_offsets() -> list[str]:
     return [label.removeprefix("n") for label in info.label_names()]
 
 
+def all_names() -> list[tuple[str, str]]:
+    """The names of each of ImageNet's 1000 classes: open_clip's, and ImageNet's own first."""
+    return list(zip(class_names("imagenet-1k"), teacher.imagenet_class_names(), strict=True))
+
+
 def known_words(nouns: Nouns) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Words whose row is known; a class's names are open_clip's and ImageNet's own first."""
-    names = zip(class_names("imagenet-1k"), teacher.imagenet_class_names(), strict=True)
-    return taught_words(nouns, list(names), imagenet_offsets())
+    """Words whose row is known."""
+    return taught_words(nouns, all_names(), imagenet_offsets())
 
 
 def embed_texts(workspace: Workspace) -> None:
@@ -137,6 +141,21 @@ def write_targets(workspace: Workspace) -> None:
     if path.is_file():
         return
     nouns = read_nouns(workspace.packages["wordnet-base"])
+    projection = image_projection(workspace)
+    targets = text_targets(
+        nouns, load_words(workspace), known_words(nouns), projection.rows, imagenet_offsets()
+    )
+    torch.save({"targets": targets.half(), "weight": projection.weight, "bias": projection.bias}, path)
+
+
+def image_projection(workspace: Workspace) -> Projection:
+    """Of the trunk's classifier, all of its classes."""
+    classifier = load_trunk(workspace).classifier
+    return project(classifier.weight.detach(), classifier.bias.detach(), PHOTO)
+
+
+def load_words(workspace: Workspace) -> Words:
+    """The texts as stage ``texts`` left them, with the teacher's embeddings."""
     corpus, meanings = load_corpus(workspace)
     stored = np.load(workspace.path("teacher.npz"))
     names = F.normalize(torch.from_numpy(stored["texts"]).float(), dim=1)
@@ -145,21 +164,36 @@ def write_targets(workspace: Workspace) -> None:
     descriptions = names.clone()
     with_meaning = [index for index, meaning in enumerate(meanings) if meaning is not None]
     descriptions[with_meaning] = described[[rows[meaning] for meaning in meanings if meaning is not None]]
-    words = Words(corpus.all(), meanings, names, descriptions)
+    return Words(corpus.all(), meanings, names, descriptions)
 
-    classifier = load_trunk(workspace).classifier
-    projection = project(classifier.weight.detach(), classifier.bias.detach(), PHOTO)
-    taught = known_words(nouns)
-    places = {text: place for place, text in enumerate(corpus.captions)}
+
+def text_targets(
+    nouns: Nouns,
+    words: Words,
+    taught: Mapping[str, tuple[str, tuple[int, ...]]],
+    rows: Tensor,
+    offsets: Sequence[str],
+) -> Tensor:
+    """Where each text belongs in the joint space, unit vectors ``[N, PHOTO + RESIDUAL]``.
+
+    Args:
+        nouns: WordNet.
+        words: N texts, the taught ones among them.
+        taught: the texts whose row is known, as `rows.taught_words` gives them.
+        rows: ``[K, PHOTO]``, those of the classes that taught texts name.
+        offsets: the classes' meanings.
+    """
+    places = {text: place for place, text in enumerate(words.texts)}
     order = torch.tensor([places[text] for text in taught])
     fitted = Words(
-        list(taught), [meaning for meaning, _ in taught.values()], names[order], descriptions[order]
+        list(taught),
+        [meaning for meaning, _ in taught.values()],
+        words.names[order],
+        words.descriptions[order],
     )
-    known = known_rows(projection.rows, taught)
-    predicted = RowMap(nouns, fitted, known, imagenet_offsets())(words)
+    predicted = RowMap(nouns, fitted, known_rows(rows, taught), offsets)(words)
     predicted = predicted / predicted.norm(dim=1, keepdim=True).clamp_min(1e-6) ** _SHRINKAGE
-    targets = complete(predicted, residuals(names))
-    torch.save({"targets": targets.half(), "weight": projection.weight, "bias": projection.bias}, path)
+    return complete(predicted, residuals(words.names))
 
 
 def residuals(names: Tensor) -> Tensor:
@@ -187,15 +221,22 @@ def distil_text_tower(workspace: Workspace) -> None:
         return
     corpus, _ = load_corpus(workspace)
     targets = torch.load(workspace.path("targets.pt"), weights_only=True)["targets"]
-    torch.manual_seed(DISTIL.seed)
+    torch.save(taught_tower(corpus, targets, DISTIL).state_dict(), path)
+
+
+def taught_tower(
+    corpus: teacher.TextCorpus, targets: Tensor, settings: distil.DistilSettings
+) -> open_clip.transformer.TextTransformer:
+    """The text tower of ``mini``, widened, that has learned the ``targets`` [N, D] (half precision) of a corpus."""
+    torch.manual_seed(settings.seed)
     tower = new_model(MODEL_CONFIG).text
     widen(tower, open_clip.create_model(f"local-dir:{mini.PATH}").text)
     tokens = distil.Tokens(
         corpus.all(), open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH), CONTEXT_LENGTH
     )
     fit_projection(tower, tokens, targets.float(), len(corpus.captions))
-    distil.distil(tower, corpus, targets.numpy(), tokens, DISTIL)
-    torch.save(tower.state_dict(), path)
+    distil.distil(tower, corpus, targets.numpy(), tokens, settings)
+    return tower
 
 
 @torch.no_grad()
@@ -220,21 +261,27 @@ def fit_projection(
 def export(workspace: Workspace) -> None:
     """Stage ``export``: write the open_clip folder ``model``."""
     stored = torch.load(workspace.path("targets.pt"), weights_only=True)
+    text_tower = torch.load(workspace.path("text_tower.pt"), weights_only=True)
+    model = assemble(load_trunk(workspace), stored["weight"], stored["bias"], text_tower)
+    write_folder(workspace.path("model"), model, MODEL_CONFIG, PREPROCESS_CONFIG)
+
+
+def assemble(trunk: Any, weight: Tensor, bias: Tensor, text_tower: Mapping[str, Tensor]) -> Any:
+    """The whole model: an image trunk, its projection to the first ``PHOTO`` dimensions, and a text tower's state."""
     model = new_model(MODEL_CONFIG)
-    model.text.load_state_dict(torch.load(workspace.path("text_tower.pt"), weights_only=True))
-    trunk = load_trunk(workspace).state_dict()
+    model.text.load_state_dict(text_tower)
     model.visual.trunk.load_state_dict(
-        {name: value for name, value in trunk.items() if not name.startswith("classifier.")}
+        {name: value for name, value in trunk.state_dict().items() if not name.startswith("classifier.")}
     )
     with torch.no_grad():
         for parameter, values in (
-            (model.visual.head.proj.weight, stored["weight"]),
-            (model.visual.head.proj.bias, stored["bias"]),
+            (model.visual.head.proj.weight, weight),
+            (model.visual.head.proj.bias, bias),
         ):
             parameter.zero_()
             parameter[:PHOTO] = values
         model.logit_scale.fill_(math.log(LOGIT_SCALE))
-    write_folder(workspace.path("model"), model, MODEL_CONFIG, PREPROCESS_CONFIG)
+    return model
 
 
 def load_trunk(workspace: Workspace) -> Any:
