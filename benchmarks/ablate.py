@@ -307,7 +307,7 @@ def main(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         data_root=arguments.data_root,
         workers=arguments.workers,
-        progress=sys.stderr.isatty(),
+        progress=True,
         say=lambda message: tqdm.write(f"tanl: {message}", file=sys.stderr),
         command=words,
     )

@@ -9,7 +9,6 @@ with and without the mask.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -17,13 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from tanl.backbones import load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.detectors import conjugated_words
 from tanl.io.arguments import a_path
 from tanl.io.options import add_options, check_settings, setting, settings_of
+from tanl.io.progress import Progress
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.metrics import OODMetrics
@@ -93,7 +92,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command and print its tables."""
     config = settings_of(arguments, Config())
     check_targets(arguments.json)
-    cells = measure(config, progress=sys.stderr.isatty())
+    cells = measure(config, progress=True)
     print(
         f"{config.split}: {', '.join(config.tracks)}; {config.backbone}; batches of {config.batch_size}; percent"
     )
@@ -115,42 +114,46 @@ def measure(config: Config, *, progress: bool = False) -> list[Cell]:
     cells = []
     whole = split.embeddings(backbone, rows, folder=split.folder, progress=progress)
     banks: dict[tuple[str, str | None], LabelBank] = {}
-    for percent in tqdm(config.percent, unit="shares", disable=not progress):
-        masked = Masked(backbone, percent / 100, seed=config.seed)
-        seen = split.embeddings(masked, rows, folder=split.folder, progress=progress)
-        for track in config.tracks:
-            chosen = split.tracks[track].select(rows)
-            inside = list(chosen.images)
-            outside = [list(members) for _, members in chosen.ood.values()]
-            for name in config.methods:
-                kind = METHODS[name].corpus
-                if (track, kind) not in banks:
-                    corpus: Any = {
-                        None: None,
-                        "user": "wordnet",
-                        "csp": conjugated_words() if kind == "csp" else None,
-                    }[kind]
-                    banks[track, kind] = build_bank(
-                        backbone, chosen.classes, corpus=corpus, progress=progress
+    with Progress(len(config.percent), "shares", quiet=not progress) as bar:
+        for percent in config.percent:
+            masked = Masked(backbone, percent / 100, seed=config.seed)
+            seen = split.embeddings(masked, rows, folder=split.folder, progress=progress)
+            for track in config.tracks:
+                chosen = split.tracks[track].select(rows)
+                inside = list(chosen.images)
+                outside = [list(members) for _, members in chosen.ood.values()]
+                for name in config.methods:
+                    kind = METHODS[name].corpus
+                    if (track, kind) not in banks:
+                        corpus: Any = {
+                            None: None,
+                            "user": "wordnet",
+                            "csp": conjugated_words() if kind == "csp" else None,
+                        }[kind]
+                        banks[track, kind] = build_bank(
+                            backbone, chosen.classes, corpus=corpus, progress=progress
+                        )
+                    detector = METHODS[name].make(
+                        banks[track, kind], noise, config.seed, backbone.encode_texts
                     )
-                detector = METHODS[name].make(banks[track, kind], noise, config.seed, backbone.encode_texts)
-                scores = [
-                    run_stream(
-                        detector,
-                        seen[inside],
-                        seen[each],
-                        order="shuffled",
-                        seed=config.seed,
-                        batch_size=config.batch_size,
+                    scores = [
+                        run_stream(
+                            detector,
+                            seen[inside],
+                            seen[each],
+                            order="shuffled",
+                            seed=config.seed,
+                            batch_size=config.batch_size,
+                        )
+                        for each in outside
+                    ]
+                    cells.append(_cell(track, name, percent, scores))
+                if percent:
+                    away = 1 - (whole * seen).sum(dim=1)
+                    cells.append(
+                        _cell(track, CONSISTENCY, percent, [_split(away, inside, each) for each in outside])
                     )
-                    for each in outside
-                ]
-                cells.append(_cell(track, name, percent, scores))
-            if percent:
-                away = 1 - (whole * seen).sum(dim=1)
-                cells.append(
-                    _cell(track, CONSISTENCY, percent, [_split(away, inside, each) for each in outside])
-                )
+            bar.update()
     return cells
 
 

@@ -92,7 +92,7 @@ def main(arguments: argparse.Namespace) -> int:
         data_root=arguments.data_root,
         download=arguments.download,
         workers=arguments.workers,
-        progress=sys.stderr.isatty(),
+        progress=True,
         say=lambda message: tqdm.write(f"tanl: {message}", file=sys.stderr),
         command=command(config),
     )

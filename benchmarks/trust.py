@@ -9,7 +9,6 @@ The split ``structured`` is made-up embeddings with CLIP's structure (`tanl.benc
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
@@ -100,15 +99,14 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command and print its tables."""
     config = settings_of(arguments, Config()).with_defaults()
     check_targets(arguments.json)
-    progress = sys.stderr.isatty()
     found = measure(
         config.tracks,
-        _images_of(config, progress),
+        _images_of(config),
         length=config.length,
         seeds=range(config.seeds),
         parts=config.parts,
         methods=config.methods,
-        progress=progress,
+        progress=True,
     )
     print(
         f"{config.split}: means over {', '.join(config.tracks)} and {config.seeds} orders; {config.length} images a "
@@ -124,13 +122,13 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _images_of(config: Config, progress: bool) -> Callable[[str], Images]:
+def _images_of(config: Config) -> Callable[[str], Images]:
     """What gives the images of an ID set."""
     if config.backbone is None:
         return lambda track: made_up(track, length=config.length, seed=config.augment_seed)
     split, backbone = SHIPPED[config.split], load_backbone(config.backbone)
     return lambda track: variants_of(
-        split, track, backbone, length=config.length, seed=config.augment_seed, progress=progress
+        split, track, backbone, length=config.length, seed=config.augment_seed, progress=True
     )
 
 

@@ -127,6 +127,16 @@ def test_progress_is_shown(monkeypatch, encoding, terminal):
     assert spelled("caf\u00e9", encoding) in shown
 
 
+def test_what_was_done_before_counts_and_takes_no_time(monkeypatch, capsys):
+    monkeypatch.setattr("tanl.io.progress._SECONDS", 0.0)
+    clock = iter([0.0, 30.0])
+    monkeypatch.setattr("tanl.io.progress.time.monotonic", lambda: next(clock))
+    with Progress(10, "cells", done=4) as progress:
+        progress.entitle("dogs")
+        progress.update(2)
+    assert capsys.readouterr().err == "tanl: dogs: 6 of 10 cells in 30 s, about 60 s to go\n"
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("form", ["markdown", "csv", "latex", "brief"])
 def test_tables_of_a_run_are_printed(tmp_path, monkeypatch, encoding, form):

@@ -437,13 +437,15 @@ def test_published_is_the_papers_words_and_images_and_the_rows_that_print_has_fi
         Config(removal="name")
 
 
-def test_the_command_measures_folders_of_ones_own(own, capsys):
+def test_the_command_measures_folders_of_ones_own(own, monkeypatch, capsys):
+    monkeypatch.setattr("tanl.io.progress._SECONDS", 0.0)  # where there is no terminal, a line a minute
     Path("blue/broken.png").write_bytes(b"no image")
     assert main(parse(*OWN, *QUICK, "--orders", "shuffled,drift", "--seeds", "0", "1")) == 0
     output = capsys.readouterr()
     result = RunFolder.open("tanl-bench/custom")
     assert f"{2 * (1 + 4)} cells in tanl-bench" in output.out
     assert "TANL (batch-adaptive)" in output.out
+    assert ": 10 of 10 cells in" in output.err
     assert "blue: 1 images could not be read: broken.png" in output.err
     blue = next(part for part in result.run["sets"] if part["name"] == "blue")
     assert (blue["role"], blue["count"], blue["unreadable"]) == ("ood", 8, ["broken.png"])

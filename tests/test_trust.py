@@ -41,12 +41,14 @@ def offline(images, monkeypatch):
     monkeypatch.setattr(attacks, "FLOOD", 256)
 
 
-def test_every_part_is_measured_printed_and_written(offline, tmp_path, capsys):
+def test_every_part_is_measured_printed_and_written(offline, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tanl.io.progress._SECONDS", 0.0)
     out = tmp_path / "trust.json"
     parts = "outliers, attacks, monitor"
     arguments = ["--tracks", "animals", "--length", "1280", "--seeds", "1", "--parts", parts]
     assert main(["bench", "trust", *arguments, "--json", str(out)]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert "tanl: animals, NegLabel, outliers: 1 of 9 measurements in" in told
     for part in parts.split(", "):
         assert f"\n{part} " in printed
     record = json.loads(out.read_text())

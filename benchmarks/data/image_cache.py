@@ -8,10 +8,10 @@ from os import PathLike
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from tanl.backbones import Backbone
 from tanl.io.cache import cached_embeddings
+from tanl.io.progress import Progress
 from tanl.streams.batches import Ready
 from tanl.streams.images import ImageEncoder, unreadable
 from tanl.streams.pump import Pump
@@ -51,7 +51,7 @@ def cached_image_embeddings(
         )
         batches: list[Tensor] = []
         try:
-            with tqdm(total=count, desc=title, disable=not progress) as bar:
+            with Progress(count, "images", title=title, quiet=not progress) as bar:
                 for batch in pump:
                     assert batch.z is not None, "what cannot be used is raised"
                     batches.append(batch.z)

@@ -15,13 +15,13 @@ from typing import NamedTuple, TypeVar
 import torch
 from PIL import Image, ImageFile
 from torch import Tensor
-from tqdm import tqdm
 
 from tanl.backbones import Backbone
 from tanl.backbones.toys import tell_limits
 from tanl.io.cache import cached_embeddings
 from tanl.io.images import UnreadableImage, read_image
 from tanl.io.paths import local_path
+from tanl.io.progress import Progress
 from tanl.io.text import first_of
 from tanl.streams.batches import Read, Reader, Ready, Unusable, default_threads
 from tanl.streams.images import ImageEncoder, unreadable
@@ -214,7 +214,7 @@ def encode_image_set(
             threads=workers,
         )
         try:
-            with tqdm(total=len(images), desc=images.name, disable=not progress) as bar:
+            with Progress(len(images), "images", title=images.name, quiet=not progress) as bar:
                 for batch in pump:
                     if batch.z is not None:
                         rows.append(batch.z.float().cpu())

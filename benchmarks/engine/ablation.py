@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
 from tanl.backbones import Backbone, load_backbone
 from tanl.detectors import TANL
+from tanl.io.progress import Progress
 from tanl.io.text import did_you_mean
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
@@ -342,7 +342,7 @@ def ablate(
     places = list(dict.fromkeys(part.labels for part in conditions))
     conditions.sort(key=lambda part: places.index(part.labels))
 
-    bar: tqdm[Any] | None = None
+    bar: Progress | None = None
     tasks: dict[str, list[Task]] = {}
     banks: dict[tuple[str, str, str], Banks] = {}
     try:
@@ -543,7 +543,7 @@ def _bar(
     out: Path,
     progress: bool,
     say: Callable[[str], None],
-) -> tqdm[Any]:
+) -> Progress:
     total = done = 0
     for condition in conditions:
         wanted = condition.keys(tasks)
@@ -552,7 +552,7 @@ def _bar(
             done += len(wanted & {cell.key for cell in RunFolder.open(out / condition.name).cells()})
     if done:
         say(f"{done} of {total} cells were there already")
-    return tqdm(total=total, initial=done, unit="cell", disable=not progress)
+    return Progress(total, "cells", done=done, quiet=not progress)
 
 
 def _measure(
@@ -562,7 +562,7 @@ def _measure(
     backbone: Backbone,
     corpus: Corpus,
     gathering: Gathering,
-    bar: tqdm[Any],
+    bar: Progress,
     banks: Banks,
     command: str,
 ) -> None:

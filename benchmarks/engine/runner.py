@@ -16,7 +16,6 @@ import numpy as np
 import PIL
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 import tanl
 from tanl import kernels
@@ -27,6 +26,7 @@ from tanl.backbones.noise import noise_embeddings, noise_images
 from tanl.detectors import Detector
 from tanl.detectors.csp import conjugated_words
 from tanl.io.images import UnreadableImage
+from tanl.io.progress import Progress
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
@@ -132,7 +132,7 @@ def run(
     done = sum(key in there for key in wanted)
     if done:
         say(f"{done} of {len(wanted)} cells were there already")
-    with tqdm(total=len(wanted), initial=done, unit="cell", disable=not progress) as bar:
+    with Progress(len(wanted), "cells", done=done, quiet=not progress) as bar:
         measuring = Measuring(config, result, backbone, corpus, gathering, there, bar)
         try:
             for task in tasks:
@@ -153,7 +153,7 @@ class Measuring:
         corpus: Corpus,
         gathering: Gathering,
         there: set[Key],
-        bar: tqdm[Any],
+        bar: Progress,
     ) -> None:
         self._config = config
         self._result = result
@@ -173,7 +173,7 @@ class Measuring:
             if method.corpus not in banks:
                 banks[method.corpus] = self._bank(task, method.corpus)
             bank = banks[method.corpus]
-            self._bar.set_description(f"{task.track} {method.name}".strip())
+            self._bar.entitle(f"{task.track} {method.name}".strip())
             if method.streaming:
                 self._streams(task, method, bank)
             else:
@@ -259,22 +259,19 @@ class Measuring:
     def _local_scores(self, detector: Callable[..., Tensor], part: Part) -> Iterator[Tensor]:
         """Scores with patches, from the images: hundreds of embeddings each are too many to keep."""
         backbone = cast(ClipBackbone, self._backbone)
-        images = tqdm(
-            part.images.images(self._gathering.backbone.preprocess, workers=self._gathering.workers),
-            total=len(part.images),
-            desc=f"patches of {part.name}",
-            leave=False,
-            disable=not self._gathering.progress,
-        )
+        images = part.images.images(self._gathering.backbone.preprocess, workers=self._gathering.workers)
         waiting: list[Tensor] = []
-        for index, pixels in images:
-            if isinstance(pixels, UnreadableImage):
-                raise pixels
-            waiting.append(pixels)
-            if len(waiting) == _LOCAL_BATCH or index == len(part.images) - 1:
-                z, local = encode_images_local(backbone, torch.stack(waiting).to(backbone.device))
-                yield detector(z, local=local)
-                waiting.clear()
+        title, quiet = f"patches of {part.name}", not self._gathering.progress
+        with Progress(len(part.images), "images", title=title, quiet=quiet) as bar:
+            for index, pixels in images:
+                if isinstance(pixels, UnreadableImage):
+                    raise pixels
+                waiting.append(pixels)
+                if len(waiting) == _LOCAL_BATCH or index == len(part.images) - 1:
+                    z, local = encode_images_local(backbone, torch.stack(waiting).to(backbone.device))
+                    yield detector(z, local=local)
+                    waiting.clear()
+                bar.update()
 
     def _keep(self, key: Key, role: str, scores: CellScores, seconds: float, detector: Detector) -> None:
         if key in self._there:

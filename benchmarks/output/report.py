@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.orders,
         arguments.method,
         intervals=wants_intervals(arguments.intervals, [folder]),
-        progress=sys.stderr.isatty(),
+        progress=True,
     )
     write_whole(target, text.encode())
     print(f"written: {target} ({len(text.encode()) / 1e6:.1f} MB)")

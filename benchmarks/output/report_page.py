@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from tanl.io.progress import Progress
 from tanl.io.text import counted, did_you_mean, valid_text
 from tanl.metrics import HEADLINE
 
@@ -218,7 +217,7 @@ class _Maker:
         run = self.folder.run
         sets = sum(len({cell.ood for cell in self.cells if cell.track == track}) for track in self.tracks)
         what = f"{counted(len(self.methods), 'method')} against {counted(sets, 'OOD set')}"
-        with tqdm(total=sets * len(self.orders), desc="charts", disable=not progress) as bar:
+        with Progress(sets * len(self.orders), "charts", quiet=not progress) as bar:
             tracks = [self._track(track, order, bar) for order in self.orders for track in self.tracks]
         facts = {"command": run.get("command", ""), "started": run.get("created", "")}
         facts |= {"seconds": f"{run.get('seconds') or 0:.0f}", **run["environment"]}
@@ -326,7 +325,7 @@ class _Maker:
             return TableCell(known[0])
         return TableCell(known[0], published=f"{100 * figure.value:.2f}", where=figure.source)
 
-    def _track(self, track: str, order: str, bar: tqdm[Any]) -> Track:
+    def _track(self, track: str, order: str, bar: Progress) -> Track:
         block = self._block(track, order)
         id_name = " and ".join(str(part["name"]) for part in self._entries(track, ("id",)))
         name = track or id_name or self.split

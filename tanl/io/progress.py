@@ -21,6 +21,7 @@ class Progress:
         total: how much there is; None where nobody knows.
         unit: of what, in the plural: "images".
         title: what is being done; empty if that goes without saying.
+        done: how much of it was done before.
         quiet: show nothing.
         log: what gets the lines where stderr is no terminal; None has them on stderr.
     """
@@ -31,24 +32,31 @@ class Progress:
         unit: str,
         *,
         title: str = "",
+        done: int = 0,
         quiet: bool = False,
         log: logging.Logger | None = None,
     ) -> None:
         self._total, self._unit, self._title = total, unit, title
-        self._done = 0
+        self._done = self._before = done
         self._started = self._told = time.monotonic()
         in_terminal = sys.stderr.isatty()
         self._in_lines = not quiet and not in_terminal
         self._quiet, self._log = quiet, None if in_terminal else log
         self._bar: tqdm[Any] = tqdm(
             total=total,
+            initial=done,
             desc=title or None,
             unit=f" {unit}",
             disable=quiet or not in_terminal,
             delay=_UNSEEN,
         )
 
-    def update(self, count: int) -> None:
+    def entitle(self, title: str) -> None:
+        """Say what is being done from now on."""
+        self._title = title
+        self._bar.set_description(title or None)
+
+    def update(self, count: int = 1) -> None:
         """So much more is done."""
         self._done += count
         self._bar.update(count)
@@ -77,8 +85,9 @@ class Progress:
         if self._total is not None:
             parts.append(f" of {self._total}")
         parts.append(f" {self._unit} in {duration(seconds)}")
-        if self._total is not None and self._done:
-            parts.append(f", about {duration(seconds * max(0, self._total - self._done) / self._done)} to go")
+        now = self._done - self._before
+        if self._total is not None and now:
+            parts.append(f", about {duration(seconds * max(0, self._total - self._done) / now)} to go")
         return "".join(parts)
 
     def __enter__(self) -> Progress:
@@ -90,6 +99,10 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away; what leaves the context does so too."""
         self._bar.close()
 
 

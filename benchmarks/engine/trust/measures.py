@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from tqdm import tqdm
 
 from tanl.detectors import Detector
 from tanl.detectors.registry import make_detector
 from tanl.detectors.thresholds import threshold_from_stream
 from tanl.guard.monitor import Monitor, kind_of
+from tanl.io.progress import Progress
 from tanl.metrics import OODMetrics
 
 from ..protocol import ORDERS, stream_order
@@ -54,16 +54,21 @@ def measure(
         progress: show progress bars.
     """
     found: Found = {}
-    for track in tqdm(tracks, unit="sets", disable=not progress):
-        images = images_of(track)
-        for name in methods:
-            detector = make_detector(JUDGED[name], images.bank, seed=0, initial_ood=images.noise)
-            for seed in seeds:
-                for part in parts:
-                    for case, values in MEASURED[part](detector, images, length, seed):
-                        into = found.setdefault((part, case, name), {})
-                        for key, value in values.items():
-                            into.setdefault(key, []).append(value)
+    with Progress(
+        len(tracks) * len(methods) * len(seeds) * len(parts), "measurements", quiet=not progress
+    ) as bar:
+        for track in tracks:
+            images = images_of(track)
+            for name in methods:
+                detector = make_detector(JUDGED[name], images.bank, seed=0, initial_ood=images.noise)
+                for seed in seeds:
+                    for part in parts:
+                        bar.entitle(f"{track}, {name}, {part}")
+                        for case, values in MEASURED[part](detector, images, length, seed):
+                            into = found.setdefault((part, case, name), {})
+                            for key, value in values.items():
+                                into.setdefault(key, []).append(value)
+                        bar.update()
     return found
 
 
