@@ -620,3 +620,15 @@ def test_what_is_passed_over_is_counted_and_named(images, loaded, capsys):
     out, err = capsys.readouterr()
     assert err == "tanl: warning: images: passed over 3 linked folders, 2 .mp4 files, 1 .txt file\n"
     assert len(out.splitlines()) == 61
+
+
+def test_a_pattern_that_no_shell_filled_in(images, capsys):
+    assert main(["judge", "images/*.jpg", *BASE[2:]]) == 2
+    assert "no file or directory images/*.jpg; a pattern is filled in by the shell" in capsys.readouterr().err
+
+
+def test_report_of_no_run_names_the_run(workplace, capsys):
+    assert main(["bench", "report", "nothere"]) == 2
+    err = capsys.readouterr().err
+    assert "nothere" in err
+    assert "can't be written" not in err

@@ -49,9 +49,9 @@ def main(arguments: argparse.Namespace) -> int:
         ValueError: a run without results, an order or a method that it lacks, or a file that cannot be written.
         OSError: a folder that holds no run.
     """
+    folder = RunFolder.open(arguments.run_folder)
     target: Path = arguments.out or arguments.run_folder / "report.html"
     check_targets(target)
-    folder = RunFolder.open(arguments.run_folder)
     text = html_report(
         folder,
         arguments.orders,

@@ -29,8 +29,8 @@ def load_backbone(name: str, *, device: torch.device | str = "cpu", precision: s
             normalisations in float32 where open_clip does; CoCa and those of transformers are cast whole.
 
     Raises:
-        ValueError: no such architecture or pretrained tag; the message lists what there is; or no such
-            precision.
+        ValueError: no such architecture or pretrained tag; the message lists what there is; no such precision; a
+            device that is not on this machine.
         TypeError: the model of transformers is no dual encoder.
         ImportError: a model of transformers without transformers.
         BackboneError: the weights cannot be fetched or read.

@@ -18,7 +18,16 @@ from torch import Tensor
 from .base import ImageSize, image_size
 from .checks import check_evaluating, check_parts, check_pixels, check_texts, unit_rows, warn_if_random
 from .clip import digest_weights, image_dtype, images_at_once, uncompiled
-from .loading import OFFLINE, PRECISIONS, cannot_load, check_precision, first_line, home_spelled_out, quiet
+from .loading import (
+    OFFLINE,
+    PRECISIONS,
+    cannot_load,
+    check_device,
+    check_precision,
+    first_line,
+    home_spelled_out,
+    quiet,
+)
 
 PREFIX = "hf:"
 
@@ -236,6 +245,7 @@ def load_hugging_face(
             f'backbone {name!r} needs transformers: pip install "tanl[hf]" ({OFFLINE})'
         ) from error
     check_precision(precision)
+    check_device(device)
     source = name.removeprefix(PREFIX)
     if not source:
         raise ValueError(f'nothing follows "hf:" in {name!r}: give hf:owner/model or hf:folder')

@@ -25,6 +25,23 @@ def check_precision(precision: str) -> None:
         raise ValueError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}{hint}")
 
 
+def check_device(device: torch.device | str) -> None:
+    """Refuse a device that is not on this machine, before anything is loaded.
+
+    Raises:
+        ValueError: torch cannot use it; the message says why in torch's words, and what there is.
+    """
+    try:
+        torch.empty(0, dtype=torch.float32, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = ["cpu"]
+        there += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        there += ["mps"] * torch.backends.mps.is_available()
+        raise ValueError(
+            f"no device {str(device)!r} here: {first_line(error)}; there is {', '.join(there)}"
+        ) from error
+
+
 def home_spelled_out(source: str) -> str:
     """The source of a model, a folder, a file or a hub's name, with ``~`` in front as the home folder.
 

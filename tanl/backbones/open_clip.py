@@ -10,7 +10,7 @@ from ..io.text import did_you_mean, first_of, nearest_names
 from . import mini, mini_photo
 from .clip import ClipBackbone
 from .folding import fold_batch_norms
-from .loading import cannot_load, check_precision, home_spelled_out, quiet
+from .loading import cannot_load, check_device, check_precision, home_spelled_out, quiet
 
 _NAMED = 5  # architectures that a message names
 _HUB, _FOLDER = "hf-hub:", "local-dir:"
@@ -26,6 +26,7 @@ def load_open_clip(name: str, *, device: torch.device | str = "cpu", precision: 
     if not isinstance(name, str) or not name:
         raise TypeError(f'a backbone is named by a string such as "mini" or "ViT-B-16/openai", not {name!r}')
     check_precision(precision)
+    check_device(device)
     model_name, pretrained = _parts(name)
     try:
         with quiet():

@@ -33,14 +33,14 @@ def add_label_arguments(group: Arguments) -> None:
     )
 
 
-def add_backbone_argument(group: Arguments) -> None:
-    """Describe ``--backbone``, which is None where it is not given."""
+def add_backbone_argument(group: Arguments, *, default: str = OF_PHOTOGRAPHS) -> None:
+    """Describe ``--backbone``, which is None where it is not given; ``default`` says what that means."""
     group.add_argument(
         "--backbone",
         metavar="NAME",
         help="the model: open_clip fetches names such as ViT-B-16/openai, transformers those such as "
         "hf:google/siglip-base-patch16-224; mini-photo (of photographs) and mini (of pictograms) come with tanl, to "
-        "try things out (default: mini-photo)",
+        f"try things out (default: {default})",
     )
 
 

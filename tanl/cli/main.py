@@ -21,7 +21,10 @@ from itertools import takewhile
 from typing import Any, NoReturn, TextIO
 
 from .. import __version__
+from ..io.arguments import a_path
 from ..io.text import did_you_mean, one_line, shown_path
+from .completion import Known
+from .config import as_defaults, read_section
 from .signals import exit_code, in_words, stoppable
 
 _DESCRIPTION = """\
@@ -41,6 +44,7 @@ examples:
 exit codes: 0 done; 1 done, but some images could not be read; 2 a mistake in what was asked for;
 130 interrupted, 143 terminated."""
 
+_PROGRAM = "tanl"
 _COMMANDS = {
     "demo": "judge images that come with tanl, and show why",
     "judge": "judge your images, or their embeddings, against your class names",
@@ -49,6 +53,8 @@ _COMMANDS = {
     "curate": "choose which of many images to keep, or to label, when there is a budget",
     "recover": "make a results file of what a killed `tanl judge` left",
     "bank": "put labels and their embeddings into a file, to judge embeddings with",
+    "doctor": "tell what is here, what is not and why, and what a model costs on this machine",
+    "completion": "print what a shell needs to complete commands and options",
     "cache": "show or delete the embeddings that are kept for the next run",
     "bench": "measure the methods, or the library itself",
 }
@@ -70,6 +76,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse what this command does not know, where its own options are known; argparse leaves it to the whole."""
+        if args is not None and any(action.dest == "config" for action in self._actions):
+            self._take_defaults(args)
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
             options = [option for action in self._actions for option in action.option_strings]
@@ -77,6 +85,42 @@ class Parser(argparse.ArgumentParser):
             hint = did_you_mean(name, options) if name.startswith("-") else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return known, unknown
+
+    def options(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """The options, each with what it is for and the values that it may have, none where it may have any."""
+        return {
+            option: (one_line((action.help or "").replace("%%", "%")), tuple(map(str, action.choices or ())))
+            for action in self._actions
+            for option in action.option_strings
+        }
+
+    def below(self, command: Sequence[str]) -> Parser:
+        """The parser of a command below this one; this one itself where none is named."""
+        if not command:
+            return self
+        commands: Any = next(action.choices for action in self._actions if isinstance(action.choices, dict))
+        lower: Parser = commands[command[0]]
+        return lower.below(command[1:])
+
+    def _take_defaults(self, args: Sequence[str]) -> None:
+        """Let the file that ``--config`` names say what is not on the command line."""
+        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        finder.add_argument("--config", type=a_path)
+        path = finder.parse_known_args(args)[0].config
+        if path is None:
+            return
+        try:
+            values = as_defaults(path, read_section(path, self.prog.split()[1:]), self._actions)
+        except (ValueError, ImportError) as error:
+            self.error(str(error))
+        except OSError as error:
+            self.error(f"{path}: {error.strerror}")
+        own = {action: action.default for action in values}
+        for action in values:
+            action.default, action.required = argparse.SUPPRESS, False
+        given = super().parse_known_args(args)[0]
+        for action, value in values.items():
+            action.default = own[action] if action.dest in given else value
 
     def error(self, message: str) -> NoReturn:
         if choice := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message):
@@ -149,10 +193,22 @@ def command_names() -> list[tuple[str, ...]]:
     return [*((name,) for name in _COMMANDS), *(("bench", name) for name in _BENCHMARKS)]
 
 
+def known_commands() -> dict[str, Known]:
+    """What may follow each command, by its words: "", "judge", "bench run"."""
+    words = {"": _COMMANDS, "bench": _BENCHMARKS}
+    commands: list[tuple[str, ...]] = [(), ("bench",), *command_names()]
+    return {
+        " ".join(command): Known(
+            words.get(" ".join(command), {}), command_parser(command).below(command).options()
+        )
+        for command in commands
+    }
+
+
 def command_parser(argv: Sequence[str]) -> Parser:
     """The parser of a command line; of the commands that ``argv`` does not name only what they are for."""
     parser = Parser(
-        prog="tanl",
+        prog=_PROGRAM,
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -164,6 +220,8 @@ def command_parser(argv: Sequence[str]) -> Parser:
         command = commands.add_parser(name, help=what)
         if name != "bench":
             set_up(command, f"tanl.cli.{name}", wanted=name in argv)
+            if name == "completion":
+                command.set_defaults(known=known_commands)
             continue
         command.description = what
         add_traceback(command, default=argparse.SUPPRESS)
@@ -186,6 +244,14 @@ def set_up(parser: argparse.ArgumentParser, module: str, *, wanted: bool) -> Non
         implementation: Any = import_module(module)
         implementation.add_arguments(parser)
         add_traceback(parser, default=argparse.SUPPRESS)
+        if parser.prog.startswith(_PROGRAM):
+            parser.add_argument(
+                "--config",
+                metavar="FILE",
+                type=a_path,
+                help="a TOML file with options of this command, by their names, in the table of its name: [judge], "
+                "[bench.run]; what the command line gives counts more",
+            )
         parser.set_defaults(run=implementation.main)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -97,7 +98,12 @@ def find_images(path: str | os.PathLike[str], recursive: bool = True) -> Found:
     root = local_path(path)
     if not root.is_dir():
         if not root.exists():
-            raise FileNotFoundError(f"there is no file or directory {root}")
+            hint = (
+                "; a pattern is filled in by the shell, where it stands without quotes and something fits it"
+            )
+            raise FileNotFoundError(
+                f"there is no file or directory {root}{hint if re.search(r'[*?[]', str(root)) else ''}"
+            )
         return Found((root,))
     paths: list[Path] = []
     passed_over: Counter[str] = Counter()

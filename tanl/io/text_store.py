@@ -101,6 +101,14 @@ class TextStore:
                 break
         return Found(rows, is_there)
 
+    def texts(self) -> set[str]:
+        """The texts that are there, as far as the files' notes say; nothing is held against a checksum."""
+        found: set[str] = set()
+        for name in self.files():
+            with contextlib.suppress(ValueError, KeyError, TypeError, OSError):  # reading it will tell
+                found.update(json.loads(read_notes(self.folder / name)["texts"]))
+        return found
+
     def write(self, texts: Sequence[str], rows: Tensor) -> str:
         """Keep texts with their embeddings ``[n, D]``, unit rows of float32; gives the name of the file.
 

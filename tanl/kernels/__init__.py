@@ -41,6 +41,7 @@ __all__ = [
     "segment_colsum_stored",
     "stable_topk",
     "stored_rows",
+    "why_not",
 ]
 
 BACKENDS = ("reference", "native", "triton")
@@ -49,7 +50,7 @@ _BEST = {"cpu": "native", "cuda": "triton"}
 
 def available(device: torch.device | str = "cpu") -> tuple[str, ...]:
     """The backends that can serve tensors on this device."""
-    return tuple(name for name in BACKENDS if _why_not(name, torch.device(device)) is None)
+    return tuple(name for name in BACKENDS if why_not(name, torch.device(device)) is None)
 
 
 def queued(tensor: Tensor) -> bool:
@@ -147,10 +148,10 @@ def _backend(tensor: Tensor) -> ModuleType:
     wanted = os.environ.get("TANL_KERNELS", "auto")
     if wanted == "auto":
         best = _BEST.get(tensor.device.type, "reference")
-        return _module(best if _why_not(best, tensor.device) is None else "reference")
+        return _module(best if why_not(best, tensor.device) is None else "reference")
     if wanted not in BACKENDS:
         raise ValueError(f"TANL_KERNELS={wanted!r}: there are auto, {', '.join(BACKENDS)}")
-    reason = _why_not(wanted, tensor.device)
+    reason = why_not(wanted, tensor.device)
     if reason is not None:
         raise RuntimeError(f"TANL_KERNELS={wanted}: {reason}")
     return _module(wanted)
@@ -168,7 +169,7 @@ def _module(name: str) -> ModuleType:
     return reference
 
 
-def _why_not(name: str, device: torch.device) -> str | None:
+def why_not(name: str, device: torch.device) -> str | None:
     """Why a backend cannot serve a device; None if it can."""
     if name == "reference":
         return None
