@@ -45,6 +45,8 @@ def dictionary(folder: Path, nouns: str = NOUNS, adjectives: str = ADJECTIVES) -
     ("name", "nouns", "adjectives"),
     [
         ("wordnet", 117_798, 18_341),
+        ("wordnet-30k", 29_343, 657),
+        ("wordnet-10k", 10_000, 0),
         ("wordnet-nouns", 117_798, 0),
         ("neglabel", 58_546, 11_454),
         ("csp", 47_327, 9_293),
@@ -57,7 +59,25 @@ def test_selection_has_the_documented_counts(name: str, nouns: int, adjectives: 
     assert len(corpus) == nouns + adjectives
     assert corpus.parts_of_speech.count("noun") == nouns
     assert len({word.casefold() for word in corpus}) == len(corpus)
-    assert set(SELECTIONS) == {"wordnet", "wordnet-nouns", "neglabel", "csp", "wordnet-medical"}
+    assert set(SELECTIONS) == {
+        *("wordnet", "wordnet-30k", "wordnet-10k", "wordnet-nouns", "neglabel", "csp", "wordnet-medical")
+    }
+
+
+def test_smaller_selections_hold_the_words_with_the_most_kinds() -> None:
+    small, middle, whole = (Corpus.load(name) for name in ("wordnet-10k", "wordnet-30k", "wordnet"))
+    part = dict(zip(whole.words, whole.parts_of_speech, strict=True))
+    place = {word: i for i, word in enumerate(whole)}
+    for corpus, larger in ((small, middle), (middle, whole)):
+        assert set(corpus) < set(larger)
+        assert [place[word] for word in corpus] == sorted(place[word] for word in corpus)
+        assert all(
+            part[word] == kind for word, kind in zip(corpus.words, corpus.parts_of_speech, strict=True)
+        )
+    # A word outside has no more kinds than any inside; `kinds` counts spellings, so only none tells.
+    assert {"animal", "dog", "vehicle", "food", "tool"} <= set(small)
+    random_words = sorted(set(whole) - set(middle))[::4000]
+    assert not [word for word in random_words if kinds(normalise(word))]
 
 
 def test_selections_hold_what_they_say() -> None:

@@ -28,7 +28,7 @@ from tanl.io.arguments import a_path
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
-from tanl.labels.wordnet import synsets_of_wordnet
+from tanl.labels.wordnet import synsets_of_wordnet, words_by_kinds
 from tanl.metrics import OODMetrics
 
 WHOLE = "wordnet"
@@ -72,27 +72,10 @@ def common(corpus: Corpus) -> list[float]:
     return [-senses[word.casefold()] for word in corpus.words]
 
 
-def general(corpus: Corpus) -> list[float]:
-    """The words with the most kinds first: what stands for many others."""
-    synsets = synsets_of_wordnet()
-    above = [
-        [int(number.removeprefix("i")) for number in synset.hypernyms.split(",") if number]
-        for synset in synsets
-    ]
-    below: Counter[int] = Counter()
-    for number in range(len(synsets)):
-        reached: set[int] = set()
-        waiting = list(above[number])
-        while waiting:
-            if (each := waiting.pop()) not in reached:
-                reached.add(each)
-                waiting += above[each]
-        below.update(reached)
-    kinds: Counter[str] = Counter()
-    for number, synset in enumerate(synsets):
-        for lemma in synset.lemmas:
-            kinds[lemma.casefold()] = max(kinds[lemma.casefold()], below[number])
-    return [-kinds[word.casefold()] for word in corpus.words]
+def general(corpus: Corpus) -> list[int]:
+    """The words with the most kinds first: what stands for many others. `wordnet-10k` is made by it."""
+    place = {word: number for number, word in enumerate(words_by_kinds())}
+    return [place[word.casefold()] for word in corpus.words]
 
 
 def first(corpus: Corpus) -> list[float]:

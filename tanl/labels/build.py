@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 _ROUNDING = 1e-5  # distance of embeddings that differ by float32 rounding alone, at most
 _NEAR = 1 - 1e-5  # cosine of embeddings that may be so near, at least
 _COMPARED_ROWS = 1024
-_SMALLER = "neglabel"  # what is named to whom a corpus takes too long
+_SMALLER = "wordnet-10k"  # what is named to whom a corpus takes too long
 _SURELY_READ = 30  # bytes
 _LAST_WORD = re.compile(r"\w+\W*$")
 

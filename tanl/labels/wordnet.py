@@ -6,6 +6,7 @@ It ships with the package (``corpora/README.md`` says how it was made), is read 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,8 @@ from .names import normalise
 SELECTIONS: Mapping[str, str] = MappingProxyType(
     {
         "wordnet": "all nouns and adjectives of WordNet 3.0",
+        "wordnet-30k": "the 30 000 words of wordnet that have most kinds: what stands for many others",
+        "wordnet-10k": "the 10 000 words of wordnet that have most kinds",
         "wordnet-nouns": "all nouns of WordNet 3.0",
         "neglabel": "NegLabel's, word for word: first words of WordNet 3.1's synsets, without animals and food",
         "csp": "CSP's: NegLabel's, less persons, quantities, groups, and adjectives that pertain to a noun",
@@ -31,6 +34,9 @@ _FROM_NEGLABEL = {
     "csp": frozenset({"noun.person", "noun.quantity", "noun.group", "adj.pert"}),
 }
 """The selections of NegLabel's words, and the lexicographer files that each leaves out."""
+
+_MOST_GENERAL = {"wordnet-10k": 10_000, "wordnet-30k": 30_000}
+"""The selections of the words with the most kinds, and how many."""
 
 # A word of a name: capital and small letters, as in "New York" and "Equidae", and not in "T-shirt" and "DVD".
 _NAME_PART = re.compile(r"[A-Z][a-z]|(?:of|the|and|in|de|la|du|von|van)$")
@@ -97,6 +103,9 @@ def selected_words(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         for lemma in lemmas:
             parts.setdefault(lemma.casefold(), part)
     spellings = _spellings()
+    if name in _MOST_GENERAL:
+        general = set(words_by_kinds()[: _MOST_GENERAL[name]])
+        parts = {key: part for key, part in parts.items() if key in general}
     return tuple(spellings[key] for key in parts), tuple(parts.values())
 
 
@@ -126,6 +135,35 @@ def _below() -> dict[int, list[int]]:
             for above in synset.hypernyms.split(","):
                 below.setdefault(int(above.removeprefix("i")), []).append(number)
     return below
+
+
+@lru_cache(maxsize=1)
+def words_by_kinds() -> tuple[str, ...]:
+    """All words, case-folded, those with the most synsets below one of theirs first; by SHA-256 where it is equal.
+
+    Adjectives have none below, nor have the nouns that end a branch.
+    """
+    synsets = synsets_of_wordnet()
+    above = [
+        [int(number.removeprefix("i")) for number in synset.hypernyms.split(",") if number]
+        for synset in synsets
+    ]
+    below = [0] * len(synsets)
+    for number in range(len(synsets)):
+        reached: set[int] = set()
+        waiting = list(above[number])
+        while waiting:
+            if (each := waiting.pop()) not in reached:
+                reached.add(each)
+                below[each] += 1
+                waiting += above[each]
+    kinds: dict[str, int] = {}
+    for number, synset in enumerate(synsets):
+        for lemma in synset.lemmas:
+            word = lemma.casefold()
+            kinds[word] = max(kinds.get(word, 0), below[number])
+    chance = {word: hashlib.sha256(_spellings()[word].encode()).digest() for word in kinds}
+    return tuple(sorted(kinds, key=lambda word: (-kinds[word], chance[word])))
 
 
 _IRREGULAR = MappingProxyType(
