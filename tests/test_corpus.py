@@ -458,7 +458,10 @@ def test_a_table_of_words_with_several_columns_is_refused(tmp_path: Path) -> Non
 
 
 def test_unknown_name_lists_the_selections() -> None:
-    with pytest.raises(ValueError, match=r"unknown corpus 'wordnets'.*wordnet, wordnet-nouns, neglabel"):
+    with pytest.raises(
+        ValueError,
+        match=r"unknown corpus 'wordnets'.*wordnet, wordnet-30k, wordnet-10k, wordnet-nouns, neglabel",
+    ):
         Corpus.load("wordnets")
 
 
