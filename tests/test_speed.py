@@ -20,6 +20,7 @@ from tanl.functional import otsu_threshold
 from tools import __main__ as studies
 from tools.speed import chart, command, measure, memory, report, run
 from tools.speed.config import Config, Spec
+from tools.speed.contenders import onednn_product
 from tools.speed.data import Features
 from tools.speed.measure import CaseResult, Measured
 from tools.speed.naive import NaiveTANL, otsu_by_masks, prefixes, scoring_flop
@@ -178,7 +179,15 @@ def test_breakdown_adds_up_to_the_step(tiny):
 
 def test_report_names_everybody_and_says_what_was_not_measured(tiny, monkeypatch):
     text = report.format_report(tiny)
-    for name in ("rows x labels", "labels x rows", "naive step", "tanl reference", "exp_store", "against L"):
+    for name in (
+        "rows x labels",
+        "labels x rows",
+        "labels x rows, oneDNN",
+        "naive step",
+        "tanl reference",
+        "exp_store",
+        "against L",
+    ):
         assert name in text
     assert "M = 300, K = 20, q = 1, L = 17" in text
     main = next(line for line in text.splitlines() if "reference / bare product" in line)
@@ -453,3 +462,17 @@ def test_quick_gives_way_to_what_is_named():
     assert configuration("--quick", "--selected", "9", "5").selected == (5, 9)
     assert configuration("--half").half and not configuration("--no-curves").curves
     assert configuration().labels == (10_000, 70_000, 1_000_000)
+
+
+@pytest.mark.parametrize(("labels", "rows", "dim"), [(1, 1, 1), (63, 5, 40), (1001, 64, 33)])
+def test_the_product_by_onednn_is_the_product(labels, rows, dim):
+    matrix, z = torch.randn(labels, dim), torch.randn(rows, dim)
+    torch.testing.assert_close(onednn_product(matrix, z), matrix @ z.T, atol=1e-4, rtol=1e-4)
+
+
+def test_the_fastest_way_to_the_bare_product_is_what_steps_are_compared_with():
+    bare = Measured(
+        Spec("bare"), seconds={"rows x labels": [3.0], "labels x rows": [2.0], "labels x rows, oneDNN": [1.0]}
+    )
+    result = CaseResult(TINY.case(130, 20, 1), 0, [bare])
+    assert result.bare_for(Spec("tanl", "native")) == ("labels x rows, oneDNN", [1.0])

@@ -11,6 +11,7 @@ STUDIES = {
     "overhead": "what detection adds to the time of encoding images with a ViT-B/16",
     "label-index": "nearest labels with faiss, and TANL on them, against exact search",
     "corpus-size": "what fewer negative labels cost, for several rules of choosing them from WordNet",
+    "gpu-first": "what the first minutes on a GPU tell: parity, ceilings, steps, waits, a profile",
     "half-precision": "what keeping the labels as float16 does to scores and selected labels",
     "numerics": "every method's scores against its formula in float64, at all sizes and scales",
 }

@@ -37,8 +37,8 @@ def format_report(result: Result) -> str:
         f"B = {config.batch}, D = {config.dim}, C = {thousands(config.num_id)}, L = {config.capacity}, "
         f"gap 0.2, alpha 0.95, seed {config.seed}; structured synthetic features",
         "Times are medians [smallest, largest] of the rounds, in ms; everybody gets the same batches, in turn.",
-        "Ratios are taken round by round, to the faster way round of the bare fp32 product; their median "
-        "[smallest, largest].",
+        "Ratios are taken round by round, to the fastest way to make the bare fp32 product, MKL's two and oneDNN's; "
+        "their median [smallest, largest].",
         "Memory is the peak above labels and stream, everything that a contender keeps included.",
     ]
     for case in result.table:
