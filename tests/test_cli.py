@@ -14,7 +14,7 @@ import torch
 from colour_backbone import ColourBackbone, paint
 
 import tanl
-from tanl.cli import judge as score
+from tanl.cli import label_arguments
 from tanl.cli.main import main
 from tanl.guard import guard
 
@@ -103,7 +103,7 @@ def test_version_and_python_dash_m():
 
 
 def test_method_names_are_the_guards():
-    assert guard.METHODS is score.METHODS
+    assert guard.METHODS is label_arguments.METHODS
 
 
 UNDERSTOOD = (

@@ -81,6 +81,7 @@ def test_no_page_has_examples_that_do_not_run():
     assert {page.name for page in pages if "```python" in page.read_text(encoding="utf-8")} == {
         "README.md",  # in test_docs.py
         "MODEL_CARD.md",
+        "serve.md",
         "thresholds.md",
         "streams.md",
         "integrations.md",
@@ -96,6 +97,20 @@ def test_examples_of_thresholds(photos, capsys):
     names = run("thresholds.md", {"known_images": photos[:20], "newer_images": photos[4:], "images": photos})
     assert names["guard"].detector.threshold <= 1
     assert names["flagged"].shape == (24,)
+
+
+def test_examples_of_services(photos, capsys):
+    pytest.importorskip("fastapi", reason="needs FastAPI: pip install 'tanl[serve]'")
+    names = run("serve.md", {"paths": photos})
+    assert len(capsys.readouterr().out.splitlines()) == len(photos)
+    assert tanl.Guard.load("guard").bank.id_names[-1] == "fish"
+    assert {route.path for route in names["app"].routes} >= {
+        "/judge",
+        "/score",
+        "/labels",
+        "/calibrate",
+        "/health",
+    }
 
 
 def test_examples_of_streams(photos, capsys):

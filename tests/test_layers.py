@@ -36,6 +36,7 @@ LAYERS = [
     ["tanl.integrations"],
     ["tanl.beyond"],
     ["tanl"],  # the public names
+    ["tanl.serve"],
     ["tanl.benchmarks.data"],
     ["tanl.benchmarks.pictograms", "tanl.benchmarks.photographs"],  # sets that ship
     ["tanl.benchmarks.engine"],

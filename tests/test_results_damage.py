@@ -370,7 +370,7 @@ def test_recover_writes_other_formats_and_what_the_run_said_of_itself(tmp_path):
 
 def test_recover_refuses_what_it_cannot_use(tmp_path):
     (tmp_path / "notes.partial").write_text("my notes")
-    with pytest.raises(ValueError, match="is not what a run of tanl judge leaves"):
+    with pytest.raises(ValueError, match="is not what a run of tanl judge or watch leaves"):
         recover(tmp_path / "notes.partial")
     with pytest.raises(FileNotFoundError):
         recover(tmp_path / "nothing.partial")

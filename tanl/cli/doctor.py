@@ -39,6 +39,7 @@ _EXTRAS: Mapping[str, str] = {
     "medical": "pydicom",
     "bench": "matplotlib",
     "pytorch-ood": "pytorch_ood",
+    "serve": "gradio",
 }
 _CORPORA = ("wordnet", "neglabel")
 _TEXTS, _IMAGES = 512, 32  # what is measured

@@ -9,20 +9,24 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..detectors.registry import METHODS
-from ..io.arguments import a_name_or_path, a_path, positive_number, share
+from ..io.arguments import a_path, positive_number
 from ..io.progress import Progress
 from ..io.text import one_line, shown_path
-from ..labels.wordnet import SELECTIONS
 from ..streams.result_files import ResultWriter, open_results
 from .judge_told import advice, doubt, summary, threshold_told, warning
 from .judged import Judged, judged_embeddings, judged_images
 from .label_arguments import (
     add_backbone_argument,
+    add_calibration_arguments,
+    add_corpus_argument,
+    add_device_argument,
+    add_evidence_arguments,
     add_label_arguments,
+    add_method_argument,
     add_normalize_argument,
     add_precision_argument,
     labels_told,
+    refuse_tpr_alone,
 )
 from .signals import exit_code, held, in_words
 from .table import Table
@@ -85,14 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     labels = parser.add_argument_group("labels")
     add_label_arguments(labels)
-    labels.add_argument(
-        "--corpus",
-        metavar="NAME_OR_FILE",
-        type=a_name_or_path,
-        help=f"negative labels: {', '.join(SELECTIONS)}, a text file with a word a line, or none "
-        "(default: wordnet; for csp its own phrases; none for the methods without negatives)",
-    )
-
+    add_corpus_argument(labels)
     labels.add_argument(
         "--bank",
         metavar="FILE",
@@ -117,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     method = parser.add_argument_group("method")
     add_backbone_argument(method)
-    method.add_argument("--method", choices=tuple(METHODS), default="tanl", help="(default: %(default)s)")
+    add_method_argument(method)
     method.add_argument(
         "--batch-size",
         metavar="N",
@@ -125,19 +122,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=64,
         help="images or embeddings a batch; TANL learns once a batch (default: %(default)s)",
     )
-    method.add_argument(
-        "--calibrate",
-        metavar="DIR_OR_FILE",
-        type=a_path,
-        help="images, or embeddings, that belong to the classes: the threshold is set so that such ones pass",
-    )
-    method.add_argument(
-        "--tpr",
-        metavar="SHARE",
-        type=share,
-        help="with --calibrate: the share of them that is to pass (default: 0.95)",
-    )
-    method.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+    add_calibration_arguments(method, "DIR_OR_FILE", "images, or embeddings,")
+    add_device_argument(method)
     add_precision_argument(method)
     method.add_argument(
         "--float16",
@@ -169,19 +155,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the results here, as .csv, .jsonl or .parquet, in place of the table on stdout; "
         "an older file is replaced when the run is over",
     )
-    output.add_argument(
-        "--evidence",
-        metavar="K",
-        type=positive_number,
-        default=5,
-        help="negative labels to name for an outlier (default: %(default)s)",
-    )
-    output.add_argument(
-        "--show-all",
-        action="store_true",
-        help="name any negative label as evidence; without it slurs, obscenities, peoples, religions, crimes and "
-        "diseases among WordNet's words score, but are not named",
-    )
+    add_evidence_arguments(output)
     output.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
 
 
@@ -190,8 +164,7 @@ def main(arguments: argparse.Namespace) -> int:
     from ..io.embeddings import is_embedding_file
 
     # All that can be wrong is looked at before the slow parts: the model, the corpus, the images.
-    if arguments.tpr is not None and arguments.calibrate is None:
-        raise ValueError("--tpr is the share of what --calibrate names that is to pass: give --calibrate too")
+    refuse_tpr_alone(arguments)
     beside_images = arguments.bank is not None
     if any(is_embedding_file(source, beside_images=beside_images) for source in arguments.inputs):
         return _judge(judged_embeddings(arguments), arguments)
@@ -207,12 +180,12 @@ def _judge(stream: Judged, arguments: argparse.Namespace) -> int:
     stop: KeyboardInterrupt | None = None
     with _results(arguments, stream.key) as writer:
         detector, known, results = stream.begin(timings)
-        calibration = None if arguments.calibrate is None else _calibrate(detector, known, arguments)
+        calibration = None if arguments.calibrate is None else calibrate_detector(detector, known, arguments)
         about = {
             "tanl": __version__,
             **stream.about,
             "method": arguments.method,
-            "settings": _settings(detector),
+            "settings": settings_told(detector),
             "seed": arguments.seed,
             "batch_size": arguments.batch_size,
             "inputs": [shown_path(source) for source in arguments.inputs],
@@ -282,13 +255,15 @@ def _results(arguments: argparse.Namespace, key: str) -> Iterator[ResultWriter |
             writer.close()
 
 
-def _settings(detector: Detector) -> dict[str, Any]:
+def settings_told(detector: Detector) -> dict[str, Any]:
     """The method's settings as JSON can hold them."""
     plain = (str, int, float, bool, type(None))
     return {name: each if isinstance(each, plain) else str(each) for name, each in detector.settings.items()}
 
 
-def _calibrate(detector: Detector, batches: Iterable[Batch], arguments: argparse.Namespace) -> dict[str, Any]:
+def calibrate_detector(
+    detector: Detector, batches: Iterable[Batch], arguments: argparse.Namespace
+) -> dict[str, Any]:
     """Set the threshold from what is known to be ID; gives what is told of that in the results."""
     import torch
 

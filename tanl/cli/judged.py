@@ -63,10 +63,10 @@ def judged_images(arguments: argparse.Namespace) -> Judged:
         saved = _bank(arguments)
         name = _model_of(saved, arguments)
     else:
-        labels, corpus = class_names(arguments), _corpus(arguments)
+        labels, corpus = class_names(arguments), corpus_of(arguments)
         name = arguments.backbone or OF_PHOTOGRAPHS
-    paths, unlisted = _image_files(arguments.inputs, arguments.recursive)
-    known, unlisted_known = _image_files(
+    paths, unlisted = image_files(arguments.inputs, arguments.recursive)
+    known, unlisted_known = image_files(
         [arguments.calibrate] * bool(arguments.calibrate), arguments.recursive
     )
     if arguments.shuffle:
@@ -75,7 +75,7 @@ def judged_images(arguments: argparse.Namespace) -> Judged:
     def begin(timings: Timings) -> tuple[Detector, Iterable[Batch], Iterator[list[Result]]]:
         from ..streams.images import ImageEncoder, embed_images, judge_images
 
-        backbone = _backbone(name, arguments)
+        backbone = loaded_backbone(name, arguments)
         judge: Callable[[Tensor], Detection]
         if saved is None:
             guard = _guard(backbone, arguments, labels, corpus)
@@ -142,7 +142,7 @@ def _judging(
     return partial(detect_embeddings, detector, evidence=arguments.evidence, hidden=hidden)
 
 
-def _image_files(sources: Sequence[Path], recursive: bool) -> tuple[list[Path], int]:
+def image_files(sources: Sequence[Path], recursive: bool = True) -> tuple[list[Path], int]:
     """The images that are named, and how many folders could not be listed; these and what was passed over are told."""
     from ..io.image_files import Found, find_images
 
@@ -202,7 +202,7 @@ def judged_embeddings(arguments: argparse.Namespace) -> Judged:
     ]
     known = None if arguments.calibrate is None else opened(arguments.calibrate)
     labels, corpus = (
-        ([], None) if arguments.bank is not None else (class_names(arguments), _corpus(arguments))
+        ([], None) if arguments.bank is not None else (class_names(arguments), corpus_of(arguments))
     )
 
     def begin(timings: Timings) -> tuple[Detector, Iterable[Batch], Iterator[list[Result]]]:
@@ -245,7 +245,12 @@ def _labels_in_words(
     }
 
 
-def _corpus(arguments: argparse.Namespace) -> Corpus | None:
+def corpus_of(arguments: argparse.Namespace) -> Corpus | None:
+    """The corpus that ``--corpus`` names, for the method; None for a method without negatives.
+
+    Raises:
+        ValueError: it contradicts the method, or is no corpus.
+    """
     if arguments.method not in WITH_NEGATIVES:
         if arguments.corpus not in (None, "none"):
             raise ValueError(f"--method {arguments.method} uses no negative labels: leave --corpus out")
@@ -259,7 +264,8 @@ def _corpus(arguments: argparse.Namespace) -> Corpus | None:
     return Corpus.load(arguments.corpus or "wordnet")
 
 
-def _backbone(name: str, arguments: argparse.Namespace) -> Backbone:
+def loaded_backbone(name: str, arguments: argparse.Namespace) -> Backbone:
+    """The model of this name, on ``--device`` and in ``--precision``."""
     from ..backbones import load_backbone
 
     return load_backbone(name, device=arguments.device or "cpu", precision=arguments.precision or "fp32")
@@ -299,6 +305,6 @@ def _embeddings_detector(
     arguments: argparse.Namespace, labels: Sequence[str], corpus: Corpus | None
 ) -> Detector:
     if arguments.bank is None:
-        return _guard(_backbone(arguments.backbone, arguments), arguments, labels, corpus).detector
+        return _guard(loaded_backbone(arguments.backbone, arguments), arguments, labels, corpus).detector
     saved = _bank(arguments)
     return make_detector(arguments.method, saved.bank, seed=arguments.seed, initial_ood=saved.initial_ood)

@@ -1,4 +1,4 @@
-"""What commands ask alike: class names, the model, and how files of embeddings are read."""
+"""What commands ask alike: class names, corpus, model, method, threshold, and how files of embeddings are read."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 
-from ..io.arguments import Arguments, a_path
+from ..detectors.registry import METHODS
+from ..io.arguments import Arguments, a_name_or_path, a_path, positive_number, share
 from ..io.text import one_line
 from ..labels.corpus import Corpus
+from ..labels.wordnet import SELECTIONS
 
 OF_PHOTOGRAPHS = "mini-photo"
 """The model that images are judged with where none is named."""
@@ -60,6 +62,66 @@ def add_normalize_argument(group: Arguments) -> None:
         "--normalize",
         action="store_true",
         help="bring the embeddings to unit norm; without it they must have it",
+    )
+
+
+def add_corpus_argument(group: Arguments) -> None:
+    """Describe ``--corpus``, which `tanl.cli.judged.corpus_of` reads."""
+    group.add_argument(
+        "--corpus",
+        metavar="NAME_OR_FILE",
+        type=a_name_or_path,
+        help=f"negative labels: {', '.join(SELECTIONS)}, a text file with a word a line, or none "
+        "(default: wordnet; for csp its own phrases; none for the methods without negatives)",
+    )
+
+
+def add_method_argument(group: Arguments) -> None:
+    """Describe ``--method``."""
+    group.add_argument("--method", choices=tuple(METHODS), default="tanl", help="(default: %(default)s)")
+
+
+def add_calibration_arguments(group: Arguments, metavar: str, what: str) -> None:
+    """Describe ``--calibrate`` and ``--tpr``, which `tanl.cli.judge.calibrate_detector` reads."""
+    group.add_argument(
+        "--calibrate",
+        metavar=metavar,
+        type=a_path,
+        help=f"{what} that belong to the classes: the threshold is set so that such ones pass",
+    )
+    group.add_argument(
+        "--tpr",
+        metavar="SHARE",
+        type=share,
+        help="with --calibrate: the share of them that is to pass (default: 0.95)",
+    )
+
+
+def refuse_tpr_alone(arguments: argparse.Namespace) -> None:
+    """Refuse ``--tpr`` without ``--calibrate``."""
+    if arguments.tpr is not None and arguments.calibrate is None:
+        raise ValueError("--tpr is the share of what --calibrate names that is to pass: give --calibrate too")
+
+
+def add_device_argument(group: Arguments) -> None:
+    """Describe ``--device``."""
+    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+
+
+def add_evidence_arguments(group: Arguments) -> None:
+    """Describe ``--evidence`` and ``--show-all``."""
+    group.add_argument(
+        "--evidence",
+        metavar="K",
+        type=positive_number,
+        default=5,
+        help="negative labels to name for an outlier (default: %(default)s)",
+    )
+    group.add_argument(
+        "--show-all",
+        action="store_true",
+        help="name any negative label as evidence; without it slurs, obscenities, peoples, religions, crimes and "
+        "diseases among WordNet's words score, but are not named",
     )
 
 

@@ -48,6 +48,8 @@ _PROGRAM = "tanl"
 _COMMANDS = {
     "demo": "judge images that come with tanl, and show why",
     "judge": "judge your images, or their embeddings, against your class names",
+    "serve": "judge images over HTTP: a page and a REST interface",
+    "watch": "judge the images of a folder as they arrive",
     "report": "look at saved results: a table, paths alone, or one HTML page",
     "describe": "say in words what sets one folder of images apart from another",
     "curate": "choose which of many images to keep, or to label, when there is a budget",
@@ -295,9 +297,11 @@ def _log_in_one_line() -> Iterator[None]:
 
     handler, log = Lines(logging.WARNING), logging.getLogger("tanl")
     log.addHandler(handler)
+    propagates, log.propagate = log.propagate, False  # other packages give the root a handler: told twice
     try:
         yield
     finally:
+        log.propagate = propagates
         log.removeHandler(handler)
 
 

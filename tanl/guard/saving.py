@@ -202,6 +202,11 @@ def write_record(record: GuardRecord, folder: str | PathLike[str]) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def holds_guard(folder: str | PathLike[str]) -> bool:
+    """Whether a guard was saved in a folder; whether it can be read is another matter."""
+    return (local_path(folder) / _JSON).exists()
+
+
 def read_record(folder: str | PathLike[str]) -> GuardRecord:
     """The guard that a folder holds.
 

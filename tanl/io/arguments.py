@@ -55,6 +55,13 @@ def positive(text: str) -> float:
     return _number(float, text, lambda number: 0 < number < float("inf"), "a positive number, such as 100")
 
 
+def not_negative(text: str) -> float:
+    """The type of an argument that is a number from 0 on."""
+    return _number(
+        float, text, lambda number: 0 <= number < float("inf"), "a number of at least 0, such as 0.5"
+    )
+
+
 def _number(kind: Callable[[str], _N], text: str, fits: Callable[[_N], bool], wanted: str) -> _N:
     try:
         number = kind(text)

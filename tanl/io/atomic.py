@@ -95,11 +95,20 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
                     path.unlink()
 
 
-def lock(file: IO[bytes]) -> None:
-    """Mark a file as one that is being written, until it is closed or the process ends."""
+def lock(file: IO[bytes]) -> bool:
+    """Mark a file as one that is being written, until it is closed or the process ends.
+
+    Returns:
+        Whether nobody else writes it, as far as the system can tell.
+    """
     if fcntl is not None:
-        with contextlib.suppress(OSError):  # some network's file systems have no locks
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # some network's file systems have no locks
+            pass
+    return True
 
 
 def is_locked(path: Path) -> bool | None:

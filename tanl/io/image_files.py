@@ -126,7 +126,7 @@ def find_images(path: str | os.PathLike[str], recursive: bool = True) -> Found:
             if name.startswith("."):
                 continue
             file = Path(folder, name)
-            if _is_image(file):
+            if is_image_file(file):
                 paths.append(file)
             else:
                 suffix = file.suffix.lower()
@@ -140,7 +140,8 @@ def find_images(path: str | os.PathLike[str], recursive: bool = True) -> Found:
     return found
 
 
-def _is_image(file: Path) -> bool:
+def is_image_file(file: Path) -> bool:
+    """Whether a file in a folder counts as an image, by its ending or its first bytes; see `find_images`."""
     suffix = file.suffix.lower()
     if suffix in SUFFIXES:
         return True

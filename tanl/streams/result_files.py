@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PARTIAL = ".partial"
 """How the name of a journal ends; it begins with the name of the target."""
 
+_CONTINUED = f".watch{PARTIAL}"
 _FORMAT = 1
 _ROWS_IN_A_GROUP = 4096
 _COLUMNS = ("label", "id_probability", "ood_score", "is_ood")
@@ -66,11 +67,17 @@ def open_results(path: str | os.PathLike[str], *, key: str = "path", evidence: i
         evidence: for how many pieces of evidence a CSV file has columns.
 
     Raises:
-        ValueError: an ending other than .csv, .jsonl or .parquet, or no such folder.
+        ValueError: an ending other than .csv, .jsonl or .parquet, no such folder, or results that `continue_results`
+            goes on with.
         OSError: the folder cannot be written to.
         ImportError: Parquet without pyarrow.
     """
     target = _checked(local_path(path))
+    if (continued := _continued(target)).exists():
+        raise ValueError(
+            f"{shown_path(target)} is what a tanl watch goes on with, from {shown_path(continued.name)} beside it; "
+            "name another file"
+        )
     for left in sorted(target.parent.glob(f"{glob.escape(target.name)}.*{PARTIAL}")):
         if not is_locked(left) and _holds_rows(left):
             warnings.warn(
@@ -78,6 +85,36 @@ def open_results(path: str | os.PathLike[str], *, key: str = "path", evidence: i
                 stacklevel=2,
             )
     return ResultWriter(target, key, evidence)
+
+
+def continue_results(path: str | os.PathLike[str], *, key: str = "path", evidence: int = 5) -> ResultWriter:
+    """A writer that goes on with the rows of earlier runs: for a stream that has no end.
+
+    Its journal, ``NAME.watch.partial``, stays where it is between the runs, and is what counts; the results file is
+    made of it by `ResultWriter.publish`, and when the writer is closed.
+
+    Args:
+        path: as `open_results` takes it.
+        key: the same.
+        evidence: the same.
+
+    Raises:
+        ValueError: as `open_results`; results that are not of such a run; another run that writes them.
+        OSError, ImportError: as `open_results`.
+    """
+    target = _checked(local_path(path))
+    journal = _continued(target)
+    if target.exists() and not journal.exists():
+        raise ValueError(
+            f"{shown_path(target)} is there already, and nothing to go on with: {shown_path(journal.name)} is not "
+            "beside it; name another file"
+        )
+    return ResultWriter(target, key, evidence, continued=journal)
+
+
+def _continued(target: Path) -> Path:
+    """The journal of results that later runs go on with."""
+    return target.with_name(target.name + _CONTINUED)
 
 
 def _checked(target: Path) -> Path:
@@ -99,23 +136,47 @@ class ResultWriter:
 
     So an interrupted run keeps what it has, an older file stays whole until then, and a run that wrote no row
     leaves no trace. If the disk is full the older file stays too, and the journal holds the rows that were written.
+
+    Args:
+        target: the file to make.
+        key: what the first column is called.
+        evidence: for how many pieces of evidence a CSV file has columns.
+        continued: a journal that stays, and that may hold rows already; None makes one that goes.
+
+    Raises:
+        ValueError: ``continued`` is no journal of such rows, or another run writes it.
+        OSError: the journal cannot be written.
     """
 
-    def __init__(self, target: Path, key: str, evidence: int) -> None:
+    def __init__(self, target: Path, key: str, evidence: int, *, continued: Path | None = None) -> None:
         self.target = target
         # Beside the target, because a move is atomic only inside one file system; a name that no other run has, of
         # this machine or of a container where all processes have the same number.
-        self.journal = target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
-        self._file = self.journal.open("xb", buffering=0)
-        lock(self._file)
+        self.journal = continued or target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
+        self._stays = continued is not None
         self._is_broken = False
-        head = {"format": _FORMAT, "target": shown_path(target.name), "key": key, "evidence": evidence}
         self._kept = _Kept(0, 0)
+        is_there = self._stays and self.journal.exists()
+        self._file = self.journal.open("r+b" if is_there else "xb", buffering=0)
         try:
-            self._append(json.dumps(head) + "\n", 0)
+            if not lock(self._file):
+                raise ValueError(
+                    f"{shown_path(self.journal)} is being written by another run; stop that one, or name another file"
+                )
+            if is_there:
+                self._go_on(key)
+            if not self._kept.size:
+                head = {
+                    "format": _FORMAT,
+                    "target": shown_path(target.name),
+                    "key": key,
+                    "evidence": evidence,
+                }
+                self._append(json.dumps(head) + "\n", 0)
         except BaseException:
             self._file.close()
-            self.journal.unlink()
+            if not is_there:
+                self.journal.unlink()
             raise
 
     @property
@@ -127,13 +188,40 @@ class ResultWriter:
         """Say how the rows were made: the last such word goes into Parquet's metadata, or into NAME.json beside it."""
         self._append(json.dumps({"about": about}) + "\n", 0)
 
-    def write(self, results: Sequence[Result]) -> None:
+    def write(self, results: Sequence[Result], *, noted: Mapping[str, Any] | None = None) -> None:
         """Append rows, all or none.
+
+        Args:
+            results: a row each.
+            noted: what `notes` is to give back to a run that goes on; it is kept if and only if the rows are.
 
         Raises:
             OSError: the disk is full, or another failure; the rows before are kept, and the message says where.
         """
-        self._append("".join(json.dumps(_row(result)) + "\n" for result in results), len(results))
+        lines = [json.dumps(_row(result)) for result in results]
+        lines += [json.dumps({"noted": dict(noted)})] if noted else []
+        self._append("".join(line + "\n" for line in lines), len(results))
+
+    def notes(self) -> Iterator[dict[str, Any]]:
+        """What was noted with the rows, in their order."""
+        with self.journal.open("rb") as file:
+            for line in file:
+                if line.startswith(b'{"noted"'):
+                    with contextlib.suppress(ValueError):  # a line that is damaged
+                        yield json.loads(line)["noted"]
+
+    def publish(self) -> None:
+        """Make the results file of the rows that are there by now; not while another thread writes.
+
+        Raises:
+            OSError: it cannot be written: the older one stays, and so does the journal.
+        """
+        if not self._kept.rows:
+            return
+        try:
+            _make(self.target, self.journal)
+        except OSError as error:
+            raise self._told(error, self._kept.rows) from error
 
     def _append(self, lines: str, rows: int) -> None:
         content = lines.encode("ascii")
@@ -160,7 +248,7 @@ class ResultWriter:
         return OSError(error.errno, (error.strerror or str(error)) + hint, str(self.target))
 
     def close(self) -> None:
-        """Make the target of the rows and take the journal away; what was written in part goes.
+        """Make the target of the rows and take the journal away, unless it stays; what was written in part goes.
 
         Raises:
             OSError: the target cannot be written: the older one stays, and so does the journal.
@@ -170,12 +258,23 @@ class ResultWriter:
             self._file.truncate(size)
             if rows and self._is_broken:
                 return
-            if rows:
-                try:
-                    _make(self.target, self.journal)
-                except OSError as error:
-                    raise self._told(error, rows) from error
-        self.journal.unlink()
+            self.publish()
+        if not rows or not self._stays:
+            self.journal.unlink()
+
+    def _go_on(self, key: str) -> None:
+        """Take over the rows that are there, up to the last whole line: a killed run may have left a part of one."""
+        with self.journal.open("rb") as file:
+            size = sum(len(line) for line in file if line.endswith(b"\n"))
+        self._file.truncate(size)
+        if not size:
+            return
+        head = _head(self._file, self.journal)
+        if head["key"] != key:
+            raise ValueError(
+                f"{shown_path(self.journal)} has rows of the column {head['key']!r}, not {key!r}; name another file"
+            )
+        self._kept = _Kept(sum(1 for _ in _records(self.journal)), size)
 
     def __enter__(self) -> ResultWriter:
         return self
@@ -238,7 +337,9 @@ def _head(file: IO[bytes], journal: Path) -> dict[str, Any]:
             return dict(head)
     except (ValueError, TypeError, KeyError):
         pass
-    raise ValueError(f"{shown_path(journal)} is not what a run of tanl judge leaves, or of another version")
+    raise ValueError(
+        f"{shown_path(journal)} is not what a run of tanl judge or watch leaves, or of another version"
+    )
 
 
 def _records(journal: Path, damaged: list[int] | None = None) -> Iterator[Record]:

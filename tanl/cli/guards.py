@@ -1,0 +1,157 @@
+"""A guard for the commands that keep one: the one that a folder holds, or a new one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from ..io.arguments import Arguments, a_path, positive
+from ..io.text import one_line, shown_path, some_of
+from .judge import calibrate_detector
+from .judged import corpus_of, image_files, loaded_backbone
+from .label_arguments import (
+    OF_PHOTOGRAPHS,
+    add_backbone_argument,
+    add_calibration_arguments,
+    add_corpus_argument,
+    add_device_argument,
+    add_evidence_arguments,
+    add_label_arguments,
+    add_method_argument,
+    add_precision_argument,
+    class_names,
+    labels_told,
+    refuse_tpr_alone,
+)
+
+if TYPE_CHECKING:
+    from ..guard.guard import Guard
+
+_SHOWN = 5
+
+
+def add_guard_arguments(parser: argparse.ArgumentParser) -> Arguments:
+    """Describe the arguments that `open_guard` and `calibrate` read; gives the group about keeping the guard."""
+    labels = parser.add_argument_group("labels")
+    add_label_arguments(labels)
+    add_corpus_argument(labels)
+    method = parser.add_argument_group("method")
+    add_backbone_argument(method)
+    add_method_argument(method)
+    add_calibration_arguments(method, "DIR", "images")
+    add_device_argument(method)
+    add_precision_argument(method)
+    add_evidence_arguments(method)
+    kept = parser.add_argument_group("what is kept")
+    kept.add_argument(
+        "--guard",
+        metavar="DIR",
+        type=a_path,
+        help="keep the guard here: what it learnt, its labels and its threshold. A guard that is there goes on with "
+        "the labels, corpus, model and method that it has",
+    )
+    kept.add_argument(
+        "--save-every",
+        metavar="SECONDS",
+        type=positive,
+        default=60.0,
+        help="keep what has changed so often, and at the end (default: %(default)g)",
+    )
+    # What `corpus_of` and `calibrate_detector` ask for besides.
+    parser.set_defaults(seed=0, batch_size=64, quiet=False)
+    return kept
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse what can be refused before anything slow begins.
+
+    Raises:
+        ValueError: options that contradict each other; no labels, or unusable ones.
+        OSError: a file that is named cannot be read.
+    """
+    refuse_tpr_alone(arguments)
+    if arguments.calibrate is not None and not arguments.calibrate.exists():
+        raise FileNotFoundError(
+            f"there is no file or directory {shown_path(arguments.calibrate)} to calibrate with"
+        )
+    if not _is_kept(arguments):
+        class_names(arguments)
+
+
+def open_guard(arguments: argparse.Namespace) -> Guard:
+    """The guard that ``--guard`` holds, or a new one of the labels; what it is is told on stderr.
+
+    Raises:
+        ValueError, OSError: the folder's guard is damaged, or cannot be loaded; labels, corpus or method are unusable.
+    """
+    from ..guard.guard import Guard
+    from ..guard.saving import read_record
+
+    if _is_kept(arguments):
+        # After edits of labels, or on another machine, the last bits of their embeddings may be others.
+        backbone = loaded_backbone(read_record(arguments.guard).backbone, arguments)
+        guard = Guard.load(arguments.guard, backbone=backbone, exact=False)
+        images = guard.detector.memory_report()
+        seen = "" if images is None else f", {images.images} images seen"
+        told(f"going on with the guard in {shown_path(arguments.guard)}: {guard!r}{seen}")
+        _tell_differences(arguments, guard)
+    else:
+        labels, corpus = class_names(arguments), corpus_of(arguments)
+        if corpus is not None:
+            told(labels_told(labels, corpus))
+        guard = Guard(
+            loaded_backbone(arguments.backbone or OF_PHOTOGRAPHS, arguments),
+            labels,
+            corpus=corpus,
+            method=arguments.method,
+            evidence=arguments.evidence,
+            show_all=arguments.show_all,
+        )
+        told(repr(guard))
+        if arguments.guard is None:
+            told("what this guard learns is gone when it ends; --guard DIR keeps it")
+    return guard
+
+
+def calibrate(guard: Guard, arguments: argparse.Namespace) -> None:
+    """Set the threshold from the images that ``--calibrate`` names, if it does; tells what it is.
+
+    Raises:
+        ValueError: too few of them, or none that can be read.
+        OSError: they cannot be listed.
+    """
+    if arguments.calibrate is None:
+        return
+    from ..streams.images import ImageEncoder, embed_images
+
+    paths, _ = image_files([arguments.calibrate])
+    made = calibrate_detector(guard.detector, embed_images(ImageEncoder(guard.backbone), paths), arguments)
+    told(f"threshold {made['threshold']:.3f} from {made['count']} images, of which {made['tpr']:.0%} pass")
+
+
+def _is_kept(arguments: argparse.Namespace) -> bool:
+    from ..guard.saving import holds_guard
+
+    return arguments.guard is not None and holds_guard(arguments.guard)
+
+
+def _tell_differences(arguments: argparse.Namespace, guard: Guard) -> None:
+    """Warn of what the command line says otherwise than the guard.
+
+    No error: what starts again after a restart has its first command line, though the labels were edited since.
+    """
+    differences: dict[str, tuple[str, str]] = {}
+    if arguments.backbone not in (None, guard.backbone.name):
+        differences["backbone"] = (arguments.backbone, guard.backbone.name)
+    if arguments.labels is not None or arguments.label:
+        here, own = class_names(arguments), guard.bank.id_names
+        if {*here} != {*own}:
+            differences["labels"] = (some_of(here, _SHOWN), some_of(own, _SHOWN))
+    for what, (asked, its) in differences.items():
+        told(f"warning: the guard's {what}: {its}, not {asked}; leave --{what} out, or name another folder")
+
+
+def told(line: str) -> None:
+    """Say something on stderr."""
+    print(f"tanl: {one_line(line)}", file=sys.stderr, flush=True)
