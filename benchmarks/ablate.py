@@ -22,13 +22,15 @@ from tanl.labels.wordnet import SELECTIONS
 from tanl.metrics import HEADLINE
 
 from . import run
-from .engine.ablation import ADJECTIVES, DIMENSIONS, PAPER, Plan, ablate, plan_values
+from .engine.ablation import ablate
+from .engine.ablation_plan import ADJECTIVES, DIMENSIONS, PAPER, Plan, plan_values
 from .engine.options import add_image_options, add_stream_options, config_of
 from .engine.run_folder import RunFolder
 from .engine.tasks import Config, tracks_of
 from .output import targets
 from .output.figures import Figures, read_figures
-from .output.summary import MEANINGS, Value, notes
+from .output.remarks import MEANINGS, notes
+from .output.summary import Value
 
 DEFAULT_TRACKS = ("animals", "coarse-5")
 

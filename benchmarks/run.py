@@ -21,7 +21,7 @@ from .engine.methods import PUBLISHED as PUBLISHED_METHODS
 from .engine.options import add_image_options, add_stream_options, config_of
 from .engine.runner import run
 from .engine.tasks import CUSTOM, Config
-from .output.summary import wants_intervals
+from .output.remarks import wants_intervals
 from .output.table import INTERVALS_HELP, text_table
 
 _DESCRIPTION = """\

@@ -19,15 +19,8 @@ from tanl.backbones.noise import noise_embeddings
 from tanl.benchmarks import ablate as command_module
 from tanl.benchmarks.ablate import add_arguments, command, main, plan_of, text_tables
 from tanl.benchmarks.engine import ablation, runner
-from tanl.benchmarks.engine.ablation import (
-    ADJECTIVES,
-    DIMENSIONS,
-    PAPER,
-    Point,
-    load_corpus,
-    with_share,
-    with_total,
-)
+from tanl.benchmarks.engine.ablation import load_corpus, with_share, with_total
+from tanl.benchmarks.engine.ablation_plan import ADJECTIVES, DIMENSIONS, PAPER, Point
 from tanl.benchmarks.engine.protocol import ORDERS, run_stream, stream_order
 from tanl.benchmarks.engine.run_folder import FILE, RunFolder
 from tanl.benchmarks.engine.tasks import Config

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from run_folders import damage, without
 
-from tanl.benchmarks.engine import run_folder
+from tanl.benchmarks.engine import run_database, run_folder
 from tanl.benchmarks.engine.run_folder import FILE, FORMAT, Cell, CellScores, Key, RunFolder
 from tanl.metrics import METRICS
 
@@ -159,7 +159,7 @@ def test_writing_a_cell_again_does_not_make_it_two(folder):
 
 def test_a_write_that_is_interrupted_anywhere_leaves_no_part_of_a_cell(folder, monkeypatch):
     other = cell(seed=1)
-    put = run_folder._put
+    put = run_folder.put
     for stop_before in ("cell", "scores"):
 
         def stop(database, kind, name, content, stop_before=stop_before):
@@ -168,7 +168,7 @@ def test_a_write_that_is_interrupted_anywhere_leaves_no_part_of_a_cell(folder, m
             put(database, kind, name, content)
 
         with monkeypatch.context() as patch:
-            patch.setattr(run_folder, "_put", stop)
+            patch.setattr(run_folder, "put", stop)
             with pytest.raises(KeyboardInterrupt):
                 folder.write(other, scores())
         assert not folder.has(other.key)
@@ -254,7 +254,7 @@ def test_a_full_disk_names_the_file_and_keeps_what_was_there(folder, monkeypatch
 
 
 def test_a_locked_file_is_named(folder, monkeypatch):
-    monkeypatch.setattr(run_folder, "_LOCK_SECONDS", 0.0)
+    monkeypatch.setattr(run_database, "LOCK_SECONDS", 0.0)
     with closing(sqlite3.connect(folder.path / FILE, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(OSError, match="locked") as error:
@@ -339,8 +339,8 @@ def test_a_damaged_cell_is_named(folder, change):
     ],
 )
 def test_a_cell_of_another_kind_is_named(folder, content, message):
-    with run_folder._transaction(folder.path) as database:
-        run_folder._put(database, "cell", cell().key.slug, json.dumps(content))
+    with run_database.transaction(folder.path) as database:
+        run_database.put(database, "cell", cell().key.slug, json.dumps(content))
     with pytest.raises(ValueError, match=f"the cell {cell().key.slug} is damaged.*{message}|{message}"):
         folder.cells()
 
@@ -427,8 +427,8 @@ def test_scores_that_do_not_fit_are_not_written(folder, changes, message):
     ],
 )
 def test_another_run_than_this_version_writes_is_named(folder, text, message):
-    with run_folder._transaction(folder.path) as database:
-        run_folder._put(database, "run", "", text)
+    with run_database.transaction(folder.path) as database:
+        run_database.put(database, "run", "", text)
     for use in (RunFolder.open, create, RunFolder.is_in):
         with pytest.raises(ValueError, match=f"{FILE}.*{message}"):
             use(folder.path)

@@ -24,7 +24,7 @@ from tanl.benchmarks.engine.bootstrap import resample_counts, resampled_metrics
 from tanl.benchmarks.engine.methods import METHODS
 from tanl.benchmarks.engine.protocol import StreamScores
 from tanl.benchmarks.engine.run_folder import CellScores, RunFolder
-from tanl.benchmarks.output import report, summary, table
+from tanl.benchmarks.output import remarks, report, summary, table
 from tanl.benchmarks.output.brief import brief
 from tanl.benchmarks.output.published import (
     PUBLISHED,
@@ -36,7 +36,8 @@ from tanl.benchmarks.output.published import (
     of_split,
     published,
 )
-from tanl.benchmarks.output.summary import beside, reproduction, summarise
+from tanl.benchmarks.output.remarks import reproduction
+from tanl.benchmarks.output.summary import beside, summarise
 from tanl.metrics import HEADLINE
 
 TANL = "TANL (batch-adaptive)"
@@ -486,7 +487,7 @@ def test_what_is_reproduced_and_what_not_is_said(tmp_path: Path) -> None:
     )
     for cell in run.cells():
         run.write(replace(cell, metrics={**cell.metrics, "FPR95": 0.105, "AUROC": 0.5}), run.scores(cell))
-    agreeing, differing, unmeasured, elsewhere = summary.reproduction(run, summarise(run))
+    agreeing, differing, unmeasured, elsewhere = remarks.reproduction(run, summarise(run))
     assert (
         agreeing == "Within 1.0 points of print: TANL (batch-adaptive) overall FPR95 10.5 (published 9.81)."
     )

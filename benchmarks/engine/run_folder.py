@@ -20,13 +20,9 @@ lie on a file system of other machines, where the log's shared memory does not w
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from os import PathLike
@@ -39,15 +35,14 @@ import numpy.typing as npt
 from tanl.io.paths import local_path
 from tanl.metrics import METRICS
 
-FILE = "run.sqlite"
-FORMAT = 3
+from .run_database import FILE, FORMAT, TABLE, as_json, connection, is_whole, put, read_run, transaction
+
 ANY_ORDER = "any"
 """The order of a cell whose method keeps no state: its scores are those of every order and seed."""
 
 # What may differ between a run and its continuation, and what of the environment may not.
 _MAY_GROW = ("methods", "seeds", "orders")
 _FIXED_ENVIRONMENT = ("tanl", "device", "backbone_fingerprint", "corpus_fingerprint", "classes_fingerprint")
-_LOCK_SECONDS = 60.0  # how long another process's transaction is waited for
 
 
 class Key(NamedTuple):
@@ -174,16 +169,16 @@ class RunFolder:
             }
         )
         folder.mkdir(parents=True, exist_ok=True)
-        with _transaction(folder, make=True) as database:
+        with transaction(folder, make=True) as database:
             # Asked inside the transaction: another process may have made it since this one looked.
-            run = _read_run(database, folder)
+            run = read_run(database, folder)
             if run is None:
-                database.execute(_TABLE)
+                database.execute(TABLE)
             else:
                 wanted = _continued(folder, run, wanted)
             for name, paths in lists.items():
-                _put(database, "images", name, _as_json(list(paths)))
-            _put(database, "run", "", _as_json(wanted))
+                put(database, "images", name, as_json(list(paths)))
+            put(database, "run", "", as_json(wanted))
         return cls(folder, wanted)
 
     @classmethod
@@ -209,8 +204,8 @@ class RunFolder:
         folder = local_path(path)
         if not (folder / FILE).is_file():
             return False
-        with _database(folder) as database:
-            return _read_run(database, folder) is not None
+        with connection(folder) as database:
+            return read_run(database, folder) is not None
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> RunFolder:
@@ -223,15 +218,15 @@ class RunFolder:
         folder = local_path(path)
         run = None
         if (folder / FILE).is_file():
-            with _database(folder) as database:
-                run = _read_run(database, folder)
+            with connection(folder) as database:
+                run = read_run(database, folder)
         if run is None:
             raise FileNotFoundError(f"there is no run in {path}: it has no {FILE} with one in it")
         return cls(folder, run)
 
     def has(self, key: Key) -> bool:
         """Whether that cell is there."""
-        with _database(self.path) as database:
+        with connection(self.path) as database:
             query = "SELECT 1 FROM entries WHERE kind = 'cell' AND name = ?"
             return database.execute(query, (key.slug,)).fetchone() is not None
 
@@ -246,9 +241,9 @@ class RunFolder:
         content = b"".join(
             values.astype(kind).tobytes() for values, kind in zip(scores, _SCORES, strict=True)
         )
-        with _transaction(self.path) as database:
-            _put(database, "cell", cell.key.slug, _as_json(asdict(cell)))
-            _put(database, "scores", cell.key.slug, content)
+        with transaction(self.path) as database:
+            put(database, "cell", cell.key.slug, as_json(asdict(cell)))
+            put(database, "scores", cell.key.slug, content)
         self._cells = None
 
     def cells(self) -> list[Cell]:
@@ -261,7 +256,7 @@ class RunFolder:
             ValueError: a cell is damaged or lacks its scores; the message names it.
         """
         if self._cells is None:
-            with _database(self.path) as database:
+            with connection(self.path) as database:
                 cells = [self._read(*row) for row in database.execute(_CELLS)]
             self._cells = sorted(cells, key=self._place)
         return list(self._cells)
@@ -273,13 +268,13 @@ class RunFolder:
             ValueError: they are missing, damaged or do not fit the cell; the message names it.
         """
         slug = cell.key.slug
-        with _database(self.path) as database:
+        with connection(self.path) as database:
             query = "SELECT content, sha256 FROM entries WHERE kind = 'scores' AND name = ?"
             row = database.execute(query, (slug,)).fetchone()
         what = f"{self.path / FILE}: the scores of {_told(cell.key)}"
         total = cell.num_id + cell.num_ood
         counts = (cell.num_id, cell.num_ood, total)
-        if row is None or not _is_whole("scores", slug, *row):
+        if row is None or not is_whole("scores", slug, *row):
             raise ValueError(f"{what} are {'missing' if row is None else 'damaged'}; {_AGAIN}")
         content: bytes = row[0]
         if len(content) != sum(4 * count for count in counts):
@@ -318,10 +313,10 @@ class RunFolder:
         name = entry.get("images")
         if name is None:
             return None
-        with _database(self.path) as database:
+        with connection(self.path) as database:
             query = "SELECT content, sha256 FROM entries WHERE kind = 'images' AND name = ?"
             row = database.execute(query, (name,)).fetchone()
-        if row is None or not _is_whole("images", name, *row):
+        if row is None or not is_whole("images", name, *row):
             raise ValueError(
                 f"{self.path / FILE}: the list of the images of {entry['name']} is "
                 f"{'missing' if row is None else 'damaged'}; {_AGAIN}"
@@ -342,19 +337,19 @@ class RunFolder:
             seconds: that were spent on it since.
             left_out: methods that were not run, with the reasons.
         """
-        with _transaction(self.path) as database:
-            run = _read_run(database, self.path)
+        with transaction(self.path) as database:
+            run = read_run(database, self.path)
             if run is None:
                 raise ValueError(f"the run in {self.path} has gone")
             run["seconds"] += seconds
             run["left_out"].update(left_out or {})
-            _put(database, "run", "", _as_json(run))
+            put(database, "run", "", as_json(run))
         self.run = run
         self._cells = None
 
     def forget_damaged(self) -> int:
         """Take away cells that cannot be read, for them to be measured again; gives their number."""
-        with _transaction(self.path) as database:
+        with transaction(self.path) as database:
             whole = set()
             for slug, content, digest, _ in database.execute(_CELLS).fetchall():
                 try:
@@ -383,7 +378,7 @@ class RunFolder:
     def _read(self, slug: str, content: str | bytes, digest: bytes, has_scores: bool) -> Cell:
         what = f"{self.path / FILE}: the cell {slug}"
         try:
-            if not _is_whole("cell", slug, content, digest):
+            if not is_whole("cell", slug, content, digest):
                 raise ValueError("its SHA-256 is another")
             values = json.loads(content)
             if values.keys() != {field.name for field in fields(Cell)}:
@@ -403,92 +398,11 @@ class RunFolder:
 
 _AGAIN = "the command that made the run measures such cells again"
 _SCORES = (np.dtype("<f4"), np.dtype("<f4"), np.dtype("<i4"))
-_TABLE = """
-CREATE TABLE entries (
-    kind TEXT NOT NULL, name TEXT NOT NULL, content NOT NULL, sha256 BLOB NOT NULL, PRIMARY KEY (kind, name)
-)
-"""
 _CELLS = """
 SELECT cell.name, cell.content, cell.sha256, scores.name IS NOT NULL
 FROM entries AS cell LEFT JOIN entries AS scores ON scores.kind = 'scores' AND scores.name = cell.name
 WHERE cell.kind = 'cell' ORDER BY cell.name
 """
-
-
-@contextmanager
-def _database(folder: Path, *, make: bool = False) -> Iterator[sqlite3.Connection]:
-    """A connection to a run's file, closed at the end.
-
-    Raises:
-        OSError: the file cannot be read or written.
-        ValueError: it is damaged.
-    """
-    file = folder / FILE
-    address = f"{file.absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
-    try:
-        # Without isolation_level, transactions begin and end where this module says so.
-        with closing(
-            sqlite3.connect(address, uri=True, timeout=_LOCK_SECONDS, isolation_level=None)
-        ) as found:
-            yield found
-    except sqlite3.DatabaseError as error:
-        # A full disk, a lock or a file that is not to be written; SQLite's messages name no file.
-        if isinstance(error, sqlite3.OperationalError) and "decode" not in str(error):
-            full = "full" in str(error)
-            reason = os.strerror(errno.ENOSPC) if full else str(error)
-            raise OSError(errno.ENOSPC if full else errno.EIO, reason, str(file)) from error
-        raise ValueError(f"{file} is damaged ({error}); delete it, or give another folder") from error
-
-
-@contextmanager
-def _transaction(folder: Path, *, make: bool = False) -> Iterator[sqlite3.Connection]:
-    """A connection that holds the lock: all that is written through it is there together, or none of it."""
-    with _database(folder, make=make) as database:
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            yield database
-            database.execute("COMMIT")
-        except BaseException:
-            # After some errors SQLite has rolled back by itself.
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
-
-
-def _put(database: sqlite3.Connection, kind: str, name: str, content: str | bytes) -> None:
-    row = (kind, name, content, _digest(kind, name, content))
-    database.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", row)
-
-
-def _digest(kind: str, name: str, content: str | bytes) -> bytes:
-    data = content.encode() if isinstance(content, str) else content
-    return hashlib.sha256(f"{kind}\n{name}\n".encode() + data).digest()
-
-
-def _is_whole(kind: str, name: str, content: str | bytes, digest: bytes) -> bool:
-    return isinstance(content, str | bytes) and _digest(kind, name, content) == digest
-
-
-def _read_run(database: sqlite3.Connection, folder: Path) -> dict[str, Any] | None:
-    """What was run; None where a file is there, but nothing in it yet: whoever made it was killed."""
-    file = folder / FILE
-    tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    if not tables:
-        return None
-    if tables != ["entries"]:
-        raise ValueError(f"{file} is no run, but a database of something else; give another folder")
-    row = database.execute("SELECT name, content, sha256 FROM entries WHERE kind = 'run'").fetchone()
-    try:
-        if row is None or not _is_whole("run", *row):
-            raise ValueError("its SHA-256 is another")
-        run = json.loads(row[1])
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{file} is damaged (what was run: {error}); delete it, or give another folder"
-        ) from error
-    if not isinstance(run, dict) or run.get("format") != FORMAT:
-        raise ValueError(f"{file} is not a run of format {FORMAT}; give another folder")
-    return run
 
 
 def _continued(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
@@ -581,7 +495,3 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 def _slug(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _as_json(value: Any) -> str:
-    return json.dumps(value)  # in ASCII: paths that are no UTF-8 hold what SQLite cannot keep

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from tanl.metrics import HEADLINE
 
-from ..engine.ablation import Plan, Point
+from ..engine.ablation_plan import Plan, Point
 from ..engine.run_folder import RunFolder
 from .published import OVERALL
 from .summary import Value, summarise

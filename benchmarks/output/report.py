@@ -11,9 +11,10 @@ from tanl.io.atomic import write_whole
 from tanl.io.pages import page
 
 from ..engine.run_folder import RunFolder
+from .remarks import wants_intervals
 from .report_assets.charts import thousands
 from .report_page import FOCUS, page_of
-from .summary import in_brackets, percent, wants_intervals
+from .summary import in_brackets, percent
 from .table import INTERVALS_HELP
 from .targets import check_targets
 

@@ -14,25 +14,11 @@ from tanl.io.text import counted, did_you_mean, valid_text
 from tanl.metrics import HEADLINE
 
 from ..engine.run_folder import ANY_ORDER, Cell, CellScores, RunFolder
+from .remarks import INTERVALS, MEANINGS, caption, notes, reproduction
 from .report_assets import charts
 from .report_assets.charts import Chart, Line, thousands
 from .report_assets.thumbnails import Thumbnails
-from .summary import (
-    INTERVALS,
-    MEANINGS,
-    Block,
-    Column,
-    Value,
-    beside,
-    caption,
-    headline,
-    in_brackets,
-    notes,
-    orders_of,
-    percent,
-    reproduction,
-    summarise,
-)
+from .summary import Block, Column, Value, beside, headline, in_brackets, orders_of, percent, summarise
 
 FOCUS = "TANL (batch-adaptive)"
 """The method whose mistakes and labels are shown, where the run has it and no other is asked for."""

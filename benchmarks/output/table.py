@@ -17,20 +17,8 @@ from tanl.metrics import HEADLINE
 from ..engine.run_folder import RunFolder
 from .brief import brief
 from .published import of_split
-from .summary import (
-    INTERVALS,
-    MEANINGS,
-    Block,
-    Column,
-    Value,
-    beside,
-    caption,
-    headline,
-    notes,
-    reproduction,
-    summarise,
-    wants_intervals,
-)
+from .remarks import INTERVALS, MEANINGS, caption, notes, reproduction, wants_intervals
+from .summary import Block, Column, Value, beside, headline, summarise
 from .targets import check_targets
 
 _SPREAD = (
