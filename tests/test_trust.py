@@ -169,3 +169,17 @@ def test_structured_embeddings_are_judged(outliers, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith(f"structured: means over {outliers} and 1 orders; 1280 images a stream")
     assert "TANL" not in printed
+
+
+def test_outliers_of_both_kinds_are_half_near_and_half_far():
+    """Images of the near kind resemble an ID label more."""
+    made = {kind: trust_images.made_up(kind, length=1280, seed=1) for kind in ("near", "far", "both")}
+    likeness = {
+        kind: (images.outside @ images.bank.id_embeddings.T).amax(dim=1) for kind, images in made.items()
+    }
+    near, far = likeness["near"].mean(), likeness["far"].mean()
+    both = likeness["both"]
+    assert float(both[::2].mean()) == pytest.approx(float(near), abs=0.005)
+    assert float(both[1::2].mean()) == pytest.approx(float(far), abs=0.005)
+    assert near > far + 0.01
+    assert all(bool(images.hidden.any()) for images in made.values())

@@ -132,11 +132,12 @@ def made_up(outliers: str, *, length: int, seed: int) -> Images:
     def drawn(classes: list[int], count: int) -> Tensor:
         return torch.tensor(classes)[torch.randint(len(classes), (count,), generator=generator)]
 
-    kinds = {"near": world.near, "far": world.far, "both": [*world.near, *world.far]}[outliers]
+    near, far = (drawn(of, round(max(SHARES) * length)) for of in (world.near, world.far))
+    every_other = torch.arange(len(near)) % 2 == 0
+    outside = {"near": near, "far": far, "both": torch.where(every_other, near, far)}[outliers]
     inside = drawn(world.inside, length)
-    outside = drawn(kinds, round(max(SHARES) * length))
     aimed_at = torch.full((FLOOD,), world.inside[0])
-    halfway = world.images(aimed_at, generator, mixed_with=drawn(kinds, FLOOD))
+    halfway = world.images(aimed_at, generator, mixed_with=outside[torch.arange(FLOOD) % len(outside)])
     return Images(
         world.bank,
         world.noise(generator),
@@ -144,7 +145,7 @@ def made_up(outliers: str, *, length: int, seed: int) -> Images:
         inside == world.inside[0],
         world.images(drawn(world.inside, max(SIZES)), generator),
         world.images(outside, generator),
-        outside == kinds[0],
+        outside == outside[0],
         world.images(aimed_at, generator, signal=0.3),
         halfway,
     )
