@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..checks import Embeddings, unit_embeddings, whole_number
+from ..functional import shuffled
 from ..kernels.surroundings import undisturbed
 
 _TEMPERATURE = 0.05  # of the assignment to prototypes, as cosines
@@ -88,7 +89,7 @@ def curate(
     )
     far = distances.double() > limits[1]
     rare = ~far & (distances.double() > limits[0])
-    rows = torch.arange(len(z), device=z.device)
+    rows = torch.arange(len(z), dtype=torch.int64, device=z.device)
     chosen = rows[rare]
     if len(chosen) > wanted:
         order = distances[chosen].sort(descending=True, stable=True).indices
@@ -189,7 +190,7 @@ def _k_means(z: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _moved(z: Tensor, centres: Tensor, momentum: float, seed: int) -> Tensor:
-    order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed), device="cpu").to(z.device)
+    order = shuffled(len(z), seed).to(z.device)
     for part in torch.split(order, _AT_ONCE):
         shares = _balanced(z[part] @ centres.T)
         means = (shares.T @ z[part]) / shares.sum(dim=0)[:, None].clamp_min(1e-12)

@@ -24,6 +24,7 @@ from scipy.stats import rankdata, ttest_ind
 from torch import Tensor
 
 from ..checks import whole_number
+from ..functional import shuffled
 from ..io.images import read_image, to_rgb
 from ..io.text import one_line
 from ..kernels.surroundings import product, undisturbed
@@ -265,7 +266,7 @@ def _parts(image: Image.Image) -> list[Image.Image]:
 
 
 def _halves(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed), device="cpu")
+    order = shuffled(count, seed)
     return order[: count // 2], order[count // 2 :]
 
 

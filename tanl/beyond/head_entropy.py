@@ -66,8 +66,11 @@ def rows_between(length: int, start: Sequence[int], end: Sequence[int]) -> Tenso
     for number, (first, last) in enumerate(zip(start, end, strict=True)):
         if not 0 <= first < last <= length:
             raise ValueError(f"sequence {number}: positions {first} to {last} are no part of {length}")
-    place = torch.arange(length)
-    return (place >= torch.tensor(list(start))[:, None]) & (place < torch.tensor(list(end))[:, None])
+    place = torch.arange(length, dtype=torch.int64, device="cpu")
+    first, last = (
+        torch.tensor(list(each), dtype=torch.int64, device="cpu")[:, None] for each in (start, end)
+    )
+    return (place >= first) & (place < last)
 
 
 def rows_of_token(input_ids: Tensor, token: int) -> Tensor:

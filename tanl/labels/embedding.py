@@ -59,7 +59,11 @@ def embed_texts(
     """
     unique = list(dict.fromkeys(texts))
     store = _store(backbone, cache_dir)
-    found = Found(None, torch.zeros(len(unique), dtype=torch.bool)) if store is None else store.read(unique)
+    found = (
+        Found(None, torch.zeros(len(unique), dtype=torch.bool, device="cpu"))
+        if store is None
+        else store.read(unique)
+    )
     if not bool(found.is_there.all()):
         run = _Run(backbone, unique, found, store, progress, title, cheaper)
         found = run.finish()
@@ -67,7 +71,7 @@ def embed_texts(
     assert rows is not None, "all texts are there"
     if len(unique) < len(texts):
         place = {text: i for i, text in enumerate(unique)}
-        rows = rows[torch.tensor([place[text] for text in texts], dtype=torch.int64)]
+        rows = rows[torch.tensor([place[text] for text in texts], dtype=torch.int64, device="cpu")]
     return rows.to(backbone.device)
 
 
@@ -134,13 +138,13 @@ class _Run:
         if len(rows) != len(chosen):
             raise ValueError(f"{self._backbone.name} gives {len(rows)} embeddings for {len(chosen)} texts")
         if self._rows is None:
-            self._rows = torch.empty(len(self._texts), rows.shape[1], dtype=torch.float32)
+            self._rows = torch.empty(len(self._texts), rows.shape[1], dtype=torch.float32, device="cpu")
         if rows.shape[1] != self._rows.shape[1]:
             raise ValueError(
                 f"{self._backbone.name} gives D = {rows.shape[1]}, but the cache has D = {self._rows.shape[1]} for a "
                 "model of its fingerprint; give models that differ fingerprints that do"
             )
-        places = torch.tensor(chosen, dtype=torch.int64)
+        places = torch.tensor(chosen, dtype=torch.int64, device="cpu")
         self._rows[places] = rows
         self._is_there[places] = True
         self._pending += chosen
@@ -152,7 +156,7 @@ class _Run:
             return
         assert self._rows is not None, "there are texts that were embedded"
         try:
-            rows = self._rows[torch.tensor(pending, dtype=torch.int64)]
+            rows = self._rows[torch.tensor(pending, dtype=torch.int64, device="cpu")]
             self._seen.add(self._store.write([self._texts[i] for i in pending], rows))
         except OSError as error:
             warnings.warn(f"text embeddings could not be kept in {self._store.folder}: {error}", stacklevel=2)

@@ -71,7 +71,9 @@ class InterModal:
             margin = own - product(part.float(), prototypes.T)
             passes.append((margin > 0).all(dim=1))
             margins.append(margin.mean(dim=1))
-        kept = torch.cat(passes).nonzero()[:, 0] if passes else torch.empty(0, dtype=torch.int64)
+        kept = (
+            torch.cat(passes).nonzero()[:, 0] if passes else torch.empty(0, dtype=torch.int64, device="cpu")
+        )
         if not len(kept):
             raise ValueError(
                 f"none of the {bank.num_negatives} negatives lies farther from the images of every ID label than the "
@@ -92,7 +94,9 @@ class InterModal:
             numbers = product(images, bank.id_embeddings.T).argmax(dim=1)
         else:
             place = {name: number for number, name in enumerate(bank.id_names)}
-            numbers = torch.tensor([place.get(label, -1) for label in self.labels], device=images.device)
+            numbers = torch.tensor(
+                [place.get(label, -1) for label in self.labels], dtype=torch.int64, device=images.device
+            )
             images, numbers = images[numbers >= 0], numbers[numbers >= 0]
         if not len(images):
             raise ValueError(
