@@ -12,6 +12,7 @@ STUDIES = {
     "label-index": "nearest labels with faiss, and TANL on them, against exact search",
     "corpus-size": "what fewer negative labels cost, for several rules of choosing them from WordNet",
     "gpu-first": "what the first minutes on a GPU tell: parity, ceilings, steps, waits, a profile",
+    "beyond": "what the modules of tanl.beyond find where the answer is known",
     "half-precision": "what keeping the labels as float16 does to scores and selected labels",
     "numerics": "every method's scores against its formula in float64, at all sizes and scales",
 }
