@@ -1,12 +1,11 @@
 """``python -m tools beyond``: what the modules of tanl.beyond find in images where the answer is known.
 
-- **difference**: pairs of groups whose difference was planted; found if one of the first k texts holds the planted word,
-  a synonym or a kind of it. Kinds: images of a coarse class of the pictograms, or of a set of the photographs, against
-  others.
-  Colours: pictograms on a coloured background against the same kind of pictograms on white.
+- **difference**: pairs of groups whose difference was planted; found if one of the first k texts holds the planted
+  word, a synonym or a kind of it. Kinds: images of a coarse class of the pictograms, or of a set of the photographs,
+  against others. Colours: pictograms on a coloured background against the same kind of pictograms on white.
 - **curation**: pictograms thinned to a long tail; the share of the rare classes' images that is kept.
-- **latents**: photographs and pictograms from 1/4 and 1/8 of their sides: how far errors of reconstruction and embeddings
-  of what came back tell OOD images.
+- **latents**: photographs and pictograms from 1/4 and 1/8 of their sides: how far errors of reconstruction, and
+  embeddings of what came back, tell OOD images.
 - **examples**: pools in which one example in five does not belong.
 
 Nothing was tuned on these figures: the modules' constants were set before the first run.
@@ -46,8 +45,8 @@ from tanl.metrics import OODMetrics
 PARTS = ("difference", "curation", "latents", "examples")
 MODELS = {"pictograms": "mini", "photographs": "mini-photo"}
 COLOURS = {
-    "red": (220, 30, 30), "green": (30, 160, 50), "blue": (40, 60, 220), "yellow": (245, 220, 40), "orange": (245, 140, 20),
-    "purple": (130, 40, 160), "pink": (250, 150, 190), "black": (0, 0, 0),
+    "red": (220, 30, 30), "green": (30, 160, 50), "blue": (40, 60, 220), "yellow": (245, 220, 40),
+    "orange": (245, 140, 20), "purple": (130, 40, 160), "pink": (250, 150, 190), "black": (0, 0, 0),
 }  # fmt: skip
 BUDGETS = (0.05, 0.1, 0.2, 0.4)
 _GROUP = 24  # images on either side of a difference

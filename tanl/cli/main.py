@@ -296,6 +296,10 @@ def _log_in_one_line() -> Iterator[None]:
             print(f"tanl: warning: {_in_one_line(record.getMessage())}", file=sys.stderr)
 
     handler, log = Lines(logging.WARNING), logging.getLogger("tanl")
+    propagates, log.propagate = (
+        log.propagate,
+        False,
+    )  # a package that sets up the root would print it once more
     log.addHandler(handler)
     propagates, log.propagate = log.propagate, False  # other packages give the root a handler: told twice
     try:
@@ -303,6 +307,7 @@ def _log_in_one_line() -> Iterator[None]:
     finally:
         log.propagate = propagates
         log.removeHandler(handler)
+        log.propagate = propagates
 
 
 def _in_one_line(error: BaseException | str) -> str:
