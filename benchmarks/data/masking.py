@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from tanl.backbones import Backbone
-from tanl.backbones.base import ImageSize
+
+from .prepared import Prepared
 
 PATCH = 16
 
 
-class Masked:
+class Masked(Prepared):
     """A backbone that sees every image with a share of its patches replaced by the image's own mean colour.
 
     Which patches they are depends on the pixels and the seed alone: the same image is masked alike in every run, and a
@@ -31,35 +31,13 @@ class Masked:
     def __init__(self, backbone: Backbone, share: float, *, seed: int = 0, patch: int = PATCH) -> None:
         if not 0 <= share <= 1:
             raise ValueError(f"share is {share!r}; it must lie between 0 and 1")
-        self._backbone, self._share, self._seed, self._patch = backbone, share, seed, patch
-        self.name = f"{backbone.name}, {share:.0%} masked"
-
-    @property
-    def fingerprint(self) -> str:
-        """Another for every share, seed and size of patches; without a mask the backbone's own."""
-        if self._share == 0:
-            return self._backbone.fingerprint
-        own = f"{self._backbone.fingerprint} masked {self._share} {self._seed} {self._patch}"
-        return hashlib.sha256(own.encode()).hexdigest()
-
-    @property
-    def logit_scale(self) -> float:
-        """The backbone's."""
-        return self._backbone.logit_scale
-
-    @property
-    def image_size(self) -> ImageSize:
-        """The backbone's."""
-        return self._backbone.image_size
-
-    @property
-    def device(self) -> torch.device:
-        """The backbone's."""
-        return self._backbone.device
+        how = f"masked {share} {seed} {patch}" if share else ""
+        super().__init__(backbone, how, name=f"{backbone.name}, {share:.0%} masked")
+        self._share, self._seed, self._patch = share, seed, patch
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """An RGB image to pixels ``[3, H, W]`` with patches masked."""
-        pixels = self._backbone.preprocess(image)
+        pixels = super().preprocess(image)
         if self._share == 0:
             return pixels
         rows, columns = -(-pixels.shape[1] // self._patch), -(-pixels.shape[2] // self._patch)
@@ -73,11 +51,3 @@ class Masked:
         grid = hidden.view(rows, columns).repeat_interleave(self._patch, 0).repeat_interleave(self._patch, 1)
         mask = grid[: pixels.shape[1], : pixels.shape[2]].to(pixels.device)
         return torch.where(mask, pixels.mean(dim=(1, 2), keepdim=True), pixels)
-
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """As the backbone."""
-        return self._backbone.encode_images(pixels)
-
-    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
-        """As the backbone."""
-        return self._backbone.encode_texts(texts, batch_size=batch_size)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-
-import torch
 from PIL import Image
 from torch import Tensor
 
 from tanl.backbones import Backbone
-from tanl.backbones.base import ImageSize, height_and_width
+from tanl.backbones.base import height_and_width
+
+from .prepared import Prepared
 
 PREPROCESSINGS = {
     "own": "the model's own",
@@ -19,7 +17,7 @@ PREPROCESSINGS = {
 _RESIZED, _CROPPED = 256, 224
 
 
-class PublishedPreprocessing:
+class PublishedPreprocessing(Prepared):
     """A backbone that is given images as OpenOOD-VLM gives them: resized to 256, bicubic, and the middle 224 cropped.
 
     CLIP's own preprocessing resizes to 224 and so sees more of an image. What comes out has the model's size, so that
@@ -30,42 +28,12 @@ class PublishedPreprocessing:
     """
 
     def __init__(self, backbone: Backbone) -> None:
-        self._backbone = backbone
-        self.name = backbone.name
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the backbone's and of how images are prepared."""
-        told = f"{self._backbone.fingerprint} {_RESIZED} {_CROPPED} bicubic"
-        return hashlib.sha256(told.encode()).hexdigest()
-
-    @property
-    def logit_scale(self) -> float:
-        """The backbone's."""
-        return self._backbone.logit_scale
-
-    @property
-    def image_size(self) -> ImageSize:
-        """The backbone's."""
-        return self._backbone.image_size
-
-    @property
-    def device(self) -> torch.device:
-        """The backbone's."""
-        return self._backbone.device
+        super().__init__(backbone, f"{_RESIZED} {_CROPPED} bicubic")
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Resize and crop as published, then the backbone's own preprocessing."""
         height, width = height_and_width(self.image_size)
-        return self._backbone.preprocess(resized_and_cropped(image, height, width))
-
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """The backbone's."""
-        return self._backbone.encode_images(pixels)
-
-    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
-        """The backbone's."""
-        return self._backbone.encode_texts(texts, batch_size=batch_size)
+        return super().preprocess(resized_and_cropped(image, height, width))
 
 
 def resized_and_cropped(image: Image.Image, height: int, width: int) -> Image.Image:
