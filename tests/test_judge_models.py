@@ -3,6 +3,7 @@ its threshold and its batches."""
 
 import logging
 import re
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
@@ -115,6 +116,13 @@ def test_images_of_ones_own_are_told_of_once_in_any_form(workplace, caplog, form
     assert [record.getMessage() for record in caplog.records] == [toys.LIMITS["mini"]]
     assert caplog.records[0].name.startswith("tanl.")
     assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_threads_that_come_at_once_tell_it_once(workplace, caplog):
+    encoder = ImageEncoder(Named("mini"))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(encoder.prepare, range(200), sorted(Path("images").iterdir()) * 3))
+    assert [record.getMessage() for record in caplog.records] == [toys.LIMITS["mini"]]
 
 
 # --- banks -----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,7 @@ LIMITS = {
 """What is told of each."""
 
 _told: set[str] = set()
+_telling = threading.Lock()  # images are prepared in threads
 
 
 def tell_limits(backbone: Backbone, image: Any) -> None:
@@ -36,8 +38,12 @@ def tell_limits(backbone: Backbone, image: Any) -> None:
         image: a path, or an image in memory, of which nobody knows where it is from.
     """
     name = backbone.name
-    if name in LIMITS and name not in _told and not _is_own(image):
+    if name not in LIMITS or name in _told or _is_own(image):
+        return
+    with _telling:
+        is_first = name not in _told
         _told.add(name)
+    if is_first:
         _LOG.warning("%s", LIMITS[name])
 
 
