@@ -67,10 +67,8 @@ def rows_between(length: int, start: Sequence[int], end: Sequence[int]) -> Tenso
         if not 0 <= first < last <= length:
             raise ValueError(f"sequence {number}: positions {first} to {last} are no part of {length}")
     place = torch.arange(length, dtype=torch.int64, device="cpu")
-    first, last = (
-        torch.tensor(list(each), dtype=torch.int64, device="cpu")[:, None] for each in (start, end)
-    )
-    return (place >= first) & (place < last)
+    bounds = torch.tensor([list(start), list(end)], dtype=torch.int64, device="cpu")[:, :, None]
+    return (place >= bounds[0]) & (place < bounds[1])
 
 
 def rows_of_token(input_ids: Tensor, token: int) -> Tensor:
