@@ -637,3 +637,25 @@ def test_edited_corpora_are_those_made_anew():
     assert corpus._words_of == Corpus(corpus.words, corpus.parts_of_speech)._words_of  # stays as it was
     assert [shorter.spelled(word) for word in ("KNIFE", "Cloud", "flying-fox")] == ["knife", None, None]
     assert set(shorter.without(["knife"])) == {"glasses", "rusty", "flying fox"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("# mine\ngranite\nviolin\n", ("granite", "violin")),
+        ("- granite\n- violin\n", ("granite", "violin")),
+        ("0: granite\n1: violin\n", ("granite", "violin")),
+    ],
+)
+def test_lines_of_words_are_read_as_those_of_labels(tmp_path, content, words):
+    (tmp_path / "words.txt").write_text(content)
+    assert Corpus.load(tmp_path / "words.txt").words == words
+
+
+@pytest.mark.parametrize(
+    "content", ["WORDS = ['granite']\n", '"granite"\n"violin"\n', "granite, violin, oak\n"]
+)
+def test_lines_that_are_no_words_are_refused_as_for_labels(tmp_path, content):
+    (tmp_path / "words.txt").write_text(content)
+    with pytest.raises(ValueError, match=r"words.txt (is code|has each|has one line)"):
+        Corpus.load(tmp_path / "words.txt")

@@ -15,6 +15,7 @@ from os import PathLike, sep
 from ..io.paths import local_path
 from ..io.text import did_you_mean, some_of
 from .label_files import decoded, read_labels, structured
+from .label_lines import lines_of, names_in_lines
 from .names import normalise
 from .prompts import TEMPLATES
 from .terms import checked_labels, checked_removal, synonyms, with_kinds
@@ -268,6 +269,12 @@ def _read_file(source: str | PathLike[str]) -> Corpus:
     else:
         listed = structured(path, text)
     if listed is not None:
+        return Corpus(tuple(listed), ("noun",) * len(listed), path.name)
+    if "\t" not in text and all(line.strip() for line in text.strip("\n").splitlines()):
+        try:
+            listed = names_in_lines(lines_of(text))
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from None
         return Corpus(tuple(listed), ("noun",) * len(listed), path.name)
     words, parts = [], []
     for number, row in enumerate(text.removesuffix("\n").split("\n"), start=1):

@@ -18,6 +18,7 @@ import yaml
 
 from ..io.paths import local_path
 from ..io.text import some_of
+from .label_lines import HEADERS, HEADERS_OF_MANY, header_of, lines_of, names_in_lines
 from .names import cleaned
 
 _SHOWN = 8
@@ -31,23 +32,14 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# What a column of class names may be called; any other first row could be a class.
-_HEADERS = frozenset(
-    (
-        "label",
-        "name",
-        "class",
-        "category",
-        "class name",
-        "label name",
-        "category name",
-        "classname",
-        "display name",
-    )
+# What begins as these do is no text in any encoding.
+_NO_TEXT = (
+    (b"PK\x03\x04", "an Excel workbook or another zip archive"),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook or another document of Microsoft's"),
+    (b"\x1f\x8b", "packed with gzip"),
+    (b"%PDF-", "a PDF"),
 )
-_PLURALS = frozenset(("labels", "names", "classes", "categories", "class names", "label names", "classnames"))
 _WNID = re.compile(r"n\d{8}")
-_QUOTED = re.compile(r"""(?:".*"|'.*')\s*(,?)""")
 _LIKE_JSON = re.compile(r"""["'][^"'\n]*["']\s*[:,\]}]|\d\s*:""")
 _YAML_NAMES = re.compile(r"^names[ \t]*:", re.MULTILINE)
 
@@ -58,14 +50,16 @@ def read_labels(path: str | PathLike[str], *, column: str | None = None) -> list
     The ending tells the kind of file:
 
     - ``.json``: a list of names; or an index, ``{"0": "tench"}`` or ImageNet's ``{"0": ["n01440764", "tench"]}``,
-      read in the order of its numbers; or ``{"tench": 0}``, read in the order of its values. In ImageNet's,
-      underscores become spaces.
+      read in the order of its numbers; or ``{"tench": 0}``, read in the order of its values; or one of these under
+      ``"names"``. In ImageNet's, underscores become spaces.
     - ``.csv``, ``.tsv``: a table with a header. One column is read if it is called ``label``, ``name``, ``class`` or
       the like, several where ``column`` says which.
     - ``.yaml``, ``.yml``: a list, or ``names:`` with a list or an index, as in the ``data.yaml`` of ultralytics. All
       values are text, so that a class may be called ``no``.
-    - all else: text, a name a line; blank lines and those that start with # are passed over. Text that is one of the
-      above is read as that if it is whole, and refused if it is not, such as a dict that Python printed.
+    - all else: text, a name a line; blank lines and those that start with # or // are passed over. Bullets (``- cat``)
+      are taken off, and so are the numbers of an index (``0: cat``), which give the order. Text that is one of the
+      above is read as that if it is whole, and refused if it is not, such as a dict that Python printed; so is what
+      may be meant in two ways, such as one line with commas.
 
     Text is UTF-8, or UTF-16 or UTF-32 with a byte order mark.
 
@@ -108,6 +102,8 @@ def decoded(path: Path) -> str:
         OSError: it cannot be read.
     """
     content = path.read_bytes()
+    if found := next((what for head, what in _NO_TEXT if content.startswith(head)), None):
+        raise ValueError(f"{path} is {found}, not text: write a text file, or save the table in it as CSV")
     mark, encoding = next((each for each in _MARKS if content.startswith(each[0])), (b"", "utf-8"))
     content = content[len(mark) :]
     try:
@@ -132,13 +128,15 @@ def decoded(path: Path) -> str:
 def _read_text(path: Path, text: str) -> list[str]:
     if (names := structured(path, text)) is not None:
         return names
-    lines = _lines(text)
-    if any("\t" in line for line in lines):
+    lines = lines_of(text)
+    if not lines and text.strip():
         raise ValueError(
-            f"{path} has columns, parted by tabs: name it .tsv, with a header, and give --label-column (column=), "
-            f"or {_PLAINLY}"
+            f"{path} names no classes: lines that begin with # or // are passed over; {_PLAINLY}"
         )
-    return lines
+    try:
+        return names_in_lines(lines)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None
 
 
 def structured(path: Path, text: str) -> list[str] | None:
@@ -153,6 +151,7 @@ def structured(path: Path, text: str) -> list[str] | None:
             return _of_json(path, _parsed_json(path, stripped))
         except json.JSONDecodeError as error:
             _refuse_printed(path, stripped)
+            _refuse_json_lines(path, stripped)
             # A text whose first and last lines have brackets may be lines; one with keys or quoted items is none.
             if _LIKE_JSON.search(stripped):
                 raise ValueError(
@@ -162,19 +161,18 @@ def structured(path: Path, text: str) -> list[str] | None:
         raise ValueError(f"{path} is XML or HTML; {_PLAINLY}")
     if _YAML_NAMES.search(text):
         return _read_yaml(path, text)
-    lines = _lines(text)
-    quoted = [_QUOTED.fullmatch(line) for line in lines]
-    if all(quoted) and (len(lines) > 1 or any(found is not None and found[1] for found in quoted)):
-        raise ValueError(
-            f"{path} has each name in quotes: make it a whole JSON list, or {_PLAINLY} without quotes"
-        )
     return None
 
 
-def _lines(text: str) -> list[str]:
-    """Those with a name, without outer spaces."""
-    lines = [line.strip() for line in text.splitlines()]
-    return [line for line in lines if cleaned(line).strip() and not cleaned(line).lstrip().startswith("#")]
+def _refuse_json_lines(path: Path, text: str) -> None:
+    """Refuse JSON lines, of which each is a list or dict of its own."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    try:
+        found = [json.loads(line) for line in lines]
+    except (json.JSONDecodeError, RecursionError):
+        return
+    if len(found) > 1:
+        raise ValueError(f"{path} has JSON in each line: write all names as one JSON list, or {_PLAINLY}")
 
 
 def _refuse_printed(path: Path, text: str) -> None:
@@ -197,8 +195,11 @@ def _read_json(path: Path, text: str) -> list[str]:
     try:
         return _of_json(path, _parsed_json(path, text))
     except json.JSONDecodeError as error:
+        if not text.strip():
+            return []
         if text.strip()[:1] in ("{", "["):
             _refuse_printed(path, text.strip())
+        _refuse_json_lines(path, text)
         raise ValueError(
             f"{path} is no JSON ({error}): write it with json.dump, or {_PLAINLY} in a .txt"
         ) from error
@@ -224,6 +225,8 @@ def _of_json(path: Path, data: Any) -> list[str]:
         return _strings(path, data)
     if not isinstance(data, dict):
         raise _no_names(path)
+    if isinstance(named := data.get("names"), list | dict) and named:
+        return _of_json(path, named)
     if all(map(_is_number, data)):
         values = list(data.values())
         if all(map(_is_synset, values)):
@@ -314,7 +317,7 @@ def _column(path: Path, header: list[str], column: str | None) -> int:
             raise ValueError(
                 f"{path} has the columns {told}: say which has the names (--label-column, column=), or keep it alone"
             )
-        if re.sub(r"[\s_-]+", " ", header[0].casefold()) not in _HEADERS | _PLURALS:
+        if header_of(header[0]) not in HEADERS | HEADERS_OF_MANY:
             raise ValueError(
                 f"{path} begins with {header[0]!r:.80}, which may be a class or a header: begin it with the line "
                 "label, or give that header as --label-column (column=)"
@@ -365,6 +368,10 @@ def _of_yaml(path: Path, node: yaml.Node) -> list[str]:
         return [_scalar(path, each) for each in node.value]
     if isinstance(node, yaml.MappingNode) and all(map(_is_number, fields := _fields(path, node))):
         return _ordered(path, list(map(int, fields)), [_scalar(path, each) for each in fields.values()])
+    if isinstance(node, yaml.MappingNode) and node.value:
+        numbers = [each.value for each in fields.values()]
+        if all(map(_is_number, numbers)):
+            return _ordered(path, list(map(int, numbers)), list(fields))
     raise _no_yaml_names(path, node)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from ..io.text import did_you_mean
@@ -31,52 +31,91 @@ _LEAST = 2  # letters of a term that is a part of a label: the C of "C++" says n
 _MEDIUM = (
     r"(?:photo|photograph|picture|image|pic|snapshot|shot|close-?up|view|painting|drawing|sketch|render|rendering|"
     r"rendition|sculpture|statue|cartoon|illustration|depiction|portrait|doodle|tattoo|graffiti|art|artwork|icon|"
-    r"clip-?art|silhouette|screenshot|video|frame|x-?ray|radiograph|scan)s?"
+    r"clip-?art|silhouette|screenshot|video|frame|x-?ray|radiograph|scan|selfie|meme|watercolou?r|emoji)s?"
+)
+# These only where "of" or the like follows.
+_OF_A_THING = (
+    rf"(?:{_MEDIUM}|close up|(?:imagery|footage|thumbnail|etching|engraving|mural|mosaic|poster|print|slide|CT|MRI|"
+    r"ultrasound|sonogram|mammogram|micrograph|evidence|presence|sign|patient)s?)"
+)
+_SHOWS = r"(?:shows?|showing|depicts?|depicting|contains?|containing)"
+# What a class, a file or a part of speech is called, beside its name.
+_KIND = (
+    r"(?:(?:class|category|label|object|obj|item|name|tag|target|concept|noun|cls|idx|index|id|dataset)(?:[ _]?name)?|"
+    r"(?:photo|photograph|picture|image|pic|snapshot|drawing|clip-?art|emoji|icon)s?)"
 )
 _ARTICLE = (
-    r"(?:an?|the|my|your|our|some|any|this|that|these|those|many|several|few|multiple|single|another|other|every|each|"
-    r"both|all)"
+    r"(?:an?|the|my|your|our|his|her|its|their|some|any|this|that|these|those|many|several|few|multiple|single|another|"
+    r"other|every|each|both|all|various|different|enough|couple|either|half|(?:just|only|such|quite|what) an?)"
 )
 _NUMBER = (
-    r"(?:\d+|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|"
-    r"(?:twen|thir|for|fif|six|seven|eigh|nine)ty|(?:half )?(?:a |one )?(?:dozen|hundred|thousand))"
+    r"(?:\d+%?|\d*(?:1st|2nd|3rd|\dth)|first|second|third|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
+    r"(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|"
+    r"(?:half )?(?:a |one )?(?:dozen|hundred|thousand))"
 )
 _GROUP = (
     r"(?:type|kind|sort|species|breed|piece|pair|couple|group|bunch|set|lot|number|herd|flock|pack|swarm|dozen|"
-    r"hundred|thousand|example|instance)s?"
+    r"hundred|thousand|example|instance|assortment|collection|variety)s?"
 )
 # Said of the thing in CLIP's prompts for ImageNet, where an article or "photo of" goes before.
 _ADJECTIVE = (
     r"(?:hard to see|clean|dirty|cool|nice|cute|weird|large|big|small|good|bad|typical|toy|plastic|origami|embroidered|"
     r"cartoon|plushie)"
 )
-# What goes before a term or behind it and says nothing of it, in the order of trying.
+_ALSO = r"(?:a\.?k\.?a\.?|also (?:known as|called):?|i\.e\.,?|e\.g\.,?|viz\.|cf\.)"
+# What goes before a term or behind it and says nothing of it, in the order of trying; the first ones before marks and
+# lists are looked at, of which they have some.
+_TAGS = tuple(
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        rf"{_KIND}[ _]?\d*\s*[:=]\s*(?P<term>.+)",
+        r"(?P<term>.+)\.(?:jpe?g|png|gif|webp|bmp|tiff?|txt)",
+        r"(?P<term>.+\w)(?:\.| )[nvasr]\.(?:\d+)?",  # a part of speech, as WordNet's synsets have it
+        r"(?P<term>.+?)[\s_(]+n\d{8}\)?",
+        rf"{_ALSO} (?P<term>.+)",
+        r"(?P<term>.+?),? (?:etc|and so on|and (?:the )?others?|and the like)\b\.*",
+    )
+)
 _SHELLS = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
         r"n\d{8}[\s:_-]+(?P<term>.+)",  # a synset's id
-        r"\d+\s*[.):_=]\s*(?P<term>.+)",  # a place in a list
-        r"(?:no|nr|number)\.? ?\d+:? (?P<term>.+)",
+        r"(?:\d+\s*[.):_=\]>]|\d+-(?=\s)|0\d*-|(?:[a-z]|[ivx]+)\)|[ivx]+\.(?=\s))\s*(?P<term>.+)",  # a place in a list
+        r"(?:no|nr|number|fig|figure)\.? ?\d+:? (?P<term>.+)",
         r"itap of (?P<term>.+)",  # "I took a picture"
-        rf"(?:\S+ ){{0,8}}?{_MEDIUM} (?:of|showing|depicting|containing|with) "
+        rf"(?!no |not |without )(?:\S+ ){{0,8}}?{_OF_A_THING} (?:of|with|(?:(?:that|which) )?{_SHOWS}) "
         rf"(?:{_ARTICLE} )?(?P<adjective>{_ADJECTIVE} )?(?P<term>.+)",
+        rf"(?:(?:I|we|you) (?:can )?see|{_SHOWS}|namely|called|named|known as|so-called) (?P<term>.+)",
+        rf"(?:{_ARTICLE} )?(?:thing|{_KIND}) (?:called|named) (?P<term>.+)",
         r"(?:this|that|it|here|there|these|those)(?: is| are|'s|\u2019s) (?P<term>.+)",
         rf"(?P<term>.+?) (?:in|on) (?:an?|the|this|that|my) {_MEDIUM}",
         r"(?P<term>.+) in (?:a video game|the (?:wild|background|foreground|scene))",
         rf"(?:an?|the) (?P<term>.+?) (?:medical )?{_MEDIUM}",
         r"(?:one|some|all|most|any) of (?P<term>.+)",
         rf"(?:{_ARTICLE} )?{_GROUP} of (?P<term>.+)",
-        rf"(?:{_ARTICLE} )?{_NUMBER}(?:\s*[x\u00d7])? (?P<term>.+)",
+        rf"(?:{_ARTICLE} )?(?:{_NUMBER}(?:\s*[x\u00d7])?|x ?\d+) (?P<term>.+)",
         rf"{_ARTICLE} (?P<adjective>{_ADJECTIVE} )?(?P<term>.+)",
-        r"(?P<term>.+) (?:species|breed)",
+        rf"{_KIND}[ _]?\d+ (?P<term>.+)",
+        r"(?:class|category|label|object|cls|photos?|pictures?|images?) (?P<term>.+)",
+        rf"(?P<term>.+) (?:species|breed|{_KIND})",
         r"(?P<term>.+)['\u2019]s",
-        r"(?P<term>.+?)[\s_#x\u00d7-]*\d+",  # the second of several of a kind
+        r"(?P<term>.+?)(?: (?:v|no|nr|version)\.?)?[\s_#x\u00d7-]*\d+x?",  # the second of several of a kind
     )
 )
-_LISTED = re.compile(r"\s*[,;/|:\u3001\u060c\u30fb\\\u2192]\s*|\s*[-=]>\s*|\s+[-\u2013\u2014]\s+")
-_JOINED = re.compile(r"\s+(?:or|and|vs\.?|versus)\s+|(?<=\w{3})\s*[&+]\s*(?=\w{3})", re.IGNORECASE)
+_SIGNS = re.compile("[\u2122\u2120\u00ae\u00a9]|[0-9#*]\ufe0f?\u20e3")  # of trade, and keys
+_DASHES = "-\u2010-\u2015\u2212"
+_LISTED = re.compile(
+    r"\s*(?:[,;/|:=\u3001\u060c\u30fb\u2044\\\u2192\u21d2\u00bb\u203a\u25b8\u2022\u2014\u2015\u2248~]|>+|--+|[-=]>)\s*|"
+    rf"\s+(?:[{_DASHES}]|[\u00b7\u2219.]|and/or|as well as|plus|{_ALSO})\s+",
+    re.IGNORECASE,
+)
+_JOINED = re.compile(
+    r"\s+(?:or|and|nor|v\.|vs\.?|versus)\s+|(?<=\w{3})\s*[&+]\s*(?=\w{3})|(?<=\w{3})(?:\.\s*|\u00b7)(?=\w{3})",
+    re.IGNORECASE,
+)
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|<[^<>]*>")
-_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_HYPHENED = re.compile(r"(?:an?|the|photo|picture|image)-")
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
 
 
 def terms_of(label: str) -> tuple[str, ...]:
@@ -90,9 +129,9 @@ def terms_of(label: str) -> tuple[str, ...]:
     >>> terms_of("tench, Tinca tinca")
     ('tench, tinca tinca', 'tench', 'tinca tinca')
     """
-    text = unicodedata.normalize("NFKC", cleaned(label)).replace("_", " ").strip()
-    if " " not in text:
-        text = _HUMP.sub(" ", text)
+    text = unicodedata.normalize("NFKC", _SIGNS.sub(" ", cleaned(label))).replace("_", " ").strip()
+    if " " not in text and not is_known(normalise(text)):
+        text = _HUMP.sub(" ", text.replace("-", " ") if _HYPHENED.match(text) else text)
     found = dict.fromkeys([normalise(label)])
     if len(text) > _LONGEST:
         return tuple(found)
@@ -106,6 +145,11 @@ def terms_of(label: str) -> tuple[str, ...]:
 def _terms(text: str) -> Iterator[str]:
     if is_known(normalise(text)):
         yield text
+        return
+    tagged = _unwrapped(text, _TAGS)
+    if tagged != [text]:
+        for part in tagged:
+            yield from _terms(part)
         return
     outside = " ".join(_BRACKETS.sub(" ", text).split())
     if outside and outside != text:
@@ -138,8 +182,8 @@ def _unmarked(text: str) -> str:
     return text[start:end]
 
 
-def _unwrapped(text: str) -> list[str]:
-    for shell in _SHELLS:
+def _unwrapped(text: str, shells: Sequence[re.Pattern[str]] = _SHELLS) -> list[str]:
+    for shell in shells:
         if found := shell.fullmatch(text):
             adjective = found.groupdict().get("adjective") or ""
             both = f"{adjective}{found['term']}".strip()
