@@ -300,6 +300,29 @@ def test_an_unreadable_image_in_a_list_leaves_the_stream_alone(guarded):
     assert_same_state(guarded.guard_for(LABELS).detector.state.state_dict(), before)
 
 
+@pytest.mark.parametrize(
+    ("value", "told"), [(0.0, "of zeros"), (float("nan"), "with NaN or infinite values")]
+)
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_an_embedding_that_is_none_is_told_by_its_images_place(
+    pipe, guarded, monkeypatch, place, value, told
+):
+    guarded(pictures(5), candidate_labels=LABELS)
+    before = state_of(guarded.guard_for(LABELS).detector.state)
+    forward, calls = pipe.model.forward, iter(range(5))
+
+    def spoilt(**inputs):
+        output = forward(**inputs)
+        if next(calls) == place:
+            output.image_embeds = torch.full_like(output.image_embeds, value)
+        return output
+
+    monkeypatch.setattr(pipe.model, "forward", spoilt)
+    with pytest.raises(ValueError, match=f"image {place} of the batch: the model gives an embedding {told}"):
+        guarded(pictures(5), candidate_labels=LABELS)
+    assert_same_state(guarded.guard_for(LABELS).detector.state.state_dict(), before)
+
+
 def test_an_empty_list_gives_what_the_pipeline_gives(pipe, guarded):
     try:
         expected = pipe([], candidate_labels=LABELS)

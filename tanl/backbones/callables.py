@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..checks import as_tensor
+from ..checks import as_tensor, positive
 from .base import ImageSize, image_size
 from .checks import (
     check_callable,
@@ -26,6 +26,7 @@ from .checks import (
     warn_if_random,
 )
 from .clip import PROBE_TEXTS, array_bytes
+from .defaults import in_float32
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,11 @@ class CallableBackbone:
         check_callable(preprocess, "preprocess")
         if tokenizer is not None:
             check_callable(tokenizer, "tokenizer")
-        if isinstance(logit_scale, bool) or not isinstance(logit_scale, int | float):
+        if isinstance(logit_scale, Tensor):
             raise TypeError(
                 f"logit_scale must be a number, not {logit_scale!r}; for a tensor give its .item()"
             )
-        if not 0 < logit_scale < float("inf"):
-            raise ValueError(f"logit_scale must be positive and finite, not {logit_scale}")
+        positive(logit_scale, "logit_scale")
         if fingerprint == "":
             raise ValueError("fingerprint is empty; give None to have it computed")
         self.model = Encoders(encode_image, encode_text)
@@ -92,7 +92,7 @@ class CallableBackbone:
         # "cuda" means the current one, which has a number, as the tensors on it have.
         self.device = torch.empty(0, dtype=torch.float32, device=device).device
         self.name = name
-        self._preprocess = preprocess
+        self._preprocess = in_float32(preprocess)
         self._fingerprint = fingerprint
         warn_if_random(self.preprocess, preprocess)
 

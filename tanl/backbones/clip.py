@@ -24,6 +24,7 @@ from .checks import (
     unit_rows,
     warn_if_random,
 )
+from .defaults import in_float32, on_the_processor
 
 PROBE_TEXTS = ("a photo of a dog", "The nice café.", "7 x")
 
@@ -71,6 +72,7 @@ class ClipBackbone:
         self.name = name
         self.model: Any = model.eval()
         self._preprocess = preprocess
+        self._to_pixels = in_float32(preprocess)
         self.tokenizer = tokenizer
         warn_if_random(self.preprocess, preprocess)
 
@@ -117,7 +119,7 @@ class ClipBackbone:
         Raises:
             TypeError: the preprocessing gives something else.
         """
-        return one_image(self._preprocess(image))
+        return one_image(self._to_pixels(image))
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -162,7 +164,8 @@ class ClipBackbone:
         return torch.empty_like(embeddings).index_copy_(0, order.to(embeddings.device), embeddings)
 
     def _tokens(self, texts: Sequence[str]) -> Tensor:
-        tokens = self.tokenizer(list(texts))
+        with on_the_processor():
+            tokens = self.tokenizer(list(texts))
         if not isinstance(tokens, Tensor) or tokens.ndim != 2 or len(tokens) != len(texts):
             found = list(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
             raise TypeError(

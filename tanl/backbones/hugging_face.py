@@ -18,6 +18,7 @@ from torch import Tensor
 from .base import ImageSize, image_size
 from .checks import check_evaluating, check_parts, check_pixels, check_texts, unit_rows, warn_if_random
 from .clip import digest_weights, image_dtype, images_at_once, uncompiled
+from .defaults import on_the_processor, plain_defaults
 from .loading import (
     OFFLINE,
     PRECISIONS,
@@ -118,7 +119,9 @@ class HuggingFaceBackbone:
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """An RGB image to pixels ``[3, H, W]``, or patches ``[N, 3 p^2 + 2]``, float32."""
-        features = self.image_processor(images=image, return_tensors="pt")
+        # The processor keeps mean and deviation from its first call on, as tensors that it makes by torch's defaults.
+        with plain_defaults():
+            features = self.image_processor(images=image, return_tensors="pt")
         pixels: Tensor = features["pixel_values"][0]
         if self._is_naflex:
             grid = features["spatial_shapes"][0].to(pixels.dtype)
@@ -163,7 +166,8 @@ class HuggingFaceBackbone:
         rows: list[Tensor] = []
         for start in range(0, len(order), batch_size):
             chosen = [texts[i] for i in order[start : start + batch_size]]
-            tokens = self.tokenizer(chosen, return_tensors="pt", truncation=True, **self._padding)
+            with on_the_processor():
+                tokens = self.tokenizer(chosen, return_tensors="pt", truncation=True, **self._padding)
             features = self.model.get_text_features(**tokens.to(self.device))
             rows.append(self._rows(features, len(chosen), "text"))
         embeddings = torch.cat(rows)
@@ -266,7 +270,7 @@ def load_hugging_face(
         return model, processor, tokenizer
 
     try:
-        with quiet():
+        with quiet(), plain_defaults():
             try:
                 with _no_progress_bars():
                     model, processor, tokenizer = load(True)

@@ -9,6 +9,7 @@ import torch
 from ..io.text import did_you_mean, first_of, nearest_names
 from . import mini, mini_photo
 from .clip import ClipBackbone
+from .defaults import plain_defaults
 from .folding import fold_batch_norms
 from .loading import cannot_load, check_device, check_precision, home_spelled_out, quiet
 
@@ -29,7 +30,7 @@ def load_open_clip(name: str, *, device: torch.device | str = "cpu", precision: 
     check_device(device)
     model_name, pretrained = _parts(name)
     try:
-        with quiet():
+        with quiet(), plain_defaults():
             model, _, preprocess = open_clip.create_model_and_transforms(
                 model_name,
                 pretrained=pretrained,

@@ -225,9 +225,9 @@ class Guard:
         Raises:
             UnreadableImage, TypeError, ValueError: as `judge`.
         """
-        encoder = self._encoder("the list")
         if isinstance(images, Tensor):
-            return encoder.encode_given(images)
+            return self._encoder("the pixels").encode_given(images)
+        encoder = self._encoder("the list")
         if isinstance(images, str | PathLike | Image.Image):
             raise TypeError(f"give a list of images, not the one image {images!r}")
         images = list(images)

@@ -24,6 +24,7 @@ from ..guard.guard import Guard, Method
 from ..io.images import has_levels, read_image, to_rgb
 from ..labels.corpus import Corpus
 from ..labels.names import checked_names
+from ..streams.images import refuse_off_norm
 
 _TASK = "zero-shot-image-classification"
 _EMBEDDING = "image_embeds"
@@ -201,6 +202,7 @@ class GuardedPipeline:
         if not results:
             return []
         z = normalize(torch.cat([embedding for _, embedding in results]).float(), dim=1)
+        refuse_off_norm(z, "the batch")
         detection = guard.detect_embeddings(z.to(guard.bank.device))
         return [
             [{**entry, "ood_score": verdict.ood_score, "is_ood": verdict.is_ood} for entry in entries]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..checks import unit_embeddings
-from ..kernels.surroundings import product
+from ..kernels.surroundings import product, undisturbed
 from .bank import KEPT_TOLERANCE, LabelBank
 from .corpus import Corpus
 from .embedding import embed_texts
@@ -36,6 +36,7 @@ _SURELY_READ = 30  # bytes
 _LAST_WORD = re.compile(r"\w+\W*$")
 
 
+@undisturbed
 def build_bank(
     backbone: Backbone,
     id_names: Sequence[str],
@@ -140,6 +141,7 @@ def label_prompts(
     return prompts if negatives is None else prompts + negatives.prompts(merged)
 
 
+@undisturbed
 def check_id_labels(
     backbone: Backbone,
     names: Sequence[str],

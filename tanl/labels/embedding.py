@@ -18,6 +18,7 @@ from ..io.paths import local_path
 from ..io.progress import Progress, duration
 from ..io.text import shown_path
 from ..io.text_store import Found, TextStore
+from ..kernels.surroundings import undisturbed
 from .bank import KEPT_TOLERANCE
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _KEPT_ROWS, _KEPT_SECONDS = 8192, 30.0  # what a file holds at most, and how lon
 _WORTH_TELLING = 20.0  # seconds of work that are told before they begin
 
 
+@undisturbed
 def embed_texts(
     backbone: Backbone,
     texts: Sequence[str],
@@ -200,7 +202,7 @@ class _Run:
 
 def _store(backbone: Backbone, cache_dir: str | PathLike[str] | None) -> TextStore | None:
     try:
-        cache = local_path(cache_dir) if cache_dir else default_cache_dir()
+        cache = local_path(cache_dir) if cache_dir is not None else default_cache_dir()
     except OSError as error:
         warnings.warn(f"text embeddings are not kept: {error}", stacklevel=3)
         return None

@@ -11,6 +11,7 @@ import torch
 
 from ..checks import unit_embeddings
 from ..io.text import some_of
+from ..kernels.surroundings import undisturbed
 from .bank import KEPT_TOLERANCE, LabelBank
 from .build import check_id_labels, label_prompts, log_understood
 from .corpus import Corpus, claimed, is_proper
@@ -161,6 +162,7 @@ class Vocabulary:
             raise ValueError(f"these are all {len(negatives)} negatives; keep at least one")
         return self._checked(replace(self, corpus=corpus.less(removed)))
 
+    @undisturbed
     def embedded(self, backbone: Backbone, earlier: Vocabulary, bank: LabelBank) -> LabelBank:
         """The bank that `build_bank` would make of this vocabulary, out of one that is there.
 

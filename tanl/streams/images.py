@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..backbones.base import height_and_width
 from ..backbones.toys import tell_limits
-from ..checks import is_dense
+from ..checks import is_dense, off_norm
 from ..io.images import UnreadableImage, read_image, to_rgb
 from ..kernels.surroundings import finished, held
 from .batches import Ready, Unusable
-from .pump import Batch, Pump, Timings, judged
+from .pump import Batch, Pump, Timings, judged, what_is_wrong
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -77,9 +77,15 @@ class ImageEncoder:
         return self.encode_pixels(torch.stack([held(pixels) for pixels in images]).to(device))
 
     def encode_given(self, pixels: Tensor) -> Tensor:
-        """Pixels ``[B, 3, H, W]`` that a caller has prepared to embeddings ``[B, D]``."""
+        """Pixels ``[B, 3, H, W]`` that a caller has prepared to embeddings ``[B, D]``, none of them left out.
+
+        Raises:
+            ValueError: an embedding that is no unit vector; the message has the image's place.
+        """
         tell_limits(self.backbone, pixels)
-        return self.encode_pixels(pixels)
+        z = self.encode_pixels(pixels)
+        refuse_off_norm(z, self._what)
+        return z
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Pixels ``[B, 3, H, W]`` to embeddings ``[B, D]``."""
@@ -108,6 +114,19 @@ class ImageEncoder:
     def _shape(self) -> torch.Size:
         height, width = height_and_width(self.backbone.image_size)
         return self.backbone.preprocess(Image.new("RGB", (width, height))).shape
+
+
+def refuse_off_norm(z: Tensor, what: str) -> None:
+    """Refuse embeddings ``[B, D]`` of images that came together, of which one is no unit vector.
+
+    Raises:
+        ValueError: it is not; ``what`` they came in.
+    """
+    norms, off = off_norm(z)
+    if bool(off.any()):
+        row = int(off.nonzero()[0])
+        told = what_is_wrong(z[row], float(norms[row]))
+        raise ValueError(f"image {row} of {what}: {told}; leave it out")
 
 
 def unreadable(image: Unusable) -> UnreadableImage:

@@ -218,7 +218,7 @@ class _Draft:
         if bool(off.any()):
             place = {id(image): i for i, image in enumerate(self.images)}
             for row in off.nonzero()[:, 0].tolist():
-                unusable = Unusable(images[row].name, _what_is_wrong(z[row], float(norms[row])))
+                unusable = Unusable(images[row].name, what_is_wrong(z[row], float(norms[row])))
                 self.images[place[id(images[row])]] = unusable
                 first = first or unusable
             z = z[~off]
@@ -267,7 +267,8 @@ def judged(
         yield results
 
 
-def _what_is_wrong(row: Tensor, norm: float) -> str:
+def what_is_wrong(row: Tensor, norm: float) -> str:
+    """What to tell of an image whose embedding ``[D]`` is no unit vector."""
     if not bool(row.isfinite().all()):
         return "the model gives an embedding with NaN or infinite values for it"
     if norm == 0:
