@@ -1,6 +1,7 @@
 """Greys of any kind of number: the same pixels give the same picture, whatever holds them."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -212,3 +213,43 @@ def test_what_is_declared_is_asked_only_of_files(tmp_path):
     opened = Image.open(stream)
     opened.load()
     np.testing.assert_array_equal(grey_of(to_rgb(opened)), values >> 4)
+
+
+def png_of_16_bits(path, values: np.ndarray, used: int) -> None:
+    """A grey PNG whose chunk sBIT says how many bits are used."""
+    Image.fromarray(values.astype(np.uint16)).save(path)
+    whole = path.read_bytes()
+    chunk = b"sBIT" + bytes([used])
+    start = whole.index(b"IDAT") - 4
+    told = (1).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    path.write_bytes(whole[:start] + told + whole[start:])
+
+
+@pytest.mark.parametrize("bits", [9, 10, 11, 12, 13, 14])
+@pytest.mark.parametrize("place", ["lower", "upper", "upper, filled"])
+@pytest.mark.parametrize("share", [1, 4])
+def test_a_png_of_16_bits_declares_how_many_are_used(tmp_path, bits, place, share):
+    values = ramp(bits) // share  # a dark film stays dark
+    stored = {
+        "lower": values,
+        "upper": values << (16 - bits),
+        "upper, filled": values << (16 - bits) | values >> (2 * bits - 16),
+    }
+    png_of_16_bits(tmp_path / "film.png", stored[place], bits)
+    np.testing.assert_array_equal(grey_of(read_image(tmp_path / "film.png")), values >> (bits - 8))
+
+
+@pytest.mark.parametrize("used", [1, 8, 10, 16, 0, 77])
+def test_a_png_that_declares_what_is_not_so_goes_by_its_values(tmp_path, used):
+    png_of_16_bits(tmp_path / "film.png", ramp(12), used)
+    np.testing.assert_array_equal(grey_of(read_image(tmp_path / "film.png")), ramp(12) >> 4)
+
+
+@pytest.mark.parametrize(
+    ("largest", "expected"), [(4095, 62), (None, 250), (500, 250), (0, 250), (65535, 250)]
+)
+def test_a_tiff_may_declare_its_largest_sample(tmp_path, largest, expected):
+    values = np.array([[0, 1000], [500, 100]], np.uint16)
+    tags = {} if largest is None else {281: largest}
+    Image.fromarray(values).save(tmp_path / "film.tiff", tiffinfo=tags)
+    assert grey_of(read_image(tmp_path / "film.tiff"))[0, 1] == expected

@@ -34,7 +34,7 @@ _LARGEST_ASPECT_RATIO = 100
 _SHORTEST_SIDE = 1024  # below it no image is made smaller
 _STRIP = 1 << 20  # pixels that are converted at once
 _EXIF_ORIENTATION = 0x0112
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO, _MAX_SAMPLE_VALUE = 258, 262, 0, 281  # of TIFF
 
 _one_large_image = threading.Lock()
 
@@ -175,6 +175,8 @@ def _read(
             halves_colours = ";16" in _raw_mode(image) and not has_levels(image)
             white, inverted = _declared(image, head)
             image.load()
+            if image.format == "PNG" and has_levels(image):
+                white = _white_of_png(image, head)
             if halves_colours:
                 _check_upper_halves(image)
             return _to_rgb(image, white, inverted=inverted)
@@ -247,14 +249,41 @@ def _declared(image: Image.Image, head: bytes) -> tuple[int | None, bool]:
     if not image.mode.startswith("I"):
         return None, image.mode == "F" and _is_white_zero(image)
     if image.format == "TIFF":
-        bits = cast(Any, image).tag_v2.get(_BITS_PER_SAMPLE, (16,))[0]
-        return ((1 << bits) - 1 if 8 < bits < 16 else None), _is_white_zero(image)
+        tags = cast(Any, image).tag_v2
+        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+        largest = tags.get(_MAX_SAMPLE_VALUE)
+        largest = largest[0] if isinstance(largest, tuple) and largest else largest
+        white = (1 << bits) - 1 if 8 < bits < 16 else largest
+        return (white if isinstance(white, int) and 255 <= white < 65535 else None), _is_white_zero(image)
     # Pillow spreads the levels of these two over 16 bits, unless they have 16.
     if image.format == "PPM":
         return (65535 if _raw_mode(image) == "L" else None), False
     if image.format == "JPEG2000":
         return (65535 if _bits_of_jpeg_2000(head) < 16 else None), False
     return None, False
+
+
+def _white_of_png(image: Image.Image, head: bytes) -> int | None:
+    """What is white in a decoded PNG of 16 bits by its chunk sBIT, which tells how many are used; None without one.
+
+    By the standard they are the upper ones, with the lower empty or filled up; many writers use the lower ones.
+    """
+    bits, place = 0, 8
+    while place + 9 <= len(head) and head[place + 4 : place + 8] not in (b"PLTE", b"IDAT"):
+        if head[place + 4 : place + 8] == b"sBIT":
+            bits = head[place + 8]
+            break
+        place += 12 + int.from_bytes(head[place : place + 4], "big")
+    if not 8 <= bits < 16:
+        return None
+    values = np.asarray(image)
+    upper = values >> (16 - bits)
+    filled = upper << (16 - bits) | upper >> (2 * bits - 16)
+    if values.max() > 0 and any(np.array_equal(values, each) for each in (filled, upper << (16 - bits))):
+        return 65535
+    # A value beyond what it tells makes it wrong.
+    white = (1 << bits) - 1
+    return white if values.max() <= white else None
 
 
 def _is_white_zero(image: Image.Image) -> bool:
