@@ -155,7 +155,7 @@ def _in_short(value: object) -> str:
 def real(value: object, name: str) -> float:
     """The value as a float, be it infinite or NaN, or an error that names it: a number (not a bool)."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, not {_shown(value)}")
+        raise TypeError(f"{name} must be a number, not {_shown(value)}{_item(value)}")
     try:
         return float(value)
     except OverflowError as error:
@@ -169,6 +169,11 @@ def finite(value: object, name: str) -> float:
     return found
 
 
+def _item(value: object) -> str:
+    """What to do with a number that is held by an array or tensor."""
+    return "; give its .item()" if isinstance(value, Tensor | np.ndarray) and value.ndim == 0 else ""
+
+
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"a {type(value).__name__}"
@@ -177,7 +182,7 @@ def _shown(value: object) -> str:
 def whole_number(value: int, name: str, *, at_least: int, at_most: int | None = None) -> int:
     """The value as an int, or an error that names it: a whole number in that range, NumPy's too, but no bool."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
+        raise TypeError(f"{name} must be a whole number, not {_shown(value)}{_item(value)}")
     if value < at_least:
         raise ValueError(f"{name} must be at least {at_least}, not {value}")
     if at_most is not None and value > at_most:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from states import assert_same_state, state_of
 import tanl
 from conftest import unit
 from tanl.detectors import GLMCM
+from tanl.streams.batches import Ready
+from tanl.streams.pump import Pump
 
 MAKERS = {
     "TANL": (tanl.TANL, {"num_selected": 30, "capacity": 25}),
@@ -154,3 +158,51 @@ def test_a_tiny_rate_takes_the_smallest_score_not_the_largest():
     scores = torch.linspace(0, 1, 40)
     assert make("NegLabel").calibrate(scores, 1e-12) == 0.0
     assert make("NegLabel").calibrate(scores, np.float64(0.5)) == float(scores[20])
+
+
+def test_no_setting_is_checked_and_then_used_as_it_was_given():
+    # np.int8(100) + 64 is -92: what a check gives back is Python's number, and has to be what is used.
+    checks = {"whole_number", "fraction", "positive", "number", "finite", "seed_number"}
+    unused = [
+        f"{path.name}, line {node.lineno}"
+        for path in Path(tanl.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Name)
+        and node.value.func.id in checks
+    ]
+    assert unused == []
+
+
+def test_small_numbers_of_numpy_do_not_overflow():
+    names = [f"word {i}" for i in range(300)]
+    labels = tanl.LabelBank(names, unit(300, 16), num_id=np.int8(100), logit_scale=np.float16(20))
+    assert (labels.num_negatives, type(labels.num_id), type(labels.logit_scale)) == (200, int, float)
+    assert labels.mined(np.uint8(200)).num_negatives == 200
+    detector, z = tanl.MCM(labels), unit(300, 16, seed=3)
+    assert detector.calibrate_embeddings(z, batch_size=np.int8(100)) == detector.calibrate_embeddings(z)
+    pump = Pump(
+        range(300), lambda number, _: Ready(str(number), number), lambda rows: z[rows],
+        batch_size=np.int8(64), read_ahead=np.int8(100), max_wait=np.float32(5),
+    )  # fmt: skip
+    try:
+        assert [len(batch.images) for batch in pump] == [64, 64, 64, 64, 44]
+    finally:
+        pump.close()
+    index = tanl.LabelIndex(names, unit(300, 16), probe=np.float16(0.5), seed=np.int8(3))
+    assert index.search(z[:1], np.int8(100)).rows.shape == (1, 100)
+
+
+@pytest.mark.parametrize("value", [torch.tensor(3), np.array(3), torch.tensor(0.5), np.array(0.5)])
+def test_a_number_in_an_array_is_told_how_to_be_given(value):
+    with pytest.raises(TypeError, match=r"gap must be a number, not .*; give its \.item\(\)"):
+        make("TANL", gap=value)
+    with pytest.raises(TypeError, match=r"step must be a whole number, not .*; give its \.item\(\)"):
+        make("TANL", step=value)
+
+
+@pytest.mark.parametrize("value", [3, np.int8(3), np.array("area")])
+def test_superclasses_that_are_no_list_are_told(value):
+    with pytest.raises(TypeError, match="superclasses must be a list of words, not"):
+        make("CSP", superclasses=value)

@@ -79,16 +79,11 @@ class CallableBackbone:
         check_callable(preprocess, "preprocess")
         if tokenizer is not None:
             check_callable(tokenizer, "tokenizer")
-        if isinstance(logit_scale, Tensor):
-            raise TypeError(
-                f"logit_scale must be a number, not {logit_scale!r}; for a tensor give its .item()"
-            )
-        positive(logit_scale, "logit_scale")
         if fingerprint == "":
             raise ValueError("fingerprint is empty; give None to have it computed")
         self.model = Encoders(encode_image, encode_text)
         self.tokenizer = tokenizer
-        self.logit_scale = float(logit_scale)
+        self.logit_scale = float(positive(logit_scale, "logit_scale"))
         # "cuda" means the current one, which has a number, as the tensors on it have.
         self.device = torch.empty(0, dtype=torch.float32, device=device).device
         self.name = name

@@ -67,11 +67,11 @@ class ApproximateActivation:
         if not isinstance(bank, LabelBank):
             raise TypeError(f"bank must be a LabelBank, not {type(bank).__name__}")
         require_float64(bank.device, type(self).__name__)
-        whole_number(candidates, "candidates", at_least=1)
-        whole_number(sample, "sample", at_least=1)
-        whole_number(seed, "seed", at_least=0)
+        self.candidates = whole_number(candidates, "candidates", at_least=1)
+        self.sample = whole_number(sample, "sample", at_least=1)
+        self.seed = whole_number(seed, "seed", at_least=0)
         if index is None:
-            index = LabelIndex.of(bank, kind="ivf" if bank.device.type == "cpu" else "flat", seed=seed)
+            index = LabelIndex.of(bank, kind="ivf" if bank.device.type == "cpu" else "flat", seed=self.seed)
         elif index.device != bank.device:
             raise ValueError(
                 f"{index!r} is on {index.device}, the bank on {bank.device}: give index.to(bank.device)"
@@ -85,9 +85,6 @@ class ApproximateActivation:
             raise ValueError(f"{index!r} has other embeddings than {bank!r}; LabelIndex.of(bank) makes one")
         self.bank = bank
         self.index = index
-        self.candidates = candidates
-        self.sample = sample
-        self.seed = seed
         self.covered_mass: float | None = None
         self._covered, self._rows = 0.0, 0
 

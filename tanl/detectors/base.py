@@ -170,7 +170,7 @@ class Detector:
         Raises:
             TypeError, ValueError: z is unusable, tpr is not strictly between 0 and 1, or z is too few for it.
         """
-        whole_number(batch_size, "batch_size", at_least=1)
+        batch_size = whole_number(batch_size, "batch_size", at_least=1)
         parts = torch.split(self._checked(z), batch_size)
         return self.calibrate(torch.cat([self.score(part) for part in parts]), tpr)
 
@@ -222,7 +222,7 @@ class Detector:
             ValueError: the index is of other labels.
         """
         z = self._checked(z)
-        whole_number(k, "k", at_least=1)
+        k = whole_number(k, "k", at_least=1)
         bank = self.bank
         names, embeddings = self.negatives()
         if index is not None and not (len(index) == len(names) and set(index.names) == set(names)):

@@ -180,6 +180,8 @@ def _share(value: float, name: str) -> float:
 def _checked_superclasses(superclasses: Sequence[str]) -> tuple[str, ...]:
     if isinstance(superclasses, str):
         raise TypeError(f"superclasses must be a list of words, not the one string {superclasses!r}")
+    if not isinstance(superclasses, Iterable) or getattr(superclasses, "ndim", 1) == 0:
+        raise TypeError(f"superclasses must be a list of words, not {superclasses!r:.80}")
     superclasses = tuple(superclasses)
     for word in superclasses:
         if not isinstance(word, str) or not word.strip():

@@ -284,7 +284,7 @@ class TANL(Detector):
         Raises:
             TypeError, ValueError: z is unusable, tpr is not strictly between 0 and 1, or z is too few for it.
         """
-        whole_number(batch_size, "batch_size", at_least=1)
+        _ = whole_number(batch_size, "batch_size", at_least=1)
         z = self._checked(z)
         threshold = threshold_at_tpr(self._final_share(z, self._selected(self._relevance())), tpr)
         self._now = replace(self._now, threshold=threshold, tpr=float(tpr), known=z.clone())

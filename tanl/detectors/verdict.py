@@ -157,7 +157,7 @@ def detect_embeddings(
         TypeError, ValueError: z or source is unusable, or a source is named where nothing is learnt; the detector's
             state is unchanged then.
     """
-    whole_number(evidence, "evidence", at_least=0)
+    evidence = whole_number(evidence, "evidence", at_least=0)
     if source is not None and not learn:
         raise ValueError(
             f"source={source!r} says who teaches, and learn=False learns nothing: leave one of them out"

@@ -55,7 +55,7 @@ def as_pytorch_ood(
         raise TypeError(
             f"as_pytorch_ood takes a detector that scores embeddings alone, not {type(detector).__name__}"
         )
-    whole_number(batch_size, "batch_size", at_least=1)
+    batch_size = whole_number(batch_size, "batch_size", at_least=1)
     if detector.has_stream and whole_sets is None:
         raise ValueError(
             f"{type(detector).__name__} learns from its stream: say whole_sets=True if each call is given a whole data "

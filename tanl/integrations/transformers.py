@@ -72,7 +72,7 @@ def guard_pipeline(
         raise TypeError(f"guard_pipeline takes a {_TASK} pipeline of transformers, not {what!r}")
     if isinstance(method, str) and method not in METHODS:
         raise unknown_method(method)
-    whole_number(label_sets, "label_sets", at_least=1)
+    label_sets = whole_number(label_sets, "label_sets", at_least=1)
     if corpus is not None and not isinstance(corpus, Corpus | str | PathLike):
         corpus = tuple(corpus)  # it is read once for every label set
     options = {

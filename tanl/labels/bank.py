@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..checks import Embeddings, real, unit_embeddings, whole_number
+from ..checks import Embeddings, positive, unit_embeddings, whole_number
 from ..kernels.surroundings import product, undisturbed
 from .names import checked_names
 
@@ -78,11 +78,10 @@ class LabelBank:
     def _set_up(self, names: Sequence[str], embeddings: Tensor, num_id: int, logit_scale: float) -> None:
         names = checked_names(names, "label")
         _checked_dtype(embeddings.dtype)
-        whole_number(num_id, "num_id", at_least=1)
+        num_id = whole_number(num_id, "num_id", at_least=1)
         if num_id > len(names):
             raise ValueError(f"num_id is {num_id}, but there are only {len(names)} labels")
-        if not 0 < real(logit_scale, "logit_scale") < float("inf"):
-            raise ValueError(f"logit_scale must be positive and finite, not {logit_scale}")
+        logit_scale = positive(logit_scale, "logit_scale")
         if len(embeddings) != len(names):
             raise ValueError(f"{len(names)} names, but {len(embeddings)} embeddings; give one row a name")
         self._keep(names, embeddings, num_id, logit_scale)
@@ -182,7 +181,7 @@ class LabelBank:
         Raises:
             TypeError, ValueError: no such count; there are no negatives.
         """
-        whole_number(count, "count", at_least=1)
+        count = whole_number(count, "count", at_least=1)
         if not self.num_negatives:
             raise ValueError("the bank has no negatives to mine; give a corpus")
         negatives = self.negative_embeddings

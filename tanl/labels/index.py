@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ..checks import Embeddings, as_tensor, fraction, unit_embeddings, whole_number
+from ..checks import Embeddings, as_tensor, fraction, number, unit_embeddings, whole_number
 from ..functional import shuffled
 from ..io.paths import local_path
 from ..io.tensors import read_tensors, write_tensors
@@ -83,8 +83,7 @@ class LabelIndex:
         if kind not in get_args(Kind):
             raise ValueError(f"no kind {kind!r}; there are {', '.join(map(repr, get_args(Kind)))}")
         checked = checked_names(names, "label")
-        whole_number(seed, "seed", at_least=0)
-        fraction(probe, "probe")
+        seed, probe = whole_number(seed, "seed", at_least=0), fraction(probe, "probe")
         embeddings = _unit_rows(embeddings)
         if len(embeddings) != len(checked):
             raise ValueError(f"{len(checked)} names, but {len(embeddings)} embeddings; give one row a name")
@@ -307,7 +306,7 @@ def near_duplicates(
     """
     if not isinstance(bank, LabelBank):
         raise TypeError(f"bank must be a LabelBank, not a {type(bank).__name__}")
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not -1 <= threshold <= 1:
+    if not -1 <= number(threshold, "threshold") <= 1:
         raise ValueError(f"threshold must be a cosine, in [-1, 1], not {threshold!r}")
     if index is None:
         index = LabelIndex.of(bank, kind="flat")

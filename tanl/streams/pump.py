@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from os import PathLike
 from typing import TYPE_CHECKING, TypeVar
 
@@ -109,13 +110,15 @@ class Pump(Iterator[Batch]):
         threads = default_threads() if threads is None else whole_number(threads, "threads", at_least=0)
         at_once = _AHEAD_A_THREAD * threads + 1
         if read_ahead is not None:
-            at_once = max(at_once, whole_number(read_ahead, "read_ahead", at_least=0))
+            read_ahead = whole_number(read_ahead, "read_ahead", at_least=0)
+            at_once = max(at_once, read_ahead)
         self._limit = self._batch_size + (READ_AHEAD if read_ahead is None else read_ahead)
-        if max_wait is not None and not (isinstance(max_wait, int | float) and 0 <= max_wait < float("inf")):
+        is_number = isinstance(max_wait, Real) and not isinstance(max_wait, bool)
+        if max_wait is not None and not (is_number and 0 <= max_wait < float("inf")):
             raise ValueError(
                 f"max_wait must be a number of seconds, or None to wait for ever, not {max_wait!r}"
             )
-        self._max_wait = max_wait
+        self._max_wait = None if max_wait is None else float(max_wait)
         self._encode = encode
         self._refuse = refuse
         self._timings = Timings() if timings is None else timings
