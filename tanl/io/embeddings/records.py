@@ -22,7 +22,7 @@ from .file import (
     length_error,
     texts,
 )
-from .vectors import is_usable, looks_like_a_vector, vector
+from .vectors import is_usable, looks_like_a_vector, may_be_a_vector, vector
 
 Record = Mapping[str, Any]
 
@@ -74,6 +74,7 @@ def _looked_at(
     """
     present: dict[str, None] = {}
     lengths: dict[str, Lengths] = {}
+    in_the_open: dict[str, Lengths] = {}
     reasons: dict[str, str] = {}
     count = 0
     try:
@@ -83,19 +84,23 @@ def _looked_at(
             present |= dict.fromkeys(values)
             for key, value in values.items():
                 if key != column and (column is not None or not looks_like_a_vector(value)):
+                    if column is None and may_be_a_vector(value):
+                        found = vector(value)
+                        in_the_open.setdefault(key, Lengths()).add(len(found), is_usable(found))
                     continue
                 found = vector(value)
                 if isinstance(found, str):
                     reasons.setdefault(key, found)
                 else:
                     lengths.setdefault(key, Lengths()).add(len(found), is_usable(found))
-            if count >= HEAD and any(each.usable for each in lengths.values()):
+            if count >= HEAD and any(each.usable for each in (lengths or in_the_open).values()):
                 break
     except ValueError:
         if not lengths:
             raise
     if not count:
         raise ValueError(f"{path} has no rows")
+    lengths = lengths or in_the_open
     # A list that a few records have beside their embeddings makes no second column of them.
     most = max((each.weight for each in lengths.values()), default=(0, 0))
     fitting = [key for key, each in lengths.items() if tuple(2 * weight for weight in each.weight) >= most]

@@ -11,13 +11,19 @@ from numpy.typing import NDArray
 from .file import length_error
 
 _NO_LIST = "the embedding is not a list of numbers"
-# array([...], dtype=float32), tensor([...]), np.array(...), a list, a tuple, PostgreSQL's {...}; or no brackets.
+# array([...], dtype=float32), tensor([...]), jax's Array(...), a list, a tuple, PostgreSQL's {...}; or no brackets.
 _TEXT = re.compile(
-    r"""\s*(?:(?:\w+\.)*(?:array|tensor)\()?      \s*
+    r"""\s*(?:(?:\w+\.)*\w*\()?      \s*
         (?P<open>[\[({<]?)(?P<numbers>[^\[\](){}<>]*)[\])}>]?
-        \s*(?:,\s*(?:dtype|device|grad_fn|requires_grad)\s*=.*)?\)?\s*""",
+        \s*(?:,\s*[a-z_]+\s*=.*)?\)?\s*""",
     re.VERBOSE | re.DOTALL,
 )
+_OF_TENSORFLOW = re.compile(r"\s*<tf\.Tensor:.*?numpy=(.*)>\s*", re.DOTALL)
+_NUMPY_NUMBER = re.compile(r"\b(?:np|numpy)\.float\d+\(([^()]*)\)")
+_IN_BRACKETS = re.compile(
+    r"""\s*['"]?\s*(?:<?[\w.]+[(:][^\[]*)?[\[({]+\s*['"]?(?:[-+\u2212.\d]|np\.|nan)""", re.IGNORECASE
+)
+_LEAST_IN_THE_OPEN = 3  # numbers of a text without brackets that is looked at as an embedding
 _DECIMAL_COMMA = re.compile(r"\d,\d[^;]*(?:;|\s+-?\d+,\d)")
 
 
@@ -49,10 +55,16 @@ def is_usable(found: NDArray[np.float32] | str) -> bool:
 def looks_like_a_vector(value: Any) -> bool:
     """Whether a column with this value may be meant to hold embeddings: a list of numbers, or text in brackets."""
     if isinstance(value, str):
-        return value.lstrip().startswith(("[", "array(", "np.array(", "tensor(")) and (
-            "..." in value or not isinstance(vector(value), str)
-        )
+        return _IN_BRACKETS.match(value) is not None
     return isinstance(value, list) and bool(value) and isinstance(value[0], int | float | None | list)
+
+
+def may_be_a_vector(value: Any) -> bool:
+    """Whether a text without brackets may be meant as an embedding, where no column has one that looks like it."""
+    if not isinstance(value, str) or "." not in value:
+        return False
+    found = vector(value)
+    return not isinstance(found, str) and len(found) >= _LEAST_IN_THE_OPEN
 
 
 def _of_text(text: str) -> NDArray[np.float32] | str:
@@ -61,6 +73,9 @@ def _of_text(text: str) -> NDArray[np.float32] | str:
             "the embedding was cut when it was printed (it has ...): save the numbers themselves, as "
             "json.dumps(z.tolist()) writes them"
         )
+    if inner := _OF_TENSORFLOW.fullmatch(text):
+        text = inner[1]
+    text = _NUMPY_NUMBER.sub(r"\1", text.strip().strip("'\"").replace("\u2212", "-"))
     if text.lstrip().startswith("[["):
         return "the embedding is a list of lists; give one list of numbers a row"
     whole = _TEXT.fullmatch(text)
