@@ -41,7 +41,8 @@ class OODMetrics:
         """Add scores ``[n]`` (higher = more OOD) with labels ``[n]``: ``>= 0`` is ID, any negative value OOD.
 
         Raises:
-            TypeError: labels are bools, of which nobody can tell whether True is ID or OOD, or no numbers.
+            TypeError: labels are bools, of which nobody can tell whether True is ID or OOD; scores or labels are no
+                real numbers, or masked.
             ValueError: shapes differ or are not ``[n]``, a score is NaN or infinite, or a label is no whole number.
         """
         values, targets = _array(scores), _labels(labels)
@@ -91,8 +92,18 @@ class OODMetrics:
 def _array(values: Tensor | npt.ArrayLike) -> Array:
     if isinstance(values, Tensor):
         _check_dense(values)
-        values = values.detach().cpu().double().numpy()
-    return np.asarray(values, dtype=np.float64)
+        values = values.detach().cpu()
+        values = values.double() if values.is_floating_point() else values  # NumPy has no bfloat16
+    _refuse_masked(values, "scores")
+    given = np.asarray(values)
+    if given.dtype.kind not in "iufb" and given.size and given.ndim:
+        raise TypeError(f"scores must be real numbers, not of dtype {given.dtype}")
+    return given.astype(np.float64)
+
+
+def _refuse_masked(values: object, what: str) -> None:
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise TypeError(f"{what} must not be masked; leave those images out of scores and labels alike")
 
 
 def _check_dense(values: Tensor) -> None:
@@ -105,6 +116,7 @@ def _labels(labels: Tensor | npt.ArrayLike) -> Array:
         _check_dense(labels)
         labels = labels.detach().cpu()
         labels = labels.double() if labels.is_floating_point() else labels  # NumPy has no bfloat16
+    _refuse_masked(labels, "labels")
     given = np.asarray(labels)
     if given.dtype.kind not in "iuf" and given.size:
         what = "bools: give 0 for ID and -1 for OOD" if given.dtype.kind == "b" else f"of dtype {given.dtype}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,3 +68,17 @@ def test_stream_threshold_parts_a_stream_of_one_kind_too():
 def test_stream_threshold_refuses_what_cannot_be_parted(scores, message):
     with pytest.raises(ValueError, match=message):
         threshold_from_stream(scores)
+
+
+@pytest.mark.parametrize("threshold", [threshold_at_tpr, threshold_from_stream])
+def test_scores_that_are_masked_or_no_numbers_are_refused(threshold):
+    more = {"tpr": 0.5} if threshold is threshold_at_tpr else {}
+    hidden = np.ma.masked_array([0.1, 0.2, 9.0], mask=[False, False, True])
+    for scores, message in (
+        (hidden, "must not be masked"),
+        (["a", "b"], "must be a tensor"),
+        (None, "must be a tensor"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            threshold(scores, **more)
+    assert threshold(np.ma.masked_array([0.1, 0.2, 9.0]), **more) > 0

@@ -118,3 +118,40 @@ def test_whole_labels_of_any_dtype_count_and_an_empty_batch_adds_nothing():
         metrics.update([], [])
         metrics.update(scores, given)
         assert metrics.compute() == expected
+
+
+HIDDEN = np.ma.masked_array([0.1, 0.2, 0.8, 0.9], mask=[False, True, False, False])
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        (HIDDEN, [0, 0, -1, -1], "scores must not be masked"),
+        (
+            [0.1, 0.2, 0.8, 0.9],
+            np.ma.masked_array([0, 0, -1, -1], mask=[0, 0, 1, 0]),
+            "labels must not be masked",
+        ),
+        (np.array([1j, 2, 3, 4]), [0, 0, -1, -1], "scores must be real numbers, not of dtype complex128"),
+        (torch.tensor([1j, 2, 3, 4]), [0, 0, -1, -1], "scores must be real numbers, not of dtype complex64"),
+        (["a", "b", "c", "d"], [0, 0, -1, -1], "scores must be real numbers, not of dtype <U1"),
+        ([0.1, None, 0.8, 0.9], [0, 0, -1, -1], "scores must be real numbers, not of dtype object"),
+    ],
+)
+def test_scores_and_labels_that_are_hidden_or_no_numbers_are_refused(scores, labels, message):
+    metrics = tanl.OODMetrics()
+    with pytest.raises(TypeError, match=message):
+        metrics.update(scores, labels)
+    with pytest.raises(ValueError, match="there are 0 and 0"):
+        metrics.compute()
+
+
+def test_a_mask_that_hides_nothing_and_scores_of_any_number_are_counted():
+    for scores in (
+        np.ma.masked_array([1, 2, 3, 4]),
+        torch.tensor([1, 2, 3, 4]),
+        torch.tensor([1, 2, 3, 4]).bfloat16(),
+    ):
+        metrics = tanl.OODMetrics()
+        metrics.update(scores, np.ma.masked_array([0, 0, -1, -1]))
+        assert metrics.compute()["AUROC"] == 1

@@ -100,6 +100,8 @@ WRITTEN = {
     "001.Black_footed_Albatross": ["black footed albatross"],
     "GoldenRetriever": ["golden retriever"],
     # what WordNet knows stays whole
+    "\u732b cat": ["cat"],
+    "cat\u732b": ["cat"],
     "class: cat": ["cat"],
     "class_name=cat": ["cat"],
     "label 3: cat": ["cat"],

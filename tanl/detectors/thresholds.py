@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,10 +66,12 @@ def _checked_scores(scores: Tensor, name: str) -> Tensor:
         if not is_dense(scores) or scores.is_meta or scores.is_complex():
             raise TypeError(f"{name} must be a dense tensor of real values")
         scores = scores.detach().float()
+    elif isinstance(scores, np.ma.MaskedArray) and np.ma.is_masked(scores):
+        raise TypeError(f"{name} must not be masked; leave such images out")
     else:
         try:
             scores = torch.as_tensor(scores, dtype=torch.float32, device="cpu")
-        except (RuntimeError, OverflowError) as error:
+        except (RuntimeError, OverflowError, TypeError, ValueError) as error:
             raise TypeError(f"{name} must be a tensor [n], not {type(scores).__name__}: {error}") from error
     if scores.ndim != 1:
         raise ValueError(f"{name} must have shape [n], not {list(scores.shape)}")

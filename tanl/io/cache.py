@@ -62,7 +62,7 @@ def cached_embeddings(
     """
     digest = hashlib.sha256("\0".join((_FORMAT, *key)).encode()).hexdigest()
     try:
-        folder = local_path(cache_dir) if cache_dir else default_cache_dir()
+        folder = local_path(cache_dir) if cache_dir is not None else default_cache_dir()
     except OSError as error:
         _warn(f"{kind} embeddings are not kept: {error}")
         return compute()

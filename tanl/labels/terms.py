@@ -109,8 +109,10 @@ _LISTED = re.compile(
     rf"\s+(?:[{_DASHES}]|[\u00b7\u2219.]|and/or|as well as|plus|{_ALSO})\s+",
     re.IGNORECASE,
 )
+_OF_ASIA = "[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 _JOINED = re.compile(
-    r"\s+(?:or|and|nor|v\.|vs\.?|versus)\s+|(?<=\w{3})\s*[&+]\s*(?=\w{3})|(?<=\w{3})(?:\.\s*|\u00b7)(?=\w{3})",
+    r"\s+(?:or|and|nor|v\.|vs\.?|versus)\s+|(?<=\w{3})\s*[&+]\s*(?=\w{3})|(?<=\w{3})(?:\.\s*|\u00b7)(?=\w{3})|"
+    rf"(?<={_OF_ASIA})\s*(?=[a-z])|(?<=[a-z])\s*(?={_OF_ASIA})",  # a name and its translation
     re.IGNORECASE,
 )
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|<[^<>]*>")
