@@ -9,6 +9,7 @@ from functools import partial
 import open_clip
 import pytest
 import torch
+from colour_backbone import ColourBackbone
 from PIL import Image
 from safetensors.torch import save_file
 from states import assert_same_state, state_of
@@ -334,6 +335,34 @@ def test_a_dual_encoder_of_transformers_spread_over_devices_is_told_too():
         tanl.guard_pipeline(pipe)
 
 
+class Fitted(torch.nn.Module):
+    """What a training framework has its model in."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.net = inner
+
+
+@pytest.mark.parametrize(
+    ("around", "path"),
+    [
+        (Fitted, "net"),
+        (lambda model: Replicated(Fitted(model)), "module.net"),
+        (lambda model: Replicated(Replicated(model)), "module.module"),
+        (lambda model: torch.compile(Replicated(torch.compile(model))), "module"),
+    ],
+)
+def test_models_inside_others_are_told_by_their_path(tiny_clip, around, path):
+    model, _, preprocess = raw_model(tiny_clip)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
+    whole = around(model)
+    with pytest.raises(TypeError, match=rf"wraps a CLIP and has not its methods: give its \.{path}$"):
+        tanl.ClipBackbone(whole, preprocess, tokenizer)
+    for name in path.split("."):
+        whole = getattr(whole, name)
+    assert tanl.ClipBackbone(whole, preprocess, tokenizer).image_size == 32
+
+
 def compose(*parts):
     return transforms.Compose([*parts, transforms.Resize((32, 32)), transforms.ToTensor()])
 
@@ -345,6 +374,9 @@ RANDOM = {
     "RandomErasing": transforms.Compose(
         [transforms.Resize((32, 32)), transforms.ToTensor(), transforms.RandomErasing(p=0.9)]
     ),
+    "RandomSolarize": compose(transforms.RandomSolarize(100, p=0.001)),  # seldom seen in a few calls
+    "RandomApply": compose(transforms.RandomApply([transforms.ColorJitter(0.5)], p=0.001)),
+    "RandomGrayscale": compose(transforms.Compose([transforms.RandomGrayscale(0.001)])),
 }
 
 
@@ -374,6 +406,19 @@ def test_open_clips_training_transform_and_a_functions_name_are_warned_of(tiny_c
         tanl.ClipBackbone(model, with_noise, tokenizer)
 
 
+def test_a_backbone_of_ones_own_that_is_random_is_warned_of_by_the_guard(tmp_path):
+    class Noisy(ColourBackbone):
+        def preprocess(self, image):
+            return super().preprocess(image) + torch.rand(1)
+
+    options = {"corpus": ["granite"], "cache_dir": tmp_path}
+    with pytest.warns(UserWarning, match=r"by .*Noisy\.preprocess: it is for training"):
+        tanl.Guard(Noisy(), ["red", "blue"], **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tanl.Guard(ColourBackbone(), ["red", "blue"], **options)
+
+
 def test_preprocessing_that_is_the_same_at_every_call_is_not_warned_of(tiny_clip):
     model, _, preprocess = raw_model(tiny_clip)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
@@ -386,3 +431,7 @@ def test_preprocessing_that_is_the_same_at_every_call_is_not_warned_of(tiny_clip
         tanl.ClipBackbone(model, lambda image: 1 / 0, tokenizer)
         tanl.ClipBackbone(model, lambda image: "pixels", tokenizer)
     assert torch.equal(torch.get_rng_state(), state)
+    always = compose(transforms.RandomHorizontalFlip(p=1), transforms.RandomSolarize(9, p=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tanl.ClipBackbone(model, always, tokenizer)

@@ -201,7 +201,11 @@ def test_refused_batches_leave_the_state_alone(guard, tmp_path):
         ("photo.jpg", TypeError, "give a list of images, not the one image 'photo.jpg'"),
         ([good, 5], TypeError, "expected a PIL image, got int"),
         ([torch.zeros(3, 32, 32)] * 2, TypeError, r"torch\.stack\(\[\.\.\.\]\), or .* guard\.stream"),
-        (torch.full((2, 3, 32, 32), float("nan")), ValueError, "row 0 has a NaN"),
+        (
+            torch.full((2, 3, 32, 32), float("nan")),
+            ValueError,
+            "image 0 of the pixels: it has a NaN or infinite value",
+        ),
     ):
         with pytest.raises(kind, match=message):
             guard(images)

@@ -31,9 +31,12 @@ def check_parts(model: nn.Module, parts: Sequence[str], what: str) -> None:
     if not missing:
         return
     name = type(getattr(model, "_orig_mod", model)).__name__
-    inner = getattr(model, "module", None)
-    if isinstance(inner, nn.Module):  # DataParallel, DistributedDataParallel and their like
-        raise TypeError(f"{name} wraps a {type(inner).__name__} and has not its methods: give its .module")
+    # DataParallel and DistributedDataParallel have a model as their module, what trains one under any name.
+    inside = [(path.replace("_orig_mod.", ""), each) for path, each in model.named_modules() if path]
+    fitting = [each for each in inside if all(hasattr(each[1], part) for part in parts)]
+    for path, inner in fitting or [each for each in inside if each[0] == "module"]:
+        kind = type(getattr(inner, "_orig_mod", inner)).__name__
+        raise TypeError(f"{name} wraps a {kind} and has not its methods: give its .{path}")
     raise TypeError(f"{name} has no {', '.join(missing)}; {what} them")
 
 
@@ -44,24 +47,40 @@ def warn_if_random(preprocess: Callable[[Image.Image], object], transform: objec
         preprocess: a backbone's, of which ``transform`` is what it calls; of a ``Compose`` the random part is named.
         transform: what the warning names.
     """
-    image = probe_image()
-    try:
-        if not _is_random(preprocess, image):
-            return
-        for part in getattr(transform, "transforms", ()):
-            if _is_random(part, image):
-                transform = part
-                break
-            image = part(image)
-    # What cannot take the picture is told by the first image that it is given.
-    except Exception:
+    found = _by_chance(transform) or _seen_to_be_random(preprocess, transform)
+    if found is None:
         return
     warnings.warn(
-        f"preprocess gives other pixels for the same image from call to call, by {shortened(transform)}: it is for "
+        f"preprocess gives other pixels for the same image from call to call, by {shortened(found)}: it is for "
         "training. Give the one for evaluation (of open_clip.create_model_and_transforms the last), or scores differ "
         "from call to call",
         stacklevel=3,
     )
+
+
+def _seen_to_be_random(preprocess: Callable[[Image.Image], object], transform: object) -> object:
+    """The part of a transform that gives a picture other pixels at every call; None where all are the same."""
+    image = probe_image()
+    try:
+        if not _is_random(preprocess, image):
+            return None
+        for part in getattr(transform, "transforms", ()):
+            if _is_random(part, image):
+                return part
+            image = part(image)
+    # What cannot take the picture is told by the first image that it is given.
+    except Exception:
+        return None
+    return transform
+
+
+def _by_chance(transform: object) -> object:
+    """The part of a transform that it applies to a share ``p`` of the images, be it a small one; None without one."""
+    share = getattr(transform, "p", None)
+    if type(transform).__name__.startswith("Random") and isinstance(share, int | float) and 0 < share < 1:
+        return transform
+    parts = getattr(transform, "transforms", ())
+    return next((found for part in parts if (found := _by_chance(part)) is not None), None)
 
 
 def _is_random(function: Callable[[Image.Image], object], image: Any) -> bool:

@@ -17,6 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..backbones import Backbone
+from ..backbones.callables import CallableBackbone
+from ..backbones.checks import warn_if_random
+from ..backbones.clip import ClipBackbone
+from ..backbones.hugging_face import HuggingFaceBackbone
 from ..backbones.noise import noise_embeddings
 from ..checks import Embeddings, as_tensor, whole_number
 from ..detectors import Detector, Evidence
@@ -115,6 +119,10 @@ class Guard:
                 f"backbone must be a Backbone, not a {type(backbone).__name__}; tanl.load_backbone loads one by its "
                 "name, and tanl.wrap takes a model that is loaded"
             )
+        if not isinstance(
+            backbone, ClipBackbone | HuggingFaceBackbone | CallableBackbone
+        ):  # they warn themselves
+            warn_if_random(backbone.preprocess, backbone.preprocess)
         self.evidence = whole_number(evidence, "evidence", at_least=0)
         if isinstance(method, str) and method not in WITH_NEGATIVES:
             corpus = None

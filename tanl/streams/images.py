@@ -84,7 +84,7 @@ class ImageEncoder:
         """
         tell_limits(self.backbone, pixels)
         z = self.encode_pixels(pixels)
-        refuse_off_norm(z, self._what)
+        refuse_off_norm(z, self._what, pixels)
         return z
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
@@ -116,16 +116,23 @@ class ImageEncoder:
         return self.backbone.preprocess(Image.new("RGB", (width, height))).shape
 
 
-def refuse_off_norm(z: Tensor, what: str) -> None:
+def refuse_off_norm(z: Tensor, what: str, pixels: Tensor | None = None) -> None:
     """Refuse embeddings ``[B, D]`` of images that came together, of which one is no unit vector.
 
+    Args:
+        z: the embeddings.
+        what: what the images came in.
+        pixels: ``[B, ...]``, if they were given as such: they may be to blame.
+
     Raises:
-        ValueError: it is not; ``what`` they came in.
+        ValueError: the message has the image's place.
     """
     norms, off = off_norm(z)
     if bool(off.any()):
         row = int(off.nonzero()[0])
         told = what_is_wrong(z[row], float(norms[row]))
+        if pixels is not None and not bool(pixels[row].isfinite().all()):
+            told = "it has a NaN or infinite value"
         raise ValueError(f"image {row} of {what}: {told}; leave it out")
 
 
