@@ -120,8 +120,8 @@ def describe_difference(
             raise ValueError(
                 f"group {name} has {len(group)} images; give {FEWEST} or more, since half of them propose"
             )
-    whole_number(rounds, "rounds", at_least=1)
-    whole_number(top, "top", at_least=1)
+    rounds = whole_number(rounds, "rounds", at_least=1)
+    top = whole_number(top, "top", at_least=1)
     if not isinstance(corpus, Corpus):
         corpus = Corpus.load(corpus)
     words = _Words(backbone, corpus, templates, cache_dir, progress)

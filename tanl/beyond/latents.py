@@ -101,7 +101,7 @@ class Resampling:
     factor: int
 
     def __post_init__(self) -> None:
-        whole_number(self.factor, "factor", at_least=2)
+        object.__setattr__(self, "factor", whole_number(self.factor, "factor", at_least=2))
 
     def encode(self, images: Tensor) -> Tensor:
         """``[B, C, H, W]`` to ``[B, C, H / factor, W / factor]``; both sides must be multiples of the factor."""

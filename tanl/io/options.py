@@ -131,7 +131,7 @@ def check_settings(settings: Any) -> None:
             if value == ():
                 raise ValueError(f"{each.name} must have one value at least")
             for item in values:
-                whole_number(item, each.name, at_least=option.at_least)
+                _ = whole_number(item, each.name, at_least=option.at_least)
         for item in values if option.choices is not None else ():
             if item not in option.choices:
                 hint = did_you_mean(item, option.choices)
