@@ -119,10 +119,11 @@ class Guard:
                 f"backbone must be a Backbone, not a {type(backbone).__name__}; tanl.load_backbone loads one by its "
                 "name, and tanl.wrap takes a model that is loaded"
             )
-        if not isinstance(
+        ours = isinstance(
             backbone, ClipBackbone | HuggingFaceBackbone | CallableBackbone
-        ):  # they warn themselves
-            warn_if_random(backbone.preprocess, backbone.preprocess)
+        )  # they warn themselves
+        if not ours and (preprocess := getattr(backbone, "preprocess", None)) is not None:
+            warn_if_random(preprocess, preprocess)
         self.evidence = whole_number(evidence, "evidence", at_least=0)
         if isinstance(method, str) and method not in WITH_NEGATIVES:
             corpus = None
