@@ -19,6 +19,7 @@ from tanl.benchmarks.engine.run_folder import RunFolder
 from tanl.cli.main import _BENCHMARKS, _COMMANDS, command_parser
 from tanl.io.arguments import a_name_or_path, a_path
 from tanl.io.image_files import find_images
+from tanl.io.options import Several
 from tanl.io.paths import local_path
 from tanl.streams.result_files import open_results
 
@@ -103,7 +104,8 @@ PARSERS = {
 def test_every_path_option_spells_a_home_folder_out_and_refuses_addresses(command):
     for option in options_of(PARSERS[command]()):
         if re.search(r"PATH|DIR|FILE|RUN|FOLDER", str(option.metavar)):
-            assert option.type in (a_path, a_name_or_path), option.option_strings
+            one = option.type.one if isinstance(option.type, Several) else option.type
+            assert one in (a_path, a_name_or_path), option.option_strings
         assert option.type is not Path, option.option_strings
 
 

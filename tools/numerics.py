@@ -22,8 +22,10 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from tanl import kernels
+from tanl.benchmarks.output.targets import check_targets, write_json
 from tanl.detectors import CSP, MCM, TANL, AdaNeg, Detector, Energy, MaxLogit, NegLabel
 from tanl.detectors.neglabel import chosen as candidates
+from tanl.io.arguments import a_path
 from tanl.labels.bank import LabelBank
 
 ROUNDING = 6e-7
@@ -104,10 +106,12 @@ def grid() -> list[Case]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     parser.add_argument("--every", metavar="N", type=int, default=1, help="one case in N (default: all)")
+    parser.add_argument("--json", type=a_path, metavar="FILE", help="write what was found there")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the grid and print the largest deviation of each method, in units of what is allowed."""
+    check_targets(arguments.json)
     cases = grid()[:: arguments.every]
     worst: dict[tuple[str, str], tuple[float, Case]] = {}
     for backend in (name for name in BACKENDS if name in kernels.available()):
@@ -118,6 +122,12 @@ def main(arguments: argparse.Namespace) -> int:
     print(f"{len(cases)} cases; largest deviation, as a share of what is allowed")
     for (method, backend), (deviation, case) in sorted(worst.items()):
         print(f"{method:16}{backend:12}{deviation:8.3f}   {case}")
+    if arguments.json is not None:
+        found = [
+            {"method": method, "kernels": backend, "share of what is allowed": deviation, "case": str(case)}
+            for (method, backend), (deviation, case) in sorted(worst.items())
+        ]
+        write_json(arguments.json, {"torch": torch.__version__, "cases": len(cases), "found": found})
     return 1 if any(not deviation <= 1 for deviation, _ in worst.values()) else 0
 
 

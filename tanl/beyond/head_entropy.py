@@ -153,9 +153,11 @@ class HeadEntropyProbe:
             raise ValueError(
                 "all answers are of one kind: right and wrong ones are needed to tell them apart"
             )
+        # Since scikit-learn 1.8 a ratio says which penalty it is.
+        penalty = {"l1_ratio": 1.0} if LogisticRegression().penalty == "deprecated" else {"penalty": "l1"}
         fitted = make_pipeline(
             StandardScaler(),
-            LogisticRegression(l1_ratio=1.0, C=self.strength, solver="liblinear", random_state=self.seed),
+            LogisticRegression(**penalty, C=self.strength, solver="liblinear", random_state=self.seed),
         )
         self._fitted = fitted.fit(entropy.flatten(1).double().numpy(), right)
         return self

@@ -177,7 +177,12 @@ def _add(group: Arguments, each: Field[Any], hint: Any, help: str | None) -> Non
     if kind is bool:
         about["action"] = argparse.BooleanOptionalAction if each.default else "store_true"
     elif several:
-        about |= {"metavar": option.metavar, "nargs": "+", "action": "extend", "type": _values(option, kind)}
+        about |= {
+            "metavar": option.metavar,
+            "nargs": "+",
+            "action": "extend",
+            "type": Several(_value(option, kind), commas=option.parse is None),
+        }
     else:
         about |= {"metavar": option.metavar, "choices": option.choices, "type": _value(option, kind)}
     group.add_argument(*_names(each), **about)
@@ -200,9 +205,15 @@ def _value_type(hint: Any) -> tuple[type[Any], bool]:
     return _value_type(kinds[0]) if kinds else (hint, False)
 
 
-def _values(option: _Option, kind: type[Any]) -> Callable[[str], list[Any]]:
-    one = _value(option, kind)
-    return lambda text: [one(part) for part in ([text] if option.parse is not None else _parts(text))]
+@dataclass(frozen=True)
+class Several:
+    """The type of an option that takes several values: ``one`` of each; with ``commas`` some may stand in one word."""
+
+    one: Callable[[str], Any]
+    commas: bool
+
+    def __call__(self, text: str) -> list[Any]:
+        return [self.one(part) for part in (_parts(text) if self.commas else [text])]
 
 
 def _value(option: _Option, kind: type[Any]) -> Callable[[str], Any]:
