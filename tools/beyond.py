@@ -75,7 +75,8 @@ class Images:
 
     def open(self, index: int) -> Image.Image:
         """One of the images."""
-        return open_image(self.split.folder, self.rows[index])
+        image: Image.Image = open_image(self.split.folder, self.rows[index])
+        return image
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -230,7 +231,8 @@ def _long_tail(images: Images, seed: int) -> tuple[Tensor, Tensor]:
         [name for name, members in classes.items() if len(members) >= _FEWEST]
     ).tolist()
     names.sort(key=lambda name: -len(classes[name]))
-    members, rare = [], []
+    members: list[int] = []
+    rare: list[int] = []
     for rank, name in enumerate(names, start=1):
         size = max(2, min(len(classes[name]), round(200 / rank)))
         if rank > 2 * len(names) // 3:
