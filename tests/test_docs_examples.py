@@ -286,14 +286,18 @@ def test_example_of_options():
 
 def test_no_docstring_has_an_example_that_does_not_run():
     assert {*EXAMPLES} == {
+        "tanl.detectors.captured:CapturedTANL",
         "tanl.detectors.csp:CSP",
+        "tanl.detectors.fused:Fused",
         "tanl.detectors.gl_mcm:GLMCM",
         "tanl.guard.guard:Guard.astream",
         "tanl.guard.guard:Guard.stream",
+        "tanl.guard.proposals:Proposals",
         "tanl.guard.wrapped:GuardedModel",
         "tanl.integrations.pytorch_ood:as_pytorch_ood",
         "tanl.integrations.transformers:guard_pipeline",
         "tanl.io.options:",
+        "tanl.labels.inter_modal:InterModal",
     }
 
 
@@ -333,6 +337,51 @@ def test_example_of_gl_mcm(bank, monkeypatch):
         },
     )
     assert torch.equal(names["scores"], tanl.GLMCM(bank)(z, local=local))
+
+
+def test_example_of_captured_steps(bank, monkeypatch):
+    # The paper's detector, whose step a captured one gives up to rounding; the batches are of the size that it names.
+    monkeypatch.setitem(
+        EXAMPLES,
+        "tanl.detectors.captured:CapturedTANL",
+        EXAMPLES["tanl.detectors.captured:CapturedTANL"].replace("256", "32"),
+    )
+    batches = [unit(32, 16, seed=seed) for seed in range(3)]
+    detector, alike = (tanl.TANL(bank, num_selected=20) for _ in range(2))
+    names = run_example("tanl.detectors.captured:CapturedTANL", {"detector": detector, "stream": batches})
+    expected = [alike(z) for z in batches]
+    torch.testing.assert_close(names["scores"], expected[-1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(detector.score(batches[0]), alike.score(batches[0]), atol=1e-4, rtol=0)
+
+
+def test_example_of_fused_detectors(bank):
+    backbone = SimpleNamespace(encode_texts=lambda texts: unit(len(texts), 16, seed=6))
+    many = tanl.LabelBank(
+        [f"label {number}" for number in range(110)], unit(110, 16, seed=1), num_id=7, logit_scale=20.0
+    )
+    run_example("tanl.detectors.fused:Fused", {"bank": many, "backbone": backbone})
+
+
+def test_example_of_the_inter_modal_choice(bank):
+    names = run_example(
+        "tanl.labels.inter_modal:InterModal",
+        {"z": bank.id_embeddings, "names_of_the_images": list(bank.id_names), "bank": bank},
+    )
+    assert names["choice"](bank).num_negatives <= bank.num_negatives
+
+
+def test_example_of_proposals(photos):
+    guard = tanl.Guard(ColourBackbone(), labels=["red", "green"])
+    before = guard.bank.num_negatives
+    run_example(
+        "tanl.guard.proposals:Proposals",
+        {
+            "guard": guard,
+            "batches": [photos[:12], photos[12:]],
+            "caption": lambda image: f"thing {Path(image).stem}",
+        },
+    )
+    assert guard.bank.num_negatives > before
 
 
 @pytest.mark.parametrize("verb", ["stream", "astream"])

@@ -28,6 +28,11 @@ _CODE_OR_FORMULA = re.compile(
 BESIDE_THE_CODE = {
     "tanl/backbones/mini/MODEL_CARD.md": "cards/mini.md",
     "tanl/backbones/mini_photo/MODEL_CARD.md": "cards/mini-photo.md",
+    "benchmarks/results/pictograms/README.md": "results/pictograms.md",
+    "benchmarks/results/ablation/README.md": "results/ablation.md",
+    "benchmarks/results/photographs/README.md": "results/photographs.md",
+    "benchmarks/results/parts/README.md": "results/parts.md",
+    "corpora/README.md": "corpora/words.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
 }
