@@ -22,6 +22,7 @@ Codec = Callable[[Tensor], Tensor]
 
 _WINDOW, _SIGMA = 11, 1.5  # of SSIM, as its paper has them
 _C1, _C2 = 0.01**2, 0.03**2
+_AT_ONCE = 16  # images whose means are in memory
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,19 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     place = torch.arange(_WINDOW, dtype=torch.float64, device=a.device) - _WINDOW // 2
     bell = torch.exp(-(place**2) / (2 * _SIGMA**2))
     bell = bell / bell.sum()
-    kernel = (bell[:, None] * bell[None])[None, None]
+    parts = zip(torch.split(a, _AT_ONCE), torch.split(b, _AT_ONCE), strict=True)
+    return torch.cat([_ssim(x.double(), y.double(), bell) for x, y in parts])
 
+
+def _ssim(a: Tensor, b: Tensor, bell: Tensor) -> Tensor:
     def mean(x: Tensor) -> Tensor:
-        smooth = conv2d(x.double().flatten(0, 1)[:, None], kernel)
+        rows = conv2d(x.flatten(0, 1)[:, None], bell[None, None, :, None])  # the window is a product of two
+        smooth = conv2d(rows, bell[None, None, None, :])
         return smooth.reshape(*x.shape[:2], *smooth.shape[2:])
 
     mean_a, mean_b = mean(a), mean(b)
-    var_a, var_b = mean(a.double() ** 2) - mean_a**2, mean(b.double() ** 2) - mean_b**2
-    both = mean(a.double() * b.double()) - mean_a * mean_b
+    var_a, var_b = mean(a**2) - mean_a**2, mean(b**2) - mean_b**2
+    both = mean(a * b) - mean_a * mean_b
     similar = ((2 * mean_a * mean_b + _C1) * (2 * both + _C2)) / (
         (mean_a**2 + mean_b**2 + _C1) * (var_a + var_b + _C2)
     )
