@@ -146,7 +146,9 @@ def test_images_of_a_track_are_those_of_its_paths(folder, tmp_path):
 
 @pytest.mark.parametrize("length", [None, 30])
 def test_run(folder, tmp_path, length):
-    (tmp_path / "words.txt").write_text("\n".join(f"word {number}" for number in range(30)) + "\n")
+    (tmp_path / "words.txt").write_text(
+        "\n".join(f"word {chr(97 + number // 26)}{chr(97 + number % 26)}" for number in range(30)) + "\n"
+    )
     config = Config(
         split="imagenet-folder",
         tracks=("dogs", "animals"),

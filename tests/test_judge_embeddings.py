@@ -298,7 +298,7 @@ def test_a_bank_without_outliers_is_enough():
 def test_a_backbone_in_place_of_a_bank(monkeypatch, tiny_backbone, tmp_path):
     monkeypatch.setenv("TANL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("tanl.backbones.load_backbone", lambda name, *, device, precision: tiny_backbone)
-    Path("words.txt").write_text("\n".join(f"word {i}" for i in range(40)))
+    Path("words.txt").write_text("\n".join(f"word {chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(40)))
     np.save("z.npy", unit(30, 24).numpy())
     labels = ["--label", "red", "--label", "green"]
     assert main(["bank", *labels, "--corpus", "words.txt", "--out", "b.safetensors", "--quiet"]) == 0

@@ -51,7 +51,7 @@ def test_no_step_holds_more_exponentials_than_its_backend_allows(monkeypatch, ba
 def kept_bytes(state):
     """The storage that a stream holds on to, each piece of it once."""
     rings = [state.positive, state.negative]
-    held = [t for ring in rings for t in (ring._rows, *ring._sums, ring._front) if t is not None]
+    held = [t for ring in rings for t in (ring._rows, ring._sums, ring._whole) if t is not None]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in (*held, state.history)}
     return sum(storages.values())
 

@@ -18,7 +18,10 @@ def test_share_is_the_median_of_the_rounds() -> None:
 
 def test_command_measures_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = tmp_path / "words.txt"
-    words.write_text("\n".join(f"word {number}" for number in range(63)), encoding="utf-8")
+    words.write_text(
+        "\n".join(f"word {chr(97 + number // 26)}{chr(97 + number % 26)}" for number in range(63)),
+        encoding="utf-8",
+    )
     out = tmp_path / "overhead.json"
     asked = ["--architecture", "ViT-S-32-alt", "--batch-size", "1", "--labels", "3", "--rounds", "2"]
     assert main(["overhead", *asked, "--corpus", str(words), "--json", str(out)]) == 0

@@ -97,7 +97,10 @@ def test_what_is_laid_out_runs_as_images_of_ones_own(folder, tmp_path):
     out = tmp_path / "out"
     stamps.lay_out(folder, out)
     words = tmp_path / "words.txt"
-    words.write_text("\n".join(f"word {number}" for number in range(20)) + "\n", encoding="utf-8")
+    words.write_text(
+        "\n".join(f"word {chr(97 + number // 26)}{chr(97 + number % 26)}" for number in range(20)) + "\n",
+        encoding="utf-8",
+    )
     labels = (out / "labels.txt").read_text(encoding="utf-8").split()
     assert custom_set(out / "animals.csv", ood=False, classes=labels).labels == (1, 2, 0, 0)
     config = Config(
