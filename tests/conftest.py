@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ def stream() -> list[Tensor]:
         noise = 0.15 * torch.randn(size, 16, generator=generator)
         batches.append(normalize(labels[nearest] + noise, dim=1))
     return batches
+
+
+def with_signals() -> None:
+    """Heed signals that whoever runs the tests ignores: nohup does so, and a shell for what runs in the background.
+
+    For ``subprocess.Popen(..., preexec_fn=with_signals)``.
+    """
+    for name in ("SIGINT", "SIGHUP", "SIGTERM"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 TINY_CLIP = {

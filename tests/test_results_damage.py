@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import tanl
-from conftest import unit
+from conftest import unit, with_signals
 from tanl import Evidence, Verdict
 from tanl.cli.main import main
 from tanl.streams import result_files
@@ -260,12 +260,6 @@ def workplace(tmp_path, monkeypatch):
     tanl.save_bank(tanl.LabelBank(names, unit(110, D, seed=1), num_id=7), "bank.safetensors")
     np.save("z.npy", unit(3000, D, seed=5).numpy())
     return tmp_path
-
-
-def with_signals():
-    """Heed signals that whoever runs the tests ignores: nohup does so, and a shell for what runs in the background."""
-    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(each, signal.SIG_DFL)
 
 
 def run_until(signal_number, delay, ending):

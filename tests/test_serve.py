@@ -12,6 +12,7 @@ import pytest
 from serving import CORPUS, LABELS, colour_guard, parts, picture, served
 
 import tanl
+from conftest import with_signals
 from tanl.cli.main import main
 from tanl.serve.service import Service
 
@@ -266,7 +267,9 @@ def workplace(tmp_path, monkeypatch):
 
 def start(*options):
     with Path("out.txt").open("w") as out, Path("err.txt").open("w") as err:
-        process = subprocess.Popen([sys.executable, "-m", "tanl", *BASE, *options], stdout=out, stderr=err)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tanl", *BASE, *options], stdout=out, stderr=err, preexec_fn=with_signals
+        )
     deadline = time.monotonic() + 120
     while "; Ctrl-C" not in (said := Path("out.txt").read_text()):
         assert process.poll() is None, Path("err.txt").read_text()

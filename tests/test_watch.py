@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import tanl
+from conftest import with_signals
 from tanl.cli.main import main
 from tanl.io.image_files import find_images
 from tanl.streams.result_files import continue_results
@@ -75,6 +76,7 @@ class Watching:
                 ],
                 stdout=out,
                 stderr=err,
+                preexec_fn=with_signals,
             )
         self.wait_for(lambda: "watching incoming" in self.told())
 
