@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -94,10 +94,12 @@ def main(arguments: argparse.Namespace) -> int:
     found: dict[str, Any] = {}
     loaded = {name: _images(name, model) for name, model in MODELS.items()}
     for part in config.parts:
-        found[part] = _MEASURED[part](loaded, config.seeds)
-        print(f"\n{part}")
-        for line in found[part]:
-            print("  " + "  ".join(f"{key} {_shown(value)}" for key, value in line.items() if key != "pairs"))
+        found[part] = []
+        print(f"\n{part}", flush=True)
+        for line in _MEASURED[part](loaded, config.seeds):
+            found[part].append(line)
+            shown = (f"{key} {_shown(value)}" for key, value in line.items() if key != "pairs")
+            print("  " + "  ".join(shown), flush=True)
     if arguments.json is not None:
         write_json(arguments.json, {"torch": torch.__version__, **vars(config), "found": found})
     return 0
@@ -119,10 +121,9 @@ def _images(name: str, model: str) -> Images:
 Pair = tuple[str, list[Image.Image], list[Image.Image]]
 
 
-def _differences(loaded: dict[str, Images], seeds: Sequence[int]) -> list[dict[str, Any]]:
+def _differences(loaded: dict[str, Images], seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
     kinds: dict[str, Callable[[Images, int], Iterator[Pair]]] = {"kind": _of_kinds, "colour": _on_colours}
     sources = [("pictograms", "kind"), ("pictograms", "colour"), ("photographs", "kind")]
-    lines = []
     for rounds, zoom in ((1, False), (2, False), (3, False), (2, True)):
         for name, kind in sources:
             images = loaded[name]
@@ -138,15 +139,16 @@ def _differences(loaded: dict[str, Images], seeds: Sequence[int]) -> list[dict[s
                     pairs.append(
                         {"truth": truth, "place": place, "found": [each.text for each in differences]}
                     )
-            lines.append(
-                {
-                    "images": name, "planted": kind, "rounds": rounds, "zoom": zoom, "of": len(places),
-                    "accuracy@1": 100 * fmean(place == 1 for place in places),
-                    "accuracy@5": 100 * fmean(place is not None for place in places),
-                    "pairs": pairs,
-                }
-            )  # fmt: skip
-    return lines
+            yield {
+                "images": name,
+                "planted": kind,
+                "rounds": rounds,
+                "zoom": zoom,
+                "of": len(places),
+                "accuracy@1": 100 * fmean(place == 1 for place in places),
+                "accuracy@5": 100 * fmean(place is not None for place in places),
+                "pairs": pairs,
+            }
 
 
 def _of_kinds(images: Images, seed: int) -> Iterator[Pair]:
@@ -340,7 +342,7 @@ def _examples(loaded: dict[str, Images], seeds: Sequence[int]) -> list[dict[str,
     return lines
 
 
-_MEASURED: dict[str, Callable[[dict[str, Images], Sequence[int]], list[dict[str, Any]]]] = {
+_MEASURED: dict[str, Callable[[dict[str, Images], Sequence[int]], Iterable[dict[str, Any]]]] = {
     "difference": _differences,
     "curation": _curation,
     "latents": _latents,
