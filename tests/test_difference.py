@@ -103,6 +103,20 @@ def test_hypotheses_of_one_s_own_are_ranked_beside_the_corpus():
     assert first.text == "mine"
 
 
+def test_words_of_the_vocabulary_keep_their_own_embeddings():
+    """The prompt of a word's part of speech is in them; only other texts are embedded anew."""
+    asked = []
+
+    def embed_others(texts):
+        asked.extend(texts)
+        return embed(texts)
+
+    a, b = group([WORDS[0]], 40, seed=1), group([], 40, seed=2)
+    vocabulary = (WORDS, EMBEDDINGS)
+    find_differences(vocabulary, embed_others, [a[:20], b[:20]], [a[20:], b[20:]], rounds=2)
+    assert asked and all(" with " in text for text in asked)
+
+
 def test_what_says_the_same_comes_once():
     TABLE["twin"] = normalize(EMBEDDINGS[3] + 0.1 * EMBEDDINGS[9], dim=0)
     differences = found_in(

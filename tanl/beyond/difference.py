@@ -164,13 +164,19 @@ def find_differences(
         top: as `describe_difference` takes it.
     """
     names, embeddings = vocabulary
+    place = {name: row for row, name in enumerate(names)}
     found: dict[str, tuple[Difference, Tensor]] = {}
     hypotheses = [*dict.fromkeys([*_proposed(names, embeddings, *proposing), *own])]
     for number in range(1, rounds + 1):
         new = [text for text in hypotheses if text not in found]
         if not new:
             break
-        z = embed(new)
+        z = torch.empty(len(new), embeddings.shape[1], dtype=torch.float32, device=embeddings.device)
+        known = [row for row, text in enumerate(new) if text in place]
+        # A word keeps the prompt of its part of speech: "This is a red photo.", not "The nice red."
+        z[known] = embeddings[[place[new[row]] for row in known]].float()
+        if others := [row for row in range(len(new)) if new[row] not in place]:
+            z[others] = embed([new[row] for row in others])
         for row, difference in enumerate(_ranked(new, z, proposing, ranking, number)):
             found[difference.text] = (difference, z[row])
         best = [difference.text for difference in _distinct([*found.values()], _COMBINED)]
