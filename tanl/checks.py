@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -223,6 +223,8 @@ def sources_of(source: str | Sequence[str | None] | None, count: int) -> tuple[s
     """
     if source is None:
         return None
+    if not isinstance(source, str | Iterable) or isinstance(source, Tensor | np.ndarray):
+        raise TypeError(f"source must be a name, or one for each image, not a {type(source).__name__}")
     names = (source,) * count if isinstance(source, str) else tuple(source)
     for name in names:
         if name is not None and not isinstance(name, str):

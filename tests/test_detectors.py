@@ -557,3 +557,25 @@ def test_the_published_final_pass_rounds_scores_and_nothing_that_is_learnt(bank,
     assert float(kept.float().mean()) >= 0.7
     with pytest.raises(ValueError, match=r'final_pass must be "float32" or "float16", not \'half\''):
         tanl_detector(bank, final_pass="half")
+
+
+@pytest.mark.parametrize(
+    "source", [3, torch.zeros(5), np.zeros(5), torch.nested.nested_tensor([torch.zeros(2)])]
+)
+def test_a_source_that_is_no_name_is_refused(detector, stream, source):
+    before = state_of(detector)
+    with pytest.raises((TypeError, ValueError), match="source"):
+        detector(stream[2][:5], source=source)
+    assert_same_state(detector.state_dict(), before)
+
+
+def test_an_index_that_is_none_is_refused(bank):
+    with pytest.raises(TypeError, match="index must be a LabelIndex, not a Tensor"):
+        tanl.NegLabel(bank).explain(unit(2, 16), index=torch.zeros(30))
+
+
+@pytest.mark.parametrize("scale", [1.1e6, 1e300])
+def test_a_logit_scale_beyond_what_float32_can_tell_is_refused(bank, scale):
+    with pytest.raises(ValueError, match=r"logit_scale is 1\.?1?e\+"):
+        tanl.LabelBank(bank.names, bank.embeddings, num_id=7, logit_scale=scale)
+    tanl.NegLabel(tanl.LabelBank(bank.names, bank.embeddings, num_id=7, logit_scale=1e6))(unit(3, 16))

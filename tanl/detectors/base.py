@@ -219,12 +219,17 @@ class Detector:
             For each row its evidence, the most probable first; none of a method that scores without negatives.
 
         Raises:
+            TypeError: the index is none.
             ValueError: the index is of other labels.
         """
         z = self._checked(z)
         k = whole_number(k, "k", at_least=1)
         bank = self.bank
         names, embeddings = self.negatives()
+        if index is not None and not isinstance(index, LabelIndex):
+            raise TypeError(
+                f"index must be a LabelIndex, not a {type(index).__name__}; LabelIndex.of makes one"
+            )
         if index is not None and not (len(index) == len(names) and set(index.names) == set(names)):
             raise ValueError(
                 f"{index!r} is not of the {len(names)} labels that {type(self).__name__} scores with"

@@ -17,6 +17,7 @@ MINING_QUANTILE = 0.95
 # Rows that a bank took as bfloat16 are no nearer to unit norm, whatever they are kept as.
 KEPT_TOLERANCE = 1e-2
 _MINING_ROWS = 4096
+_LARGEST_SCALE = 1e6  # CLIP's is 100; float32 knows a cosine to 6e-8
 _MINING_CELLS = 1 << 24  # cosines at a time: older releases of torch take a quantile of no more
 
 
@@ -82,6 +83,10 @@ class LabelBank:
         if num_id > len(names):
             raise ValueError(f"num_id is {num_id}, but there are only {len(names)} labels")
         logit_scale = positive(logit_scale, "logit_scale")
+        if logit_scale > _LARGEST_SCALE:
+            raise ValueError(
+                f"logit_scale is {logit_scale:g}; beyond {_LARGEST_SCALE:g} the logits of float32 cosines say nothing"
+            )
         if len(embeddings) != len(names):
             raise ValueError(f"{len(names)} names, but {len(embeddings)} embeddings; give one row a name")
         self._keep(names, embeddings, num_id, logit_scale)
