@@ -20,7 +20,6 @@ from torch import Tensor
 from tanl.backbones import load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.detectors import conjugated_words
-from tanl.io.arguments import a_path
 from tanl.io.options import add_options, check_settings, setting, settings_of
 from tanl.io.progress import Progress
 from tanl.labels.bank import LabelBank
@@ -31,7 +30,7 @@ from .data.masking import Masked
 from .engine.methods import DEFAULT, METHODS, find_methods
 from .engine.protocol import StreamScores, run_stream
 from .engine.shipped import SHIPPED
-from .output.targets import check_targets, write_json
+from .output.targets import add_json_option, check_targets, write_json
 
 CONSISTENCY = "consistency"
 MEASURES = ("AUROC", "FPR95_ID")
@@ -83,9 +82,7 @@ class Cell:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     add_options(parser, Config)
-    parser.add_argument(
-        "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
-    )
+    add_json_option(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:

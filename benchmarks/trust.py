@@ -16,14 +16,13 @@ from statistics import fmean
 import torch
 
 from tanl.backbones import load_backbone
-from tanl.io.arguments import a_path
 from tanl.io.options import add_options, check_settings, setting, settings_of
 from tanl.io.text import did_you_mean
 
 from .engine.shipped import SHIPPED
 from .engine.trust.images import Images, made_up, variants_of
 from .engine.trust.measures import BATCH, JUDGED, MEASURED, Found, measure
-from .output.targets import check_targets, write_json
+from .output.targets import add_json_option, check_targets, write_json
 
 STRUCTURED = "structured"
 # Split -> what its images are embedded by, where it has images, and the ID sets that took no part in choosing.
@@ -90,9 +89,7 @@ class Config:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     add_options(parser, Config)
-    parser.add_argument(
-        "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
-    )
+    add_json_option(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,30 @@ def golden_bank(case: dict[str, Any]) -> tanl.LabelBank:
         num_id=len(case["id_text"]),
         logit_scale=case["logit_scale"],
     )
+
+
+def golden_tanl(case: dict[str, Any], bank: tanl.LabelBank) -> tanl.TANL:
+    """TANL with the settings and the noise of a golden case, on the bank's device."""
+    return tanl.TANL(
+        bank,
+        num_selected=case["num_negatives"],
+        step=case["step"],
+        gap=case["gap"],
+        alpha=case["alpha"],
+        capacity=case["queue_length"],
+        seed=None,
+        initial_ood=case["noise_features"].to(bank.device),
+    )
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """As another thread or library may leave it."""
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:

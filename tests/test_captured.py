@@ -6,7 +6,7 @@ from states import assert_same_state, state_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tanl
-from conftest import golden, golden_bank, unit
+from conftest import golden, golden_bank, golden_tanl, unit
 from tanl.detectors import captured
 from tanl.detectors.captured import CapturedTANL
 from tanl.kernels import triton
@@ -54,16 +54,7 @@ def test_steps_are_those_of_the_detector(batch, capacity, initial):
 
 def test_steps_agree_with_the_published_stream():
     case = golden("aware_score_batch")
-    detector = tanl.TANL(
-        golden_bank(case),
-        num_selected=case["num_negatives"],
-        step=case["step"],
-        gap=case["gap"],
-        alpha=case["alpha"],
-        capacity=case["queue_length"],
-        seed=None,
-        initial_ood=case["noise_features"],
-    )
+    detector = golden_tanl(case, golden_bank(case))
     steps = CapturedTANL(detector, len(case["images"][0]))
     for images, expected in zip(case["images"], case["scores"], strict=True):
         torch.testing.assert_close(1 - steps(images), expected, atol=1e-5, rtol=0)

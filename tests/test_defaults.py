@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 import tanl
+from conftest import default_dtype
 from tanl.backbones.callables import CallableBackbone
 from tanl.backbones.defaults import in_float32, on_the_processor, plain_defaults
 
@@ -20,15 +21,6 @@ IMAGES = [
     for seed in range(3)
 ]
 TEXTS = ["a dog", "the nice cat."]
-
-
-@contextlib.contextmanager
-def default_dtype(dtype):
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tanl
-from conftest import golden, golden_bank
+from conftest import golden, golden_bank, golden_tanl
 from tanl import kernels
 
 TANL_CASES = [
@@ -29,16 +29,7 @@ def backend(request, monkeypatch):
 def test_tanl_matches_published_stream(name):
     case = golden(name)
     bank = golden_bank(case)
-    detector = tanl.TANL(
-        bank,
-        num_selected=case["num_negatives"],
-        step=case["step"],
-        gap=case["gap"],
-        alpha=case["alpha"],
-        capacity=case["queue_length"],
-        seed=None,
-        initial_ood=case["noise_features"],
-    )
+    detector = golden_tanl(case, bank)
     for batch, expected in enumerate(case["scores"]):
         pure = detector.score(case["images"][batch])
         scores = detector(case["images"][batch])

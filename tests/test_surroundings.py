@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tanl
-from conftest import unit
+from conftest import default_dtype, unit
 from tanl import kernels
 from tanl.backbones.noise import noise_images
 from tanl.detectors import GLMCM
@@ -83,15 +83,6 @@ def run(make, batches, dtype=torch.float32):
 def local_scores(batches):
     detector = GLMCM(bank())
     return detector(batches[0], local=PATCHES)
-
-
-@contextlib.contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 @contextlib.contextmanager

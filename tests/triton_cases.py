@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 import tanl
-from conftest import golden, golden_bank, unit
+from conftest import golden, golden_bank, golden_tanl, unit
 from tanl.detectors.captured import CapturedTANL
 from tanl.kernels import StoredExponentials, reference
 from tanl.kernels import triton as backend
@@ -275,16 +275,7 @@ def test_tanl_agrees_with_the_published_stream(monkeypatch, stored_bytes):
     monkeypatch.setattr(backend, "STORED_BYTES", stored_bytes)
     case = golden("aware_score_batch")
     bank = golden_bank(case).to(DEVICE)
-    detector = tanl.TANL(
-        bank,
-        num_selected=case["num_negatives"],
-        step=case["step"],
-        gap=case["gap"],
-        alpha=case["alpha"],
-        capacity=case["queue_length"],
-        seed=None,
-        initial_ood=case["noise_features"].to(DEVICE),
-    )
+    detector = golden_tanl(case, bank)
     for images, expected in zip(case["images"][:2], case["scores"], strict=False):
         scores = detector(images.to(DEVICE))
         torch.testing.assert_close(1 - scores.cpu(), expected, atol=1e-5, rtol=0)

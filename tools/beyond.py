@@ -29,13 +29,12 @@ from torch import Tensor
 from tanl.backbones import Backbone, load_backbone
 from tanl.benchmarks.data.shipped import ShippedImage, ShippedSplit, open_image
 from tanl.benchmarks.engine.shipped import SHIPPED
-from tanl.benchmarks.output.targets import check_targets, write_json
+from tanl.benchmarks.output.targets import add_json_option, check_targets, write_json
 from tanl.beyond.curation import curate, farthest_points
 from tanl.beyond.difference import Difference, describe_difference
 from tanl.beyond.examples import order_examples
 from tanl.beyond.latents import Resampling, combined, reconstruct
 from tanl.detectors import NegLabel
-from tanl.io.arguments import a_path
 from tanl.io.options import add_options, check_settings, setting, settings_of
 from tanl.labels.build import build_bank
 from tanl.labels.names import normalise
@@ -82,9 +81,7 @@ class Images:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the study's options."""
     add_options(parser, Config)
-    parser.add_argument(
-        "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
-    )
+    add_json_option(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:

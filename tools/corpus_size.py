@@ -20,11 +20,10 @@ from tanl.backbones import load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.benchmarks.engine.protocol import run_stream
 from tanl.benchmarks.engine.shipped import SHIPPED
-from tanl.benchmarks.output.targets import check_targets, write_json
+from tanl.benchmarks.output.targets import add_json_option, check_targets, write_json
 from tanl.benchmarks.pictograms import manifest
 from tanl.benchmarks.pictograms.tracks import TRACKS, check_tracks
 from tanl.detectors.registry import FROM_OUTLIERS, METHODS, make_detector
-from tanl.io.arguments import a_path
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
@@ -127,9 +126,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", metavar="N", type=int, nargs="+", default=[10_000, 30_000])
     parser.add_argument("--methods", metavar="NAMES", default="neglabel, tanl", help="(default: %(default)s)")
     parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
-        "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
-    )
+    add_json_option(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -18,11 +18,10 @@ from tanl.backbones import load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.benchmarks.engine.protocol import StreamScores, run_stream, stream_order
 from tanl.benchmarks.engine.shipped import SHIPPED
-from tanl.benchmarks.output.targets import check_targets, write_json
+from tanl.benchmarks.output.targets import add_json_option, check_targets, write_json
 from tanl.benchmarks.pictograms import manifest
 from tanl.benchmarks.pictograms.tracks import TRACKS, check_tracks
 from tanl.detectors import TANL
-from tanl.io.arguments import a_path
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.metrics import OODMetrics
@@ -60,9 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tracks", metavar="NAMES", default=", ".join(TRACKS), help="some of %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of order and method (default: 0)")
     parser.add_argument("--batch-size", type=int, default=64, help="images judged at a time (default: 64)")
-    parser.add_argument(
-        "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
-    )
+    add_json_option(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -27,12 +27,11 @@ import tanl
 from tanl import kernels
 from tanl.backbones import load_backbone
 from tanl.benchmarks.engine.shipped import SHIPPED
-from tanl.benchmarks.output.targets import check_targets, write_json
+from tanl.benchmarks.output.targets import add_json_option, check_targets, write_json
 from tanl.benchmarks.pictograms import manifest
 from tanl.benchmarks.pictograms.tracks import TRACKS
 from tanl.detectors.approximate import CANDIDATES, SAMPLE, ApproximateActivation
 from tanl.functional import activation_sums
-from tanl.io.arguments import a_path
 from tanl.io.options import add_options, check_settings, setting, settings_of
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
@@ -287,9 +286,7 @@ def format_table(result: Result) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     add_options(parser, Config)
-    parser.add_argument(
-        "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
-    )
+    add_json_option(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:

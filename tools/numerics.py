@@ -22,10 +22,9 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from tanl import kernels
-from tanl.benchmarks.output.targets import check_targets, write_json
+from tanl.benchmarks.output.targets import add_json_option, check_targets, write_json
 from tanl.detectors import CSP, MCM, TANL, AdaNeg, Detector, Energy, MaxLogit, NegLabel
 from tanl.detectors.neglabel import chosen as candidates
-from tanl.io.arguments import a_path
 from tanl.labels.bank import LabelBank
 
 ROUNDING = 6e-7
@@ -106,7 +105,7 @@ def grid() -> list[Case]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     parser.add_argument("--every", metavar="N", type=int, default=1, help="one case in N (default: all)")
-    parser.add_argument("--json", type=a_path, metavar="FILE", help="write what was found there")
+    add_json_option(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:

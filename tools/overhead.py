@@ -24,10 +24,10 @@ from tanl.backbones.base import height_and_width
 from tanl.backbones.clip import ClipBackbone
 from tanl.backbones.loading import quiet
 from tanl.backbones.noise import noise_embeddings
-from tanl.benchmarks.output.targets import check_targets, write_json
+from tanl.benchmarks.output.targets import add_json_option, check_targets, write_json
 from tanl.detectors import TANL
 from tanl.guard.guard import Guard
-from tanl.io.arguments import a_path, positive_number
+from tanl.io.arguments import positive_number
 from tanl.labels.bank import LabelBank
 
 
@@ -158,9 +158,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=3,
         help="batches that are timed (default: %(default)s)",
     )
-    parser.add_argument(
-        "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
-    )
+    add_json_option(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:

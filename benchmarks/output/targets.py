@@ -6,7 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tanl.io.arguments import Arguments, a_path
 from tanl.io.atomic import write_whole
+
+
+def add_json_option(parser: Arguments) -> None:
+    """Describe ``--json``, which `check_targets` looks at before the work and `write_json` writes after it."""
+    parser.add_argument(
+        "--json", type=a_path, metavar="FILE", help="write everything that was measured there"
+    )
 
 
 def check_targets(*targets: Path | None) -> None:
