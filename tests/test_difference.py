@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from conftest import unit
 from tanl.beyond.difference import VIEWS, describe_difference, embed_views, find_differences, words_of_texts
+from tanl.io.images import UnreadableImage
 from tanl.labels.corpus import Corpus
 
 WORDS = [f"word {i}" for i in range(200)]
@@ -162,6 +163,22 @@ def test_images_go_in_and_words_come_out(pictures, tmp_path):
     )
     assert found[0].text == first and found[0].auroc == 1
     assert asked == [(4, 4)]
+
+
+def test_a_file_that_holds_no_image_is_raised_or_left_out_and_told(pictures, tmp_path):
+    first, second, _ = pictures
+    (tmp_path / "broken.png").write_text("no image")
+    a, b = [*pictures[first][:4], tmp_path / "broken.png"], pictures[second]
+    options = {"corpus": Corpus.load([*COLOURS]), "cache_dir": tmp_path, "rounds": 1, "top": 1}
+    with pytest.raises(UnreadableImage, match="broken"):
+        describe_difference(ColourBackbone(), a, b, **options)
+    told = []
+    (found,) = describe_difference(ColourBackbone(), a, b, unreadable=told.append, **options)
+    assert [each.path.name for each in told] == ["broken.png"] and found.text == first
+    with pytest.raises(ValueError, match="group a has 3 images that can be read; 4 or more"):
+        describe_difference(ColourBackbone(), a[1:], b, unreadable=told.append, **options)
+    with pytest.raises(ValueError, match="group a has 0 images that can be read"):
+        describe_difference(ColourBackbone(), a[4:] * 4, b, unreadable=told.append, **options)
 
 
 def test_crops_are_where_they_are_said_to_be():

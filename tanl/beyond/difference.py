@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..checks import whole_number
 from ..functional import shuffled
-from ..io.images import read_image, to_rgb
+from ..io.images import UnreadableImage, read_image, to_rgb
 from ..io.text import one_line
 from ..kernels.surroundings import product, undisturbed
 from ..labels.corpus import Corpus
@@ -88,6 +88,7 @@ def describe_difference(
     templates: Mapping[str, str] | None = None,
     cache_dir: str | PathLike[str] | None = None,
     progress: bool | None = None,
+    unreadable: Callable[[UnreadableImage], None] | None = None,
 ) -> list[Difference]:
     """Describe what the images of ``a`` show and those of ``b`` do not.
 
@@ -107,13 +108,14 @@ def describe_difference(
         templates: prompt by part of speech, as `Corpus.prompts` takes them; hypotheses of one's own go by the nouns'.
         cache_dir: as `build_bank` takes it.
         progress: as `build_bank` takes it.
+        unreadable: is told of each file that holds no image, which is left out then; None raises it.
 
     Returns:
         The best first. Nothing is left out for a high ``p_value``: look at it.
 
     Raises:
         TypeError, ValueError: too few images, or unusable numbers; nothing is computed then.
-        UnreadableImage: a file that holds no image.
+        UnreadableImage: a file that holds no image, where ``unreadable`` is None.
     """
     for name, group in (("a", a), ("b", b)):
         if len(group) < FEWEST:
@@ -125,7 +127,13 @@ def describe_difference(
     if not isinstance(corpus, Corpus):
         corpus = Corpus.load(corpus)
     words = _Words(backbone, corpus, templates, cache_dir, progress)
-    embedded = [embed_views(backbone, group, zoom=zoom) for group in (a, b)]
+    read = [_embedded(backbone, group, zoom, unreadable) for group in (a, b)]
+    (a, b), embedded = [images for images, _ in read], [z for _, z in read]
+    for name, group in (("a", a), ("b", b)):
+        if len(group) < FEWEST:
+            raise ValueError(
+                f"group {name} has {len(group)} images that can be read; {FEWEST} or more are needed"
+            )
     halves = [_halves(len(group), seed + number) for number, group in enumerate((a, b))]
     own: list[str] = []
     if propose is not None:
@@ -193,18 +201,38 @@ def find_differences(
 
 def embed_views(backbone: Backbone, images: Sequence[OneImage], *, zoom: bool) -> Tensor:
     """Images as unit embeddings ``[n, V, D]`` of their `VIEWS`: all six, or without ``zoom`` the whole alone."""
-    rows = []
+    return _embedded(backbone, images, zoom, None)[1]
+
+
+def _embedded(
+    backbone: Backbone,
+    images: Sequence[OneImage],
+    zoom: bool,
+    unreadable: Callable[[UnreadableImage], None] | None,
+) -> tuple[list[OneImage], Tensor]:
+    """The images that can be read, and their views ``[n, V, D]``."""
+    rows: list[Tensor] = []
     pixels: list[Tensor] = []
+    taken: list[OneImage] = []
     for image in images:
-        rgb = to_rgb(image) if isinstance(image, Image.Image) else read_image(image)
+        try:
+            rgb = to_rgb(image) if isinstance(image, Image.Image) else read_image(image)
+        except UnreadableImage as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
+            continue
+        taken.append(image)
         pixels += [backbone.preprocess(part) for part in (_parts(rgb) if zoom else [rgb])]
         if len(pixels) >= _AT_ONCE:
             rows.append(backbone.encode_images(torch.stack(pixels).to(backbone.device)))
             pixels = []
     if pixels:
         rows.append(backbone.encode_images(torch.stack(pixels).to(backbone.device)))
+    if not taken:
+        return [], torch.empty(0, 1, 0)
     z = torch.cat(rows)
-    return z.reshape(len(images), -1, z.shape[1])
+    return taken, z.reshape(len(taken), -1, z.shape[1])
 
 
 def words_of_texts(corpus: Corpus, a: Sequence[str], b: Sequence[str]) -> list[str]:

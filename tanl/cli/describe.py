@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..io.arguments import a_name_or_path, a_path
 from ..io.options import add_options, check_settings, setting, settings_of
 from ..io.text import one_line, shown_path
+
+if TYPE_CHECKING:
+    from ..io.images import UnreadableImage
 
 _DESCRIPTION = """\
 Say in words what the images of one folder show and those of another do not, such as flagged images and images known
@@ -68,38 +71,29 @@ def main(arguments: argparse.Namespace) -> int:
     from ..backbones import load_backbone
     from ..beyond.difference import describe_difference
 
+    unreadable: set[Path] = set()
+
+    def left_out(error: UnreadableImage) -> None:
+        print(f"tanl: warning: {one_line(str(error))}", file=sys.stderr)
+        unreadable.add(error.path)
+
     backbone = load_backbone(config.backbone, device=config.device)
-    groups = [list(_readable(images)) for images in found]
-    a, b = groups
     differences = describe_difference(
         backbone,
-        a,
-        b,
+        found[0],
+        found[1],
         config.corpus,
         rounds=config.rounds,
         zoom=config.zoom,
         top=config.top,
         seed=config.seed,
         progress=True,
+        unreadable=left_out,
     )
-    sides = [
-        f"{shown_path(folder)} ({len(group)} images)" for folder, group in zip(folders, groups, strict=True)
-    ]
+    counts = [len({*images} - unreadable) for images in found]
+    sides = [f"{shown_path(folder)} ({count} images)" for folder, count in zip(folders, counts, strict=True)]
     print(one_line(" against ".join(sides)))
     print(f"{'AUROC':>6} {'p':>8}  {'looked at':12}  what the first shows more")
     for each in differences:
         print(f"{100 * each.auroc:5.1f}% {each.p_value:8.1g}  {each.view:12}  {one_line(each.text)}")
-    return 0 if groups == [[*images] for images in found] else 1
-
-
-def _readable(paths: Sequence[Path]) -> Iterator[Path]:
-    """Those that can be read; each of the others is told of."""
-    from ..io.images import UnreadableImage, read_image
-
-    for path in paths:
-        try:
-            read_image(path)
-        except UnreadableImage as error:
-            print(f"tanl: warning: {one_line(str(error))}", file=sys.stderr)
-        else:
-            yield path
+    return 1 if unreadable else 0
