@@ -51,6 +51,15 @@ def test_images_that_cannot_be_read_are_named_and_left_out(folder, capsys):
         (["curate", "red", "--out", "x.txt"], "decisions are written as .csv"),
         (["curate", "red", "--budget", "0"], "--budget is 0.0; it must be above 0"),
         (
+            ["curate", "red", "--budget", "2.5"],
+            "--budget is 2.5; give a share below 1, or a whole number of images",
+        ),
+        (["curate", "red", "--budget", "nan"], "--budget is nan; it must be above 0"),
+        (
+            ["curate", "red", "--budget", "inf"],
+            "--budget is inf; give a share below 1, or a whole number of images",
+        ),
+        (
             ["curate", "red", "--budget", "9"],
             "budget is 9.0: give a share below 1, or a whole number of at most 8",
         ),

@@ -52,6 +52,8 @@ class Config:
         check_settings(self)
         if not self.budget > 0:
             raise ValueError(f"--budget is {self.budget}; it must be above 0")
+        if self.budget >= 1 and not float(self.budget).is_integer():
+            raise ValueError(f"--budget is {self.budget}; give a share below 1, or a whole number of images")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
