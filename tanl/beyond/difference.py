@@ -230,7 +230,7 @@ def _embedded(
     if pixels:
         rows.append(backbone.encode_images(torch.stack(pixels).to(backbone.device)))
     if not taken:
-        return [], torch.empty(0, 1, 0)
+        return [], torch.empty(0, 1, 0, dtype=torch.float32, device=backbone.device)
     z = torch.cat(rows)
     return taken, z.reshape(len(taken), -1, z.shape[1])
 
