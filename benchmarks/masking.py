@@ -52,7 +52,7 @@ class Config:
     percent: tuple[int, ...] = setting(
         (0, 10, 30, 50, 70, 90), "shares of masked patches", names=("--percent",), metavar="N", at_least=0
     )
-    seed: int = setting(0, "of masks and orders", metavar="N", at_least=0)
+    seeds: tuple[int, ...] = setting((0, 1, 2), "of masks and orders", metavar="N", at_least=0)
     batch_size: int = setting(64, "images that are judged at a time", metavar="N", at_least=1)
 
     def __post_init__(self) -> None:
@@ -70,11 +70,12 @@ class Config:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method on one track at one share: percent of AUROC and FPR95_ID, means over the track's OOD sets."""
+    """One method on one track at one share with one seed: percent of AUROC and FPR95_ID, means over the OOD sets."""
 
     track: str
     method: str
     percent: int
+    seed: int
     AUROC: float
     FPR95_ID: float
 
@@ -91,7 +92,8 @@ def main(arguments: argparse.Namespace) -> int:
     check_targets(arguments.json)
     cells = measure(config, progress=True)
     print(
-        f"{config.split}: {', '.join(config.tracks)}; {config.backbone}; batches of {config.batch_size}; percent"
+        f"{config.split}: {', '.join(config.tracks)}; {config.backbone}; seeds {' '.join(map(str, config.seeds))}; "
+        f"batches of {config.batch_size}; percent"
     )
     print(format_tables(cells))
     if arguments.json is not None:
@@ -111,9 +113,10 @@ def measure(config: Config, *, progress: bool = False) -> list[Cell]:
     cells = []
     whole = split.embeddings(backbone, rows, folder=split.folder, progress=progress)
     banks: dict[tuple[str, str | None], LabelBank] = {}
-    with Progress(len(config.percent), "shares", quiet=not progress) as bar:
-        for percent in config.percent:
-            masked = Masked(backbone, percent / 100, seed=config.seed)
+    plans = [(percent, seed) for percent in config.percent for seed in config.seeds]
+    with Progress(len(plans), "masks", quiet=not progress) as bar:
+        for percent, seed in plans:
+            masked = Masked(backbone, percent / 100, seed=seed)
             seen = split.embeddings(masked, rows, folder=split.folder, progress=progress)
             for track in config.tracks:
                 chosen = split.tracks[track].select(rows)
@@ -130,32 +133,29 @@ def measure(config: Config, *, progress: bool = False) -> list[Cell]:
                         banks[track, kind] = build_bank(
                             backbone, chosen.classes, corpus=corpus, progress=progress
                         )
-                    detector = METHODS[name].make(
-                        banks[track, kind], noise, config.seed, backbone.encode_texts
-                    )
+                    detector = METHODS[name].make(banks[track, kind], noise, seed, backbone.encode_texts)
                     scores = [
                         run_stream(
                             detector,
                             seen[inside],
                             seen[each],
                             order="shuffled",
-                            seed=config.seed,
+                            seed=seed,
                             batch_size=config.batch_size,
                         )
                         for each in outside
                     ]
-                    cells.append(_cell(track, name, percent, scores))
+                    cells.append(_cell(track, name, percent, seed, scores))
                 if percent:
                     away = 1 - (whole * seen).sum(dim=1)
-                    cells.append(
-                        _cell(track, CONSISTENCY, percent, [_split(away, inside, each) for each in outside])
-                    )
+                    alone = [_split(away, inside, each) for each in outside]
+                    cells.append(_cell(track, CONSISTENCY, percent, seed, alone))
             bar.update()
     return cells
 
 
 def format_tables(cells: Sequence[Cell]) -> str:
-    """A table for each measure: a line for each method, a column for each share, means over the tracks."""
+    """A table for each measure: a line for each method, a column for each share, means over tracks and seeds."""
     shares = sorted({cell.percent for cell in cells})
     lines = []
     for measure_ in MEASURES:
@@ -181,7 +181,7 @@ def _split(scores: Tensor, inside: Sequence[int], outside: Sequence[int]) -> Str
     return StreamScores(values[list(inside)], values[list(outside)])
 
 
-def _cell(track: str, method: str, percent: int, streams: Sequence[StreamScores]) -> Cell:
+def _cell(track: str, method: str, percent: int, seed: int, streams: Sequence[StreamScores]) -> Cell:
     found: dict[str, list[float]] = {name: [] for name in MEASURES}
     for scores in streams:
         metrics = OODMetrics()
@@ -190,4 +190,4 @@ def _cell(track: str, method: str, percent: int, streams: Sequence[StreamScores]
         computed = metrics.compute()
         for name in MEASURES:
             found[name].append(100 * float(computed[name]))
-    return Cell(track, method, percent, **{name: fmean(values) for name, values in found.items()})
+    return Cell(track, method, percent, seed, **{name: fmean(values) for name, values in found.items()})

@@ -61,21 +61,25 @@ def test_embeddings_of_other_masks_are_kept_apart():
 
 def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TANL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(masking, "load_backbone", lambda name: ColourBackbone())
+    monkeypatch.setattr(masking, "load_backbone", lambda name: Pixels())
     build = masking.build_bank
     words = [f"word {number}" for number in range(300)]
     monkeypatch.setattr(
         masking, "build_bank", lambda *args, corpus, **more: build(*args, corpus=corpus and words, **more)
     )
     out = tmp_path / "masking.json"
-    command = ["bench", "masking", "--split", "photographs", "--tracks", "animals", "--percent", "0", "90"]
-    assert main([*command, "--methods", "MCM", "NegLabel", "--json", str(out)]) == 0
+    command = ["bench", "masking", "--split", "photographs", "--tracks", "animals", "--percent", "0", "50"]
+    assert main([*command, "--seeds", "0", "5", "--methods", "MCM", "NegLabel", "--json", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "AUROC" in printed and "FPR95_ID" in printed and "90 %" in printed
+    assert "AUROC" in printed and "FPR95_ID" in printed and "50 %" in printed
     cells = json.loads(out.read_text())["cells"]
-    assert [(cell["method"], cell["percent"]) for cell in cells] == [
-        ("MCM", 0), ("NegLabel", 0), ("MCM", 90), ("NegLabel", 90), ("consistency", 90),
+    assert [(cell["method"], cell["percent"], cell["seed"]) for cell in cells] == [
+        ("MCM", 0, 0), ("NegLabel", 0, 0), ("MCM", 0, 5), ("NegLabel", 0, 5),
+        ("MCM", 50, 0), ("NegLabel", 50, 0), ("consistency", 50, 0),
+        ("MCM", 50, 5), ("NegLabel", 50, 5), ("consistency", 50, 5),
     ]  # fmt: skip
+    assert cells[0]["AUROC"] == cells[2]["AUROC"]  # nothing is masked, and MCM knows no order
+    assert cells[6]["AUROC"] != cells[9]["AUROC"]  # other masks
     assert all(0 <= cell["AUROC"] <= 100 for cell in cells)
 
 
