@@ -70,8 +70,7 @@ _HOME = {
     "LabelTree": "beyond.tree",
     "tree_verdicts": "beyond.tree",
     "hierarchical_f1": "beyond.tree",
-    "read_volume": "beyond.volumes",
-    "score_volume": "beyond.volumes",
+    "read_volume": "io.volumes",
     "OODMetrics": "metrics",
     "UnreadableImage": "io.images",
 }
@@ -90,7 +89,6 @@ if TYPE_CHECKING:
     from .beyond.examples import order_examples
     from .beyond.head_entropy import HeadEntropyProbe, head_entropy
     from .beyond.tree import LabelTree, hierarchical_f1, tree_verdicts
-    from .beyond.volumes import read_volume, score_volume
     from .detectors import (
         CSP,
         GLMCM,
@@ -121,6 +119,7 @@ if TYPE_CHECKING:
     from .integrations.transformers import GuardedPipeline, guard_pipeline
     from .io.embeddings import read_embeddings
     from .io.images import UnreadableImage
+    from .io.volumes import read_volume
     from .labels.bank import LabelBank
     from .labels.build import build_bank
     from .labels.corpus import Corpus

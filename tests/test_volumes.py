@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 import tanl
-from tanl.beyond.volumes import Volume, read_volume, score_volume
+from tanl.io.volumes import Volume, read_volume
 
 
 class GreyBackbone:
@@ -60,7 +60,7 @@ def volume(foreign=(), shape=(12, 10, 14)):
 
 
 def test_planted_slices_are_found_slice_and_all(guard):
-    clean, planted = score_volume(guard, volume()), score_volume(guard, volume(foreign=(3, 7)))
+    clean, planted = guard.score_volume(volume()), guard.score_volume(volume(foreign=(3, 7)))
     assert clean.flagged == [] and planted.flagged == [3, 7]
     assert planted.ood_score > clean.ood_score
     assert {verdict.evidence[0].label for verdict in planted.slices[3:4]} == {"bright"}
@@ -73,7 +73,7 @@ def test_nothing_is_learnt():
         for name, value in learner.detector.state_dict().items()
         if isinstance(value, torch.Tensor)
     }
-    score_volume(learner, volume(foreign=(3,)))
+    learner.score_volume(volume(foreign=(3,)))
     after = learner.detector.state_dict()
     assert before and all(torch.equal(value, after[name]) for name, value in before.items())
 
@@ -81,13 +81,13 @@ def test_nothing_is_learnt():
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_any_axis_can_be_cut(guard, axis):
     values = np.moveaxis(volume(foreign=(5,)), 0, axis)
-    found = score_volume(guard, values, axis=axis)
+    found = guard.score_volume(values, axis=axis)
     assert len(found.slices) == 12 and found.flagged == [5]
 
 
 def test_scores_are_put_together_as_said(guard):
     values = volume(foreign=(3, 7))
-    scores = score_volume(guard, values).slices.ood_score.double()
+    scores = guard.score_volume(values).slices.ood_score.double()
     highest = scores.sort(descending=True).values
     for aggregate, k, expected in (
         ("max", 3, highest[0]),
@@ -95,7 +95,7 @@ def test_scores_are_put_together_as_said(guard):
         ("top", 3, highest[:3].mean()),
         ("top", 99, scores.mean()),
     ):
-        assert score_volume(guard, values, aggregate=aggregate, k=k).ood_score == pytest.approx(
+        assert guard.score_volume(values, aggregate=aggregate, k=k).ood_score == pytest.approx(
             float(expected), abs=1e-9
         )
 
@@ -106,8 +106,8 @@ def test_a_region_is_judged_by_what_lies_inside(guard):
     inside, outside, empty = (np.zeros(values.shape, dtype=bool) for _ in range(3))
     inside[4, 2:5, 3:6] = True
     outside[4, 7:9, 3:6] = True
-    found = score_volume(
-        guard, values, masks={"spot": inside, "beside": outside, "nothing": empty}, aggregate="max"
+    found = guard.score_volume(
+        values, masks={"spot": inside, "beside": outside, "nothing": empty}, aggregate="max"
     )
     assert found.regions["spot"] > guard.detector.threshold > found.regions["beside"]
     assert math.isnan(found.regions["nothing"])
@@ -115,16 +115,16 @@ def test_a_region_is_judged_by_what_lies_inside(guard):
 
 def test_a_window_says_what_is_black_and_white(guard):
     values = volume(foreign=(3,)).astype(np.float32) * 4 - 1000
-    assert score_volume(guard, values, window=(-1000, 20)).flagged == [3]
-    assert score_volume(guard, values, window=(0, 5000)).flagged == []
+    assert guard.score_volume(values, window=(-1000, 20)).flagged == [3]
+    assert guard.score_volume(values, window=(0, 5000)).flagged == []
 
 
 def test_slices_are_resized_to_square_pixels(guard):
     guard.backbone.sizes.clear()
-    score_volume(guard, Volume(volume(), (5.0, 2.0, 1.0)))
+    guard.score_volume(Volume(volume(), (5.0, 2.0, 1.0)))
     assert {*guard.backbone.sizes} == {(14, 20)}
     guard.backbone.sizes.clear()
-    score_volume(guard, Volume(volume(), (5.0, 2.0, 1.0)), axis=2)
+    guard.score_volume(Volume(volume(), (5.0, 2.0, 1.0)), axis=2)
     assert {*guard.backbone.sizes} == {(10, 30)}
 
 
@@ -148,7 +148,7 @@ def test_slices_are_resized_to_square_pixels(guard):
 )
 def test_what_is_no_volume_is_refused(guard, values, options, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        score_volume(guard, values, **options)
+        guard.score_volume(values, **options)
 
 
 def test_numpy_files(tmp_path):

@@ -12,7 +12,9 @@ from importlib.metadata import version
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -27,6 +29,7 @@ from ..detectors import Detector, Evidence
 from ..detectors.registry import FROM_OUTLIERS, METHODS, WITH_NEGATIVES, make_detector, unknown_method
 from ..detectors.verdict import Answer, Detection, Verdict, answers, detect_embeddings
 from ..io.images import UnreadableImage
+from ..io.volumes import Grey, Volume, Window, cut
 from ..labels.bank import LabelBank
 from ..labels.build import build_bank
 from ..labels.corpus import Corpus
@@ -45,6 +48,7 @@ from .saving import (
     refuse_other_backbone,
     write_record,
 )
+from .volumes import Aggregate, Together, VolumeVerdict, judge_slices
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -214,6 +218,42 @@ class Guard:
         z = self.encode(images)
         with self._lock:
             return self.detector.predict(z)
+
+    def score_volume(
+        self,
+        volume: Volume | Grey,
+        *,
+        axis: int = 0,
+        window: Window | None = None,
+        aggregate: Aggregate = "top",
+        k: int = 3,
+        masks: Mapping[str, NDArray[np.bool_]] | None = None,
+    ) -> VolumeVerdict:
+        """Judge the slices of a volume as one batch, without learning from them.
+
+        Slices are resized so that a pixel is as high as it is wide. Greys go through ``window``, or all together by the
+        one rule for levels (`tanl.io.levels.to_8_bits`), so that slices stay comparable.
+
+        Args:
+            volume: numbers ``[D, H, W]``, or what `tanl.read_volume` gives, with spacing.
+            axis: along which it is cut.
+            window: the values that become black and white.
+            aggregate: how slices make the volume's score. "top" is the mean of the k highest, which a few foreign
+                slices move and one noisy one does not decide alone; "max", "mean".
+            k: of "top"; all slices if there are fewer.
+            masks: regions ``[D, H, W]`` by name. Of each slice that a region meets, its bounding box there is judged.
+
+        Raises:
+            TypeError, ValueError: no volume, an impossible window, or masks of another shape; the message names it.
+        """
+        together = Together(aggregate, k)
+        slices, regions = cut(volume, axis=axis, window=window, masks=masks)
+        return judge_slices(
+            lambda pictures: self.detect_embeddings(self.encode(pictures), learn=False),
+            slices,
+            regions,
+            together,
+        )
 
     def explain(self, images: Images, k: int = 5) -> list[tuple[Evidence, ...]]:
         """The ``k`` negative labels that count most against each image, ID or OOD; see `Detector.explain`.
