@@ -70,6 +70,7 @@ _HOME = {
     "LabelTree": "beyond.tree",
     "tree_verdicts": "beyond.tree",
     "hierarchical_f1": "beyond.tree",
+    "wordnet_tree": "beyond.wordnet_tree",
     "read_volume": "io.volumes",
     "OODMetrics": "metrics",
     "UnreadableImage": "io.images",
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from .beyond.examples import order_examples
     from .beyond.head_entropy import HeadEntropyProbe, head_entropy
     from .beyond.tree import LabelTree, hierarchical_f1, tree_verdicts
+    from .beyond.wordnet_tree import wordnet_tree
     from .detectors import (
         CSP,
         GLMCM,

@@ -42,6 +42,34 @@ def test_a_tree_from_a_file(tmp_path, nested):
     assert LabelTree.load(tmp_path / "tree.json").parents == LUNG
 
 
+CHEXPERT = {
+    "No Finding": {},
+    "Enlarged Cardiomediastinum": {"Cardiomegaly": {}},
+    "Lung Opacity": {"Lung Lesion": {}, "Edema": {}, "Consolidation": {"Pneumonia": {}}, "Atelectasis": {}},
+    "Pneumothorax": {},
+    "Pleural Effusion": {},
+    "Pleural Other": {},
+    "Fracture": {},
+    "Support Devices": {},
+}
+"""The observations of CheXpert in their hierarchy (Irvin et al. 2019, figure 1)."""
+
+
+def test_the_tree_of_chexpert(tmp_path):
+    (tmp_path / "tree.json").write_text(json.dumps(CHEXPERT))
+    tree = LabelTree.load(tmp_path / "tree.json")
+    assert len(tree.parents) == 14 and len(tree.leaves) == 11
+    assert tree.path("Pneumonia") == ("Lung Opacity", "Consolidation", "Pneumonia")
+    probabilities = torch.zeros(1, 11)
+    probabilities[0, [tree.leaves.index(leaf) for leaf in ("Pneumonia", "Edema", "Fracture")]] = torch.tensor(
+        [0.5, 0.4, 0.1]
+    )
+    (verdict,) = tree_verdicts(tree, tree.leaves, probabilities)
+    assert (verdict.label, verdict.ood_at, verdict.belongs) == ("Lung Opacity", "Lung Opacity", False)
+    f1 = hierarchical_f1(tree, [{"Pneumonia": "uncertain"}], [{"Edema": "present", "Fracture": "absent"}])
+    assert f1.micro == pytest.approx(2 * 1 / (3 + 2))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -246,6 +246,27 @@ def kinds(word: str) -> set[str]:
     return {lemma for number in seen for lemma in nouns[number]}
 
 
+def senses(word: str) -> list[tuple[int, ...]]:
+    """The noun synsets of a normalised word, in the order of the files, each as the way to it from the root.
+
+    A way goes along first hypernyms, of instances too. Empty for what WordNet does not know.
+    """
+    index, synsets = _noun_index(), synsets_of_wordnet()
+    numbers = dict.fromkeys(number for form in known_forms(word) for number in index.get(form, ()))
+    ways = []
+    for number in numbers:
+        way = [number]
+        while above := synsets[way[-1]].hypernyms:
+            way.append(int(above.split(",")[0].removeprefix("i")))
+        ways.append(tuple(reversed(way)))
+    return ways
+
+
+def lemmas_of(number: int) -> tuple[str, ...]:
+    """A synset's spellings, the usual one first."""
+    return synsets_of_wordnet()[number].lemmas
+
+
 @lru_cache(maxsize=1)
 def proper_nouns() -> frozenset[str]:
     """Nouns that are names in all their senses, normalised: of instances, or spelled with capitals throughout."""
