@@ -14,6 +14,7 @@ STUDIES = {
     "gpu-first": "what the first minutes on a GPU tell: parity, ceilings, steps, waits, a profile",
     "beyond": "what the modules of tanl.beyond find where the answer is known",
     "half-precision": "what keeping the labels as float16 does to scores and selected labels",
+    "preset": "which settings of TANL are best over ID sets, orders and shares of outliers",
     "numerics": "every method's scores against its formula in float64, at all sizes and scales",
 }
 
