@@ -181,13 +181,15 @@ def activation_sums(
     scale: float,
     segments: kernels.Segments,
     memory: list[kernels.StoredExponentials] | None = None,
-) -> Tensor:
-    """Sums of the negative labels' activations over segments of rows.
+    *,
+    known: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sums of the negative labels' activations over segments of rows, and the rows' log-sum-exps.
 
     The activation of a row is ``softmax(scale * z @ labels.T)[num_id:]``, the softmax taken over all labels.
     One pass over the labels gives the exponentials, their sum, and then, from what was kept, the sums. Where the
-    backend would rather not keep them (on a GPU beyond D / 2 rows) the product is made twice; where they do
-    not fit into its memory, the rows are taken in even parts.
+    backend would rather not keep them (on a GPU beyond D / 2 rows) the product is made twice, the first time without
+    the rows whose log-sum-exps are known; where they do not fit into its memory, the rows are taken in even parts.
 
     Args:
         z: ``[n, D]``, n >= 1.
@@ -196,26 +198,32 @@ def activation_sums(
         scale: the logit scale.
         segments: ranges ``(first, last + 1)`` of rows of z; they may overlap.
         memory: at most one earlier pass's exponentials, whose memory is used again; afterwards this pass's are there.
+        known: log-sum-exps over these labels, of an earlier pass, of the first e rows, ``[e]`` float32; None for none.
 
     Returns:
-        ``[G, M]`` float32: for every segment the sum of its rows' activations.
+        ``[G, M]`` float32: for every segment the sum of its rows' activations; and ``[n - e]`` float32: the
+        log-sum-exps of the logits of all labels, of the rows for which they were not known.
     """
     at_once = kernels.stored_rows(z, labels)
+    start = 0 if known is None else len(known)
     if at_once == 0:
-        lse = kernels.row_lse(z, labels, scale)
-        return kernels.segment_colsum(z, labels, scale, lse, segments)[:, num_id:]
+        fresh = z.new_empty(0) if start == len(z) else kernels.row_lse(z[start:], labels, scale)
+        lse = fresh if known is None else torch.cat([known, fresh])
+        return kernels.segment_colsum(z, labels, scale, lse, segments)[:, num_id:], fresh
     parts = -(-len(z) // at_once)
     memory = [] if memory is None else memory
-    start, sums = 0, None
+    first, sums = 0, None
+    found = []
     for rows in z.chunk(parts):
-        part = _within(segments, start, len(rows))
+        part = _within(segments, first, len(rows))
         stored = kernels.exp_store(rows, labels, scale, out=memory.pop() if memory else None)
         added = kernels.segment_colsum_stored(stored, part)
         sums = added if sums is None else sums.add_(added)
-        start += len(rows)
+        found.append(stored.lse)
+        first += len(rows)
         memory.append(stored)
     assert sums is not None, "there is a row"
-    return sums[:, num_id:]
+    return sums[:, num_id:], torch.cat(found)[start:]
 
 
 def _within(segments: kernels.Segments, start: int, count: int) -> kernels.Segments:

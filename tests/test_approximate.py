@@ -59,7 +59,7 @@ def index(request: pytest.FixtureRequest, data: Any) -> LabelIndex:
 
 
 def exact(bank: tanl.LabelBank, z: Tensor, segments: list[tuple[int, int]]) -> Tensor:
-    return activation_sums(z, bank.embeddings, bank.num_id, bank.logit_scale, segments)
+    return activation_sums(z, bank.embeddings, bank.num_id, bank.logit_scale, segments)[0]
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
@@ -73,20 +73,20 @@ def test_it_is_exact_where_all_labels_are_candidates(
     activations = ApproximateActivation(
         bank, LabelIndex.of(bank, kind=kind), candidates=candidates, sample=sample
     )
-    torch.testing.assert_close(activations(z, SEGMENTS), exact(bank, z, SEGMENTS), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(activations(z, SEGMENTS)[0], exact(bank, z, SEGMENTS), atol=1e-6, rtol=1e-5)
     assert activations.covered_mass == pytest.approx(1, abs=1e-9)
 
 
 def test_the_rest_is_exact_where_the_sample_is_all_labels(data: Any) -> None:
     bank, images, _ = data
     activations = ApproximateActivation(bank, LabelIndex.of(bank, kind="flat"), candidates=100, sample=10_000)
-    sums, expected = activations(images, [(0, 60)]), exact(bank, images, [(0, 60)])
+    sums, expected = activations(images, [(0, 60)])[0], exact(bank, images, [(0, 60)])
     kept = sums > 0
     assert 100 <= int(kept.sum()) < bank.num_negatives
     # A label is a candidate of some rows only, so sums are equal for one row, and lower for several.
     assert bool((sums <= expected * (1 + 1e-5)).all())
     for row in images[:5]:
-        one, wanted = activations(row[None], [(0, 1)])[0], exact(bank, row[None], [(0, 1)])[0]
+        one, wanted = activations(row[None], [(0, 1)])[0][0], exact(bank, row[None], [(0, 1)])[0]
         torch.testing.assert_close(one[one > 0], wanted[one > 0], atol=1e-7, rtol=1e-4)
         assert int((one > 0).sum()) == 100
         assert float(one[one > 0].min()) >= float(wanted[one == 0].max()) * (1 - 1e-5)
@@ -101,10 +101,11 @@ def test_the_estimated_denominator_is_close_and_has_no_bias(data: Any) -> None:
     for seed in range(8):
         activations = ApproximateActivation(bank, index, candidates=200, sample=600, seed=seed)
         for i, row in enumerate(z):
-            sums = activations(row[None], [(0, 1)])[0]
-            best = int(sums.argmax())
+            sums, estimated = activations(row[None], [(0, 1)])
+            best = int(sums[0].argmax())
             logit = float(bank.logit_scale * row @ bank.negative_embeddings[best])
-            errors.append(logit - float(sums[best].log()) - float(lse[i]))
+            errors.append(logit - float(sums[0, best].log()) - float(lse[i]))
+            assert float(estimated) - float(lse[i]) == pytest.approx(errors[-1], abs=1e-4)
     error = torch.tensor(errors)
     assert float(error.abs().mean()) < 0.03
     assert float(error.abs().max()) < 0.2
@@ -120,7 +121,7 @@ def test_the_selected_labels_are_nearly_those_of_the_exact_sums(
     activations = ApproximateActivation(bank, index, candidates=candidates, sample=1000)
     chosen = [
         set((sums[1] - sums[0]).topk(300).indices.tolist())
-        for sums in (activations(z, segments), exact(bank, z, segments))
+        for sums in (activations(z, segments)[0], exact(bank, z, segments))
     ]
     assert len(chosen[0] & chosen[1]) / 300 >= least
 
@@ -146,7 +147,8 @@ def test_covered_mass_is_what_exact_sums_give_the_candidates(data: Any) -> None:
 def test_covered_mass_is_a_share(data: Any, index: LabelIndex, candidates: int) -> None:
     bank, id_images, _ = data
     activations = ApproximateActivation(bank, index, candidates=candidates, sample=64)
-    sums = activations(id_images, [(0, 60)])
+    sums, lse = activations(id_images, [(0, 60)])
+    assert lse.shape == (60,)
     assert activations.covered_mass is not None
     assert 0 < activations.covered_mass <= 1
     assert bool((sums >= 0).all())
@@ -157,12 +159,14 @@ def test_a_row_has_the_same_bits_whatever_is_beside_it(data: Any, index: LabelIn
     bank, id_images, ood_images = data
     z = torch.cat([id_images, ood_images] * 3)[:333]  # over more than one block of rows
     activations = ApproximateActivation(bank, index, candidates=300, sample=500)
-    each = activations(z, [(i, i + 1) for i in range(len(z))])
+    each, lse = activations(z, [(i, i + 1) for i in range(len(z))])
     for rows in (slice(0, 1), slice(7, 70), slice(250, 270), slice(332, 333)):
         part = z[rows]
-        assert torch.equal(activations(part, [(i, i + 1) for i in range(len(part))]), each[rows])
-    whole = activations(z, [(10, 300)])
-    again = activations(z[3:301], [(7, 297)])
+        found, rest = activations(part, [(i, i + 1) for i in range(len(part))], lse[rows][:1])
+        assert torch.equal(found, each[rows])
+        assert torch.equal(rest, lse[rows][1:])
+    whole, _ = activations(z, [(10, 300)])
+    again, _ = activations(z[3:301], [(7, 297)])
     assert torch.equal(whole, again)
 
 
@@ -171,7 +175,7 @@ def test_lists_that_hold_too_few_labels_leave_the_rest_to_the_sample(data: Any) 
     index = LabelIndex.of(bank, kind="ivf", probe=0.0)  # one list
     activations = ApproximateActivation(bank, index, candidates=2000, sample=10_000)
     for row in images[:5]:
-        sums, expected = activations(row[None], [(0, 1)])[0], exact(bank, row[None], [(0, 1)])[0]
+        sums, expected = activations(row[None], [(0, 1)])[0][0], exact(bank, row[None], [(0, 1)])[0]
         assert 0 < int((sums > 0).sum()) < 2000
         torch.testing.assert_close(sums[sums > 0], expected[sums > 0], atol=1e-7, rtol=1e-4)
 
@@ -188,7 +192,7 @@ def test_half_precision_labels_give_what_their_float32_values_give(data: Any) ->
         logit_scale=bank.logit_scale,
     )
     one, other = (
-        ApproximateActivation(each, candidates=500, sample=500)(images[:9], [(0, 9)])
+        ApproximateActivation(each, candidates=500, sample=500)(images[:9], [(0, 9)])[0]
         for each in (half, rounded)
     )
     torch.testing.assert_close(one.sum(), other.sum(), atol=0, rtol=1e-2)
@@ -197,7 +201,7 @@ def test_half_precision_labels_give_what_their_float32_values_give(data: Any) ->
 def test_the_sample_depends_on_the_seed_alone(data: Any, index: LabelIndex) -> None:
     bank, images, _ = data
     one, same, other = (
-        ApproximateActivation(bank, index, candidates=50, sample=200, seed=seed)(images, [(0, 60)])
+        ApproximateActivation(bank, index, candidates=50, sample=200, seed=seed)(images, [(0, 60)])[0]
         for seed in (1, 1, 2)
     )
     assert torch.equal(one, same)

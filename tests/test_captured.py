@@ -31,6 +31,7 @@ def assert_close_states(found, expected):
     for ring in ("positive", "negative"):
         assert ours[ring]["total"] == theirs[ring]["total"]
         assert torch.equal(ours[ring]["rows"], theirs[ring]["rows"])
+        torch.testing.assert_close(ours[ring]["lse"], theirs[ring]["lse"], atol=2e-5, rtol=0)
         torch.testing.assert_close(ours[ring]["sums"], theirs[ring]["sums"], atol=1e-6, rtol=1e-4)
         assert (ours[ring]["front"] is None) == (theirs[ring]["front"] is None)
         if ours[ring]["front"] is not None:

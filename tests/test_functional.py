@@ -91,16 +91,26 @@ def test_activation_sums_are_sums_of_softmax_rows(rows):
     segments = [(0, rows), (0, 1), (rows // 2, rows), (rows // 3, rows // 2 + 1)]
     activations = (80 * z.double() @ matrix.double().T).softmax(1)[:, 4:]
     expected = torch.stack([activations[first:stop].sum(0) for first, stop in segments])
-    result = f.activation_sums(z, matrix, 4, 80.0, segments)
+    result, lse = f.activation_sums(z, matrix, 4, 80.0, segments)
+    exact = (80 * z.double() @ matrix.double().T).logsumexp(1)
+    torch.testing.assert_close(lse, exact.float(), atol=2e-5, rtol=1e-6)
     torch.testing.assert_close(result, expected.float(), atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("at_once", [0, 1, 7, 64])
-def test_activation_sums_are_the_same_in_parts_and_recomputed(monkeypatch, at_once):
+@pytest.mark.parametrize("known", [0, 1, 7, 39, 40])
+def test_activation_sums_are_the_same_in_parts_recomputed_and_with_known_rows(monkeypatch, at_once, known):
     z, matrix, segments = unit(40, 6), unit(300, 6, seed=1), [(0, 40), (3, 9), (38, 40)]
-    whole = f.activation_sums(z, matrix, 4, 80.0, segments)
+    sums, lse = f.activation_sums(z, matrix, 4, 80.0, segments)
+    assert lse.shape == (40,)
+    passed = []
+    row_lse = f.kernels.row_lse
+    monkeypatch.setattr(f.kernels, "row_lse", lambda z, *more: passed.append(len(z)) or row_lse(z, *more))
     monkeypatch.setattr(f.kernels, "stored_rows", lambda z, labels: at_once)
-    torch.testing.assert_close(f.activation_sums(z, matrix, 4, 80.0, segments), whole, atol=2e-5, rtol=1e-4)
+    found, rest = f.activation_sums(z, matrix, 4, 80.0, segments, known=lse[:known])
+    torch.testing.assert_close(found, sums, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(rest, lse[known:], atol=2e-5, rtol=1e-6)
+    assert passed == ([40 - known] if at_once == 0 and known < 40 else [])
 
 
 def naive_otsu(scores):
@@ -152,9 +162,9 @@ def test_grouped_share_drops_the_remainder_and_averages():
 
 def test_activation_sums_in_several_threads_do_not_share_memory():
     problems = [(unit(20 + i, 6, seed=i), unit(200 + 30 * i, 6, seed=50 + i)) for i in range(6)]
-    expected = [f.activation_sums(z, labels, 4, 80.0, [(0, len(z))]) for z, labels in problems]
+    expected = [f.activation_sums(z, labels, 4, 80.0, [(0, len(z))])[0] for z, labels in problems]
     with ThreadPoolExecutor(6) as pool:
         for _ in range(20):
-            found = pool.map(lambda p: f.activation_sums(p[0], p[1], 4, 80.0, [(0, len(p[0]))]), problems)
+            found = pool.map(lambda p: f.activation_sums(p[0], p[1], 4, 80.0, [(0, len(p[0]))])[0], problems)
             for one, other in zip(found, expected, strict=True):
                 torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)

@@ -165,10 +165,12 @@ def test_compact_is_small_at_full_size(tmp_path):
             return unit(len(pixels), 512, seed=3)
 
     corpus = tanl.Corpus.load("neglabel")
-    method = lambda bank: tanl.TANL(bank, gap=0.0, activation=lambda rows, segments: zeros(bank, segments))  # noqa: E731
 
-    def zeros(bank, segments):
-        return torch.zeros(len(segments), bank.num_negatives)
+    def method(bank):
+        def zeros(rows, segments, known):
+            return torch.zeros(len(segments), bank.num_negatives), torch.zeros(len(rows) - len(known))
+
+        return tanl.TANL(bank, gap=0.0, activation=zeros)
 
     labels = [f"label {i}" for i in range(1000)]
     guard = tanl.Guard(Random(), labels, corpus=corpus, method=method, cache_dir=tmp_path / "cache")

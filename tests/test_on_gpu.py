@@ -100,12 +100,13 @@ def test_approximate_activations_are_those_of_the_exact_search(as_on_a_gpu):
     z, segments = unit(40, 24, seed=4), [(0, 40), (3, 9)]
     index = LabelIndex.of(bank, kind="flat")
     activation = tanl.ApproximateActivation(bank, index, candidates=100, sample=60)
-    found = activation(z, segments)
+    found, lse = activation(z, segments)
     calls = len(as_on_a_gpu.calls)
     assert calls == 1
-    exact = tanl.functional.activation_sums(z, bank.embeddings, 20, 30.0, segments)
+    exact, sure = tanl.functional.activation_sums(z, bank.embeddings, 20, 30.0, segments)
     kept = found > 0
     torch.testing.assert_close(found[kept], exact[kept], atol=1e-4, rtol=0.3)
+    torch.testing.assert_close(lse, sure, atol=0.3, rtol=0)
 
 
 def test_a_saved_index_comes_back_on_the_cpu_and_can_be_moved(tmp_path):

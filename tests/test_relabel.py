@@ -121,13 +121,16 @@ def test_relabelled_mcm_needs_two_labels(bank):
 
 
 def check_sums(detector):
-    """The rings' means are those of their rows over the detector's labels."""
+    """The rings' means and log-sum-exps are those of their rows over the detector's labels."""
     bank = detector.bank
     for ring in (detector.state.positive, detector.state.negative):
         rows = ring.embeddings
         if len(rows):
-            whole = activation_sums(rows, bank.embeddings, bank.num_id, bank.logit_scale, [(0, len(rows))])
-            torch.testing.assert_close(ring.mean, whole[0].double() / len(rows), atol=1e-7, rtol=1e-5)
+            matrix = bank.embeddings
+            sums, lse = activation_sums(rows, matrix, bank.num_id, bank.logit_scale, [(0, len(rows))])
+            torch.testing.assert_close(ring.mean, sums[0].double() / len(rows), atol=1e-7, rtol=1e-5)
+            kept = ring.state_dict()["lse"]
+            torch.testing.assert_close(kept[len(kept) - len(rows) :], lse, atol=2e-5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("capacity", [3, 19, 30, 300])

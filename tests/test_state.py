@@ -8,6 +8,7 @@ from states import assert_same_state, state_of
 
 import tanl
 from conftest import unit
+from tanl import kernels
 from tanl.detectors.state import BLOCK, ActivationRing, ActivationState
 from tanl.functional import activation_sums
 
@@ -18,13 +19,19 @@ def activations(bank, z):
     return logits.softmax(dim=1)[:, bank.num_id :]
 
 
+def log_sum_exps(bank, z):
+    """Of all labels, in float64."""
+    return (bank.logit_scale * z.double() @ bank.embeddings.double().T).logsumexp(dim=1).float()
+
+
 def exact(bank, seen=None):
     """The activations that a state takes its sums from; ``seen`` gets the number of rows of every call."""
 
-    def sums(z, segments):
+    def sums(z, segments, known):
+        torch.testing.assert_close(known, log_sum_exps(bank, z[: len(known)]), atol=1e-5, rtol=0)
         if seen is not None:
             seen.append(len(z))
-        return activation_sums(z, bank.embeddings, bank.num_id, bank.logit_scale, segments)
+        return activation_sums(z, bank.embeddings, bank.num_id, bank.logit_scale, segments, known=known)
 
     return sums
 
@@ -62,6 +69,8 @@ def test_ring_keeps_the_last_rows_and_their_mean(capacity, pushes):
         assert torch.equal(ring.embeddings, kept)
         torch.testing.assert_close(ring.mean, activations(bank, kept).mean(0), atol=1e-6, rtol=1e-4)
         assert bool((ring.mean >= 0).all())
+        state = ring.state_dict()
+        torch.testing.assert_close(state["lse"], log_sum_exps(bank, state["rows"]), atol=1e-5, rtol=0)
 
 
 def test_ring_prepares_a_push_with_at_most_half_a_block_recomputed():
@@ -180,8 +189,8 @@ def test_compact_state_of_70000_labels_takes_a_megabyte_and_a_half():
     names, rows = [str(i) for i in range(70_010)], unit(1, 512)
     bank = tanl.LabelBank(names, rows.expand(70_010, -1), num_id=10)
 
-    def nothing(z, segments):
-        return torch.zeros(len(segments), bank.num_negatives)
+    def nothing(z, segments, known):
+        return torch.zeros(len(segments), bank.num_negatives), torch.zeros(len(z) - len(known))
 
     state = ActivationState.initial(bank, nothing, 300, 0, None)
     for count in (310, 9):  # the front block keeps 19 evicted rows
@@ -197,9 +206,43 @@ def test_compact_state_of_70000_labels_takes_a_megabyte_and_a_half():
     assert size(state.state_dict()) > 1e7
 
 
-def test_half_of_what_a_ring_holds_is_no_state():
+@pytest.mark.parametrize("part", ["lse", "sums", "front"])
+def test_half_of_what_a_ring_holds_is_no_state(part):
     bank, state = filled(20, (30,))
     saved = state.state_dict()
-    del saved["positive"]["sums"]
-    with pytest.raises(ValueError, match="lacks 'sums'"):
+    del saved["positive"][part]
+    with pytest.raises(ValueError, match=f"lacks '{part}'"):
         ActivationState.from_state_dict(bank, exact(bank), 20, saved)
+
+
+@pytest.mark.parametrize("fresh", [0, 1, 6])
+def test_log_sum_exps_of_older_rows_are_not_made_again(monkeypatch, fresh):
+    """Where the product is made twice, the first one is of the new rows alone."""
+    _, state = filled(33, (50, 8))
+    passed = []
+    row_lse = kernels.row_lse
+    monkeypatch.setattr(kernels, "stored_rows", lambda z, labels: 0)
+    monkeypatch.setattr(kernels, "row_lse", lambda z, *more: passed.append(len(z)) or row_lse(z, *more))
+    ids, outliers = unit(7, 8, seed=70), unit(fresh, 8, seed=71)
+    state.commit(*state.prepare(ids, outliers))
+    assert passed == [7 + fresh]
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "message"),
+    [
+        (torch.zeros(3, 41), TypeError, "sums and log-sum-exps, two tensors, not a Tensor"),
+        ((torch.zeros(3, 41), None), TypeError, "sums and log-sum-exps, two tensors, not a tuple"),
+        ((torch.zeros(9, 41), torch.zeros(7)), ValueError, "give 2 sums and 7 log-sum-exps, not 9 and 7"),
+        ((torch.zeros(2, 41), torch.zeros(8)), ValueError, "give 2 sums and 7 log-sum-exps, not 2 and 8"),
+    ],
+)
+def test_activations_of_ones_own_that_are_no_pair_are_refused(found, error, message):
+    bank = small_bank()
+    ring = ActivationRing(bank, 10)
+    ring.commit(prepare(ring, unit(12, 8)))
+    state = ActivationState(bank, lambda *given: found, ring, ActivationRing(bank, 10), torch.zeros(0))
+    before = state_of(state)
+    with pytest.raises(error, match=message):
+        state.prepare(unit(7, 8), unit(0, 8))
+    assert_same_state(state.state_dict(), before)

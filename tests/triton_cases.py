@@ -308,7 +308,7 @@ def test_a_step_asks_no_more_of_a_gpu_than_it_did(monkeypatch, stored_bytes):
     with counted() as fixed:
         steps(batches[3])
     assert dict(fixed.waits) == {"aten._local_scalar_dense": 1}
-    assert fixed.operations.total() <= 200
+    assert fixed.operations.total() <= 210
     assert fixed.launches.total() <= 6
 
 

@@ -306,7 +306,7 @@ def _measure(title: str, data: tuple[LabelBank, Tensor, Tensor], config: Config,
     bank, id_images, ood_images = data
     queries = torch.cat([id_images, ood_images]).contiguous()
     exact, relevance = _timed(
-        lambda: activation_sums(queries, bank.embeddings, bank.num_id, bank.logit_scale, _segments()),
+        lambda: activation_sums(queries, bank.embeddings, bank.num_id, bank.logit_scale, _segments())[0],
         config.repeats,
     )
     wanted = _selected(relevance)
@@ -344,7 +344,7 @@ def _own(
         for k in NEAREST:
             seconds[k], found = _timed(partial(_rows, index, queries, k), config.repeats)
             recall[k] = _recall(found, truth, k)
-        spent, sums = _timed(lambda: activations(queries, _segments()), config.repeats)
+        spent, sums = _timed(lambda: activations(queries, _segments())[0], config.repeats)
         overlap = len(_selected(sums) & wanted) / len(wanted)
         made = Activation(spent, overlap, activations.covered_mass or 0.0)
         setting = "" if kind == "flat" else f"probe {probe}"

@@ -101,15 +101,19 @@ class ApproximateActivation:
         return self._covered / self._rows if self._rows else None
 
     @undisturbed
-    def __call__(self, z: Embeddings, segments: Segments) -> Tensor:
-        """Sums of activations over ranges of rows.
+    def __call__(
+        self, z: Embeddings, segments: Segments, known: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Sums of activations over ranges of rows, and the rows' log-sum-exps, which are estimates too.
 
         Args:
             z: ``[n, D]``, unit rows, on the bank's device.
             segments: G ranges ``(first, last + 1)`` of rows of z; they may overlap.
+            known: log-sum-exps of the first e rows from an earlier call, ``[e]`` float32; None for none. They are
+                estimated again, as `covered_mass` is of all rows.
 
         Returns:
-            ``[G, M]`` float32.
+            ``[G, M]`` float32; and log-sum-exps ``[n - e]`` float32 of the rows for which they were not known.
 
         Raises:
             TypeError, ValueError: z is unusable, or a segment is no range of its rows.
@@ -120,9 +124,10 @@ class ApproximateActivation:
             if not 0 <= first <= end <= len(z):
                 raise ValueError(f"the segment ({first}, {end}) is no range of the {len(z)} rows")
         sums = torch.zeros(len(ranges), self.bank.num_negatives, dtype=torch.float32, device=z.device)
-        covered = 0.0
+        covered, found = 0.0, []
         for start in range(0, len(z), _ROWS):
-            rows, activations, mass = self._activations(z[start : start + _ROWS])
+            rows, activations, mass, lse = self._activations(z[start : start + _ROWS])
+            found.append(lse)
             covered += float(mass.sum())
             for total, (first, end) in zip(sums, ranges, strict=True):
                 part = slice(max(first - start, 0), max(end - start, 0))
@@ -130,10 +135,10 @@ class ApproximateActivation:
         self.covered_mass = covered / len(z)
         self._covered += covered
         self._rows += len(z)
-        return sums
+        return sums, torch.cat(found)[0 if known is None else len(known) :]
 
-    def _activations(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Candidates ``[b, k]``, their activations, and each row's covered mass ``[b]``."""
+    def _activations(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Candidates ``[b, k]``, their activations, each row's covered mass ``[b]`` and log-sum-exp ``[b]``."""
         scale, num_id = self.bank.logit_scale, self.bank.num_id
         cosines, rows = self.index.candidates(z, self.candidates)
         found = rows >= 0
@@ -152,7 +157,7 @@ class ApproximateActivation:
 
         known = torch.logaddexp(logits.logsumexp(dim=1), always[:, :num_id].logsumexp(dim=1))
         lse = torch.logaddexp(known, rest)
-        return rows, (logits - lse[:, None]).exp().float(), (known - lse).exp()
+        return rows, (logits - lse[:, None]).exp().float(), (known - lse).exp(), lse.float()
 
     def __repr__(self) -> str:
         return (

@@ -105,8 +105,8 @@ class CapturedTANL:
             front = sums[0].clone() if evicted else None
             if evicted:
                 sums[0] = held.whole[side]
-            rows = held.rows[side, : totals[side] - first]
-            stream[name] = {"total": totals[side], "rows": rows.clone(), "sums": sums, "front": front}
+            rows, lse = (each[side, : totals[side] - first].clone() for each in (held.rows, held.lse))
+            stream[name] = {"total": totals[side], "rows": rows, "lse": lse, "sums": sums, "front": front}
             kept = ", ".join(["null"] * min(totals[side], self._capacity))
             stream[f"sources_{('id', 'ood')[side]}"] = f"[{kept}]"
             stream[f"admitted_{('id', 'ood')[side]}"] = admitted[side]
@@ -122,10 +122,12 @@ class CapturedTANL:
         sums = torch.zeros(2, slots, bank.num_negatives, dtype=torch.float32, device=device)
         whole = torch.zeros(2, bank.num_negatives, dtype=torch.float32, device=device)
         rows = torch.zeros(2, self._capacity + BLOCK, bank.dim, dtype=torch.float32, device=device)
+        lse = torch.zeros(2, self._capacity + BLOCK, dtype=torch.float32, device=device)
         history = torch.full((HISTORY,), _NOTHING, dtype=torch.float32, device=device)
         for side, name in enumerate(("positive", "negative")):
             ring = stream[name]
             rows[side, : len(ring["rows"])] = ring["rows"]
+            lse[side, : len(ring["lse"])] = ring["lse"]
             sums[side, : len(ring["sums"])] = ring["sums"]
             whole[side] = sums[side, 0]
             if ring["front"] is not None:
@@ -138,7 +140,7 @@ class CapturedTANL:
             [stream["admitted_id"], stream["admitted_ood"]], dtype=torch.int64, device=device
         )
         running = torch.tensor(saved["running_threshold"], dtype=torch.float32, device=device)
-        return _Held(totals, admitted, rows, sums, whole, history, running)
+        return _Held(totals, admitted, rows, lse, sums, whole, history, running)
 
     def _advance(self) -> None:
         """One step from ``_z`` to ``_scores``. Nothing is read back, and no shape hangs on a value."""
@@ -155,9 +157,15 @@ class CapturedTANL:
         order = torch.where(sure[0], 2, sure[1].byte()).sort(descending=True, stable=True).indices
         sorted_z = z.index_select(0, order)
         push = _Pushes(held, sure.sum(dim=1), self._number, self._capacity, self._active)
-        earlier = held.rows.view(-1, bank.dim).index_select(0, push.earlier)
-        rows = torch.cat([earlier, sorted_z])
-        sums = activation_sums(rows, bank.embeddings, bank.num_id, bank.logit_scale, push.segments(len(z)))
+        rows = torch.cat([held.rows.view(-1, bank.dim).index_select(0, push.earlier), sorted_z])
+        sums, lse = activation_sums(
+            rows,
+            bank.embeddings,
+            bank.num_id,
+            bank.logit_scale,
+            push.segments(len(z)),
+            known=held.lse.view(-1).index_select(0, push.earlier),
+        )
         new_sums, whole, added = push.grown(sums.reshape(2, -1, sums.shape[1]))
         drawn = detector.alpha * means + (1 - detector.alpha) * added
         means = torch.where(push.counts[:, None] > 0, drawn, means)
@@ -167,6 +175,7 @@ class CapturedTANL:
         held.rows.copy_(
             torch.cat([held.rows.view(-1, bank.dim), sorted_z]).index_select(0, places).view_as(held.rows)
         )
+        held.lse.copy_(torch.cat([held.lse.view(-1), lse]).index_select(0, places).view_as(held.lse))
         held.sums.copy_(new_sums)
         held.whole.copy_(whole)
         held.totals.add_(push.counts)
@@ -191,6 +200,7 @@ class _Held:
     totals: Tensor  # [2]: rows ever pushed
     admitted: Tensor  # [2]: images of the stream among them
     rows: Tensor  # [2, L + 20, D]: from the first row of the front block on
+    lse: Tensor  # [2, L + 20]: the rows' log-sum-exps
     sums: Tensor  # [2, slots, M]: of kept rows, the front block first; zeros beyond the last
     whole: Tensor  # [2, M]: the front block's, evicted rows included
     history: Tensor  # [20 000], the newest last
@@ -199,7 +209,16 @@ class _Held:
     @property
     def tensors(self) -> list[Tensor]:
         """All of them."""
-        return [self.totals, self.admitted, self.rows, self.sums, self.whole, self.history, self.running]
+        return [
+            self.totals,
+            self.admitted,
+            self.rows,
+            self.lse,
+            self.sums,
+            self.whole,
+            self.history,
+            self.running,
+        ]
 
 
 class _Pushes:

@@ -24,20 +24,23 @@ class ExactActivation:
         self.bank = bank
         self._spare: list[StoredExponentials] = []  # at most one
 
-    def __call__(self, z: Tensor, segments: Segments) -> Tensor:
-        """The sums ``[G, M]`` of the activations of rows ``[n, D]``, see `tanl.functional.activation_sums`."""
+    def __call__(self, z: Tensor, segments: Segments, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Sums ``[G, M]`` of the activations of rows ``[n, D]``, and the rows' log-sum-exps, those of the first rows
+        being ``known``; see `tanl.functional.activation_sums`."""
         bank = self.bank
         try:
             spare = self._spare.pop()  # and no look beforehand: another thread may take it in between
         except IndexError:
             spare = None
         memory = [] if spare is None else [spare]
-        sums = activation_sums(z, bank.embeddings, bank.num_id, bank.logit_scale, segments, memory)
+        found = activation_sums(
+            z, bank.embeddings, bank.num_id, bank.logit_scale, segments, memory, known=known
+        )
         if memory and not self._spare and z.device.type == "cpu":
             kept = memory[0]
             if kept.values.untyped_storage().nbytes() <= KEPT_BYTES:
                 self._spare.append(kept)
-        return sums
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         return {"bank": self.bank, "_spare": []}  # a copy makes memory of its own

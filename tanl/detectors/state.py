@@ -21,8 +21,9 @@ from ..labels.bank import KEPT_TOLERANCE, LabelBank
 # takes 11 MB; with 16 it would take 13.
 BLOCK = 20
 HISTORY = 20_000
-# Rows [n, D] and segments of them -> sums of their activations over the segments, [G, M] float32.
-Activations = Callable[[Tensor, Segments], Tensor]
+# Rows [n, D], segments of them, and the log-sum-exps [e] of the first e rows, known from an earlier call -> sums of
+# the rows' activations over the segments, [G, M], and the log-sum-exps [n - e] of the other rows, float32 both.
+Activations = Callable[[Tensor, Segments, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,23 @@ class RingPlan:
     """What a push needs to know before it can be made, see `ActivationRing.plan`."""
 
     rows: Tensor  # [n, D]: what is pushed
+    segments: list[tuple[int, int]]  # of the rows: those that are evicted at once, then one a block
     earlier: Tensor  # [e, D], e <= 10: older rows whose activations are needed once more
-    segments: list[tuple[int, int]]  # of the earlier rows, then the rows: evicted at once, one a block, front
+    known: Tensor  # [e]: their log-sum-exps
+    again: tuple[int, int]  # of the rows: those of the front block that are needed once more too
     blocks: range  # the blocks that new rows go to
     front: int  # the block that will be the front one
     front_less_evicted: (
         bool | None
     )  # how the front block's sum is made: less its evicted rows, or anew; None: as is
+
+    def placed(self, earlier: int, rows: int) -> list[tuple[int, int]]:
+        """Its segments, and the front block's parts, in a pass where its earlier rows and its rows begin there."""
+        ranges = [(rows + a, rows + b) for a, b in self.segments]
+        if self.front_less_evicted is not None:
+            parts = [(earlier, earlier + len(self.earlier)), (rows + self.again[0], rows + self.again[1])]
+            ranges += [(a, b) for a, b in parts if a < b]
+        return ranges
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class RingUpdate:
     """What one push will change in a ring; nothing is changed before `ActivationRing.commit`."""
 
     rows: Tensor  # [n, D]
+    lse: Tensor  # [n]: their log-sum-exps
     mean: Tensor  # [M], float64: the mean activation of the new rows
     blocks: range  # the blocks that they go to
     first: int  # the block that will be the front one
@@ -56,7 +68,8 @@ class ActivationRing:
 
     Every row ever pushed has a number; rows ``20 b`` to ``20 b + 19`` are block b. A block's summed
     activations are kept in float32 and added up in float64, so that nothing drifts, however long the stream.
-    Only the front block may hold evicted rows; its remaining sum costs the activations of at most ten rows.
+    Only the front block may hold evicted rows; its remaining sum costs the activations of at most ten rows, whose
+    log-sum-exps are kept.
     No tensor that is kept is ever written to again: copies share them.
     """
 
@@ -65,6 +78,7 @@ class ActivationRing:
         self._bank = bank
         self._total = 0
         self._rows = bank.embeddings[:0].float()  # from the first row of the front block on
+        self._lse = self._rows.new_zeros(0)  # [rows]: their log-sum-exps; fewer while they are lacking
         self._sums = torch.zeros(
             0, bank.num_negatives, dtype=torch.float32, device=bank.device
         )  # of kept rows
@@ -94,31 +108,40 @@ class ActivationRing:
         ranges = [(max(old, b * BLOCK), min(new, (b + 1) * BLOCK)) for b in blocks]
         if old < front * BLOCK:  # rows that are evicted again at once
             ranges.insert(0, (old, front * BLOCK))
+        segments = [(a - old, b - old) for a, b in ranges]
         if kept_from == front * BLOCK:  # the front block is whole
-            return RingPlan(rows, rows[:0], [(a - old, b - old) for a, b in ranges], blocks, front, None)
+            return RingPlan(rows, segments, rows[:0], self._lse[:0], (0, 0), blocks, front, None)
 
         evicted = range(front * BLOCK, kept_from)
         remaining = range(kept_from, min((front + 1) * BLOCK, new))
         again = min(evicted, remaining, key=len)
         first_row = self._first_block * BLOCK
-        earlier = self._rows[again.start - first_row : max(0, min(again.stop, old) - first_row)]
-        segments = [(a - old + len(earlier), b - old + len(earlier)) for a, b in ranges]
-        start = max(0, again.start - old)  # earlier rows of that range, if any, come first of all
+        known = slice(again.start - first_row, max(0, min(again.stop, old) - first_row))
+        fresh = (max(0, again.start - old), max(0, again.stop - old))
         return RingPlan(
-            rows, earlier, [*segments, (start, start + len(again))], blocks, front, again == evicted
+            rows,
+            segments,
+            self._rows[known],
+            self._lse[known],
+            fresh,
+            blocks,
+            front,
+            again == evicted,
         )
 
-    def update(self, plan: RingPlan, sums: Tensor) -> RingUpdate:
-        """What a plan's push will change, from the weighted sums of activations ``[G, M]`` that it asked for."""
-        of_new_rows = sums if plan.front_less_evicted is None else sums[:-1]
-        added = of_new_rows[len(of_new_rows) - len(plan.blocks) :]
+    def update(self, plan: RingPlan, sums: Tensor, lse: Tensor) -> RingUpdate:
+        """What a plan's push will change, from the sums of activations ``[G, M]`` over `RingPlan.placed` and the
+        log-sum-exps ``[n]`` of its rows."""
+        count = len(plan.segments)
+        of_new_rows, again = sums[:count], sums[count:]
+        added = of_new_rows[count - len(plan.blocks) :]
         front = None
         if plan.front_less_evicted is not None:
-            front = sums[-1].clone()
+            front = again.sum(dim=0)
             if plan.front_less_evicted:
                 front = (self._front_sum(plan.front, plan.blocks, added) - front).clamp_(min=0)
         return RingUpdate(
-            plan.rows, _sum(of_new_rows) / len(plan.rows), plan.blocks, plan.front, added, front
+            plan.rows, lse, _sum(of_new_rows) / len(plan.rows), plan.blocks, plan.front, added, front
         )
 
     def copied(self) -> ActivationRing:
@@ -127,23 +150,25 @@ class ActivationRing:
 
     def commit(self, update: RingUpdate) -> None:
         """Take over an update."""
-        rows = torch.cat([self._rows, update.rows])
+        rows, lse = torch.cat([self._rows, update.rows]), torch.cat([self._lse, update.lse])
         self._sums, self._whole = self._sums_with(update.first, update.blocks, update.added), None
         self._total += len(update.rows)
         if update.front is not None:
             self._whole = self._sums[0].clone()
             self._sums[0] = update.front
-        self._rows = rows[len(rows) - (self._total - self._first_block * BLOCK) :].clone()
+        evicted = len(rows) - (self._total - self._first_block * BLOCK)
+        self._rows, self._lse = rows[evicted:].clone(), lse[evicted:].clone()
 
     def state_dict(self, *, compact: bool = False) -> dict[str, Any]:
         """Tensors and numbers that `from_state_dict` goes on from.
 
         Args:
-            compact: the rows alone, without the sums of their activations.
+            compact: the rows alone, without their log-sum-exps and the sums of their activations.
         """
         kept: dict[str, Any] = {"total": self._total, "rows": self._rows.clone()}
         if compact:
             return kept
+        kept["lse"] = self._lse.clone()
         if self._whole is None:
             return {**kept, "sums": self._sums.clone(), "front": None}
         return {**kept, "sums": self._whole_sums(), "front": self._sums[0].clone()}
@@ -162,7 +187,9 @@ class ActivationRing:
         count = ring._total - first * BLOCK
         rows = saved_tensor(state["rows"], "the ring's rows", (count, bank.dim), float32, bank.device)
         ring._rows = unit_embeddings(rows, "the ring's rows", tolerance=KEPT_TOLERANCE) if count else rows
-        if {"sums", "front"} & state.keys():
+        if {"lse", "sums", "front"} & state.keys():
+            what = "the ring's log-sum-exps"
+            ring._lse = saved_tensor(state["lse"], what, (count,), float32, bank.device)
             blocks = (ring._blocks_from(first), num)
             ring._sums = saved_tensor(state["sums"], "the ring's sums", blocks, float32, bank.device)
             evicted = count - len(ring)
@@ -176,7 +203,7 @@ class ActivationRing:
 
     @classmethod
     def of_rows(cls, bank: LabelBank, capacity: int, rows: Tensor) -> ActivationRing:
-        """A ring that holds ``rows [n, D]``, n <= capacity, and still lacks their sums."""
+        """A ring that holds ``rows [n, D]``, n <= capacity, and still lacks their log-sum-exps and sums."""
         ring = cls(bank, capacity)
         ring._total, ring._rows = len(rows), rows.clone()
         return ring
@@ -184,23 +211,24 @@ class ActivationRing:
     @property
     def lacks_sums(self) -> bool:
         """Whether `take_sums` is to be called before anything else."""
-        return len(self._sums) < self._blocks_from(self._first_block)
+        return len(self._lse) < len(self._rows)
 
     def lacking(self) -> RingPlan:
         """The rows, and the segments of them, whose sums `take_sums` wants: one a block, then the front's."""
         count, evicted = len(self._rows), len(self._rows) - len(self)
         segments = [(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
         blocks = range(self._first_block, self._first_block + len(segments))
+        again: tuple[int, int] = (0, 0)
+        anew: bool | None = None
         if evicted:
-            segments.append((evicted, min(BLOCK, count)))
-        return RingPlan(
-            self._rows, self._rows[:0], segments, blocks, blocks.start, False if evicted else None
-        )
+            again, anew = (evicted, min(BLOCK, count)), False
+        rows = self._rows
+        return RingPlan(rows, segments, rows[:0], self._lse[:0], again, blocks, blocks.start, anew)
 
-    def take_sums(self, plan: RingPlan, sums: Tensor) -> None:
-        """Take over the sums of activations ``[G, M]`` that `lacking` asked for."""
+    def take_sums(self, plan: RingPlan, sums: Tensor, lse: Tensor) -> None:
+        """Take over the sums of activations ``[G, M]`` and the log-sum-exps ``[n]`` that `lacking` asked for."""
         blocks = len(plan.blocks)
-        self._sums, self._whole = sums[:blocks].clone(), None
+        self._sums, self._whole, self._lse = sums[:blocks].clone(), None, lse.clone()
         if plan.front_less_evicted is not None:
             self._whole = self._sums[0].clone()
             self._sums[0] = sums[blocks]
@@ -385,7 +413,7 @@ class ActivationState:
         if not planned:
             return None, None
         parts = iter(self._planned_sums(planned))
-        updates = [None if entry is None else entry[0].update(entry[1], next(parts)) for entry in plans]
+        updates = [None if entry is None else entry[0].update(entry[1], *next(parts)) for entry in plans]
         return updates[0], updates[1]
 
     def commit(
@@ -443,21 +471,47 @@ class ActivationState:
         """The sums of rings that lack them."""
         rings = [ring for ring in (self.positive, self.negative) if ring.lacks_sums]
         plans = [ring.lacking() for ring in rings]
-        for ring, plan, sums in zip(rings, plans, self._planned_sums(plans), strict=True):
-            ring.take_sums(plan, sums)
+        for ring, plan, (sums, lse) in zip(rings, plans, self._planned_sums(plans), strict=True):
+            ring.take_sums(plan, sums, lse)
 
-    def _planned_sums(self, plans: list[RingPlan]) -> Sequence[Tensor]:
-        """The sums that each plan asks for, in one pass over the label matrix."""
+    def _planned_sums(self, plans: list[RingPlan]) -> list[tuple[Tensor, Tensor]]:
+        """The sums that each plan asks for and the log-sum-exps of its rows, in one pass over the label matrix."""
         if not plans:
             return []
-        rows = [part for plan in plans for part in (plan.earlier, plan.rows)]
-        segments, start = [], 0
+        known = torch.cat([plan.known for plan in plans])
+        earlier, start, placed = 0, len(known), []
         for plan in plans:
-            segments += [(start + a, start + b) for a, b in plan.segments]
-            start += len(plan.earlier) + len(plan.rows)
-        return torch.split(
-            self.activations(torch.cat(rows), segments), [len(plan.segments) for plan in plans]
+            placed.append(plan.placed(earlier, start))
+            earlier += len(plan.earlier)
+            start += len(plan.rows)
+        rows = torch.cat([*(plan.earlier for plan in plans), *(plan.rows for plan in plans)])
+        segments = [each for ranges in placed for each in ranges]
+        sums, lse = _activated(self.activations(rows, segments, known), len(segments), len(rows) - len(known))
+        return list(
+            zip(
+                torch.split(sums, [len(ranges) for ranges in placed]),
+                torch.split(lse, [len(plan.rows) for plan in plans]),
+                strict=True,
+            )
         )
+
+
+def _activated(found: object, segments: int, rows: int) -> tuple[Tensor, Tensor]:
+    """What an `Activations` gave, if it is as it should be.
+
+    Raises:
+        TypeError: it is no pair of tensors.
+        ValueError: they have other lengths.
+    """
+    if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(f, Tensor) for f in found)):
+        raise TypeError(
+            f"activation must give sums and log-sum-exps, two tensors, not a {type(found).__name__}"
+        )
+    if (len(found[0]), len(found[1])) != (segments, rows):
+        raise ValueError(
+            f"activation must give {segments} sums and {rows} log-sum-exps, not {len(found[0])} and {len(found[1])}"
+        )
+    return found
 
 
 def saved_tensor(

@@ -98,7 +98,8 @@ class TANL(Detector):
         activation: how confident images' activations are computed. "exact" streams all labels; "approximate"
             retrieves the nearest labels and estimates the rest (`tanl.ApproximateActivation`, for millions of
             labels; needs faiss). Or what gives the sums yourself: an `ApproximateActivation` of this bank with
-            settings of your own, or any function of rows ``[n, D]`` and segments to ``[G, M]``.
+            settings of your own, or any function of rows ``[n, D]``, segments of them and the log-sum-exps ``[e]`` of
+            the first e rows, to sums ``[G, M]`` and the log-sum-exps ``[n - e]`` of the other rows.
         memory: "published", as the paper has it; "guarded", which does not run away where outliers are rare; or the
             latter with settings of your own, a `GuardedMemory`. Not the paper's.
         candidates: of the bank's negatives only this many, those farthest from the ID labels (`LabelBank.mined`), may
