@@ -427,9 +427,10 @@ def test_tanl_with_one_id_label(bank, stream):
 
 def test_tanl_history_keeps_the_last_20000_scores(bank):
     detector = tanl_detector(bank)
-    detector.state.history = torch.rand(19_990)
+    detector.state.learn(19_990, torch.rand(19_990), None, None)
     detector(unit(30, 16))
     assert len(detector.state.history) == 20_000
+    assert detector.state.history_sizes.tolist() == [19_970, 30]
 
 
 def test_tanl_does_not_depend_on_the_number_of_threads():

@@ -177,7 +177,7 @@ def test_compact_is_small_at_full_size(tmp_path):
     assert guard.bank.num_negatives > 60_000
     state = guard.detector.state
     state.commit(*state.prepare(unit(619, 512, seed=1), unit(619, 512, seed=2)))
-    state.history = torch.rand(20_000)
+    state.learn(20_000, torch.rand(20_000), None, None)
     guard.save(tmp_path / "saved", compact=True)
     assert len(state.positive._rows) + len(state.negative._rows) == 638
     size = sum(path.stat().st_size for path in (tmp_path / "saved").iterdir())

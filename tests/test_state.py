@@ -136,9 +136,8 @@ def filled(capacity, counts, seed=0):
     state = ActivationState.initial(bank, exact(bank), capacity, None, unit(15, 8))
     for i, count in enumerate(counts):
         ids, outliers = unit(count, 8, seed=seed + i), unit(count + 3, 8, seed=seed + 50 + i)
-        state.commit(*state.prepare(ids, outliers))
-        state.history = state.extended_history(torch.rand(2 * count + 3))
-        state.images += 2 * count + 3
+        seen = 2 * count + 3
+        state.learn(seen, state.extended_history(torch.rand(seen)), *state.prepare(ids, outliers))
     return bank, state
 
 
@@ -195,6 +194,8 @@ def test_compact_state_of_70000_labels_takes_a_megabyte_and_a_half():
     state = ActivationState.initial(bank, nothing, 300, 0, None)
     for count in (310, 9):  # the front block keeps 19 evicted rows
         state.commit(*state.prepare(unit(count, 512), unit(count, 512)))
+    for _ in range(20_000):  # batches of one image, whose sizes take the most
+        state.history_sizes = torch.cat([state.history_sizes, torch.ones(1, dtype=torch.int32)])
     state.history = state.extended_history(torch.rand(25_000))
 
     def size(value):

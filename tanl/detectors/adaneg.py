@@ -17,8 +17,9 @@ from ..functional import grouped_negative_share
 from ..kernels.surroundings import product, require_float64, undisturbed
 from ..labels.bank import KEPT_TOLERANCE, LabelBank
 from .base import Now, saved_threshold
+from .merged_memory import merged_memories
 from .neglabel import Choice, GroupedNegatives, NegLabel, grouped_negatives
-from .state import saved_tensor
+from .saved import saved_count, saved_tensor
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,6 +35,7 @@ class _Remembered:
 
     rows: Tensor  # [n, D], n < memory_length
     entropies: tuple[float, ...]  # n of them
+    numbers: tuple[int, ...]  # of the batches that they came with
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class _Now(Now):
 
     memory: dict[int, _Remembered] = field(kw_only=True)
     proxies: Tensor = field(kw_only=True)  # [C + M, D]
+    batches: int = field(kw_only=True, default=0)  # the number of the last batch
+    shared: int = field(
+        kw_only=True, default=0
+    )  # the last batch that the streams beside this one have seen too
 
 
 def _weight(value: float, name: str) -> float:
@@ -120,7 +126,7 @@ class AdaNeg(GroupedNegatives):
     @undisturbed
     def reset(self) -> None:
         """Forget the stream: every label's proxy is its text embedding again."""
-        self._now = replace(self._now, memory={}, proxies=self._texts())
+        self._now = replace(self._now, memory={}, proxies=self._texts(), batches=0, shared=0)
 
     def _texts(self) -> Tensor:
         return torch.cat([self.bank.embeddings[: self.bank.num_id], self._embeddings])
@@ -167,6 +173,7 @@ class AdaNeg(GroupedNegatives):
         """
         other = super().relabelled(bank)
         memory: dict[int, _Remembered] = {}
+        now = self._now
         names, first = self._label_names(), self.bank.num_id
         for is_negative, theirs, labels, start in (
             (False, bank.id_names, bank.id_embeddings, 0),
@@ -174,15 +181,19 @@ class AdaNeg(GroupedNegatives):
         ):
             number = {name: start + i for i, name in enumerate(theirs)}
             carried = [
-                (number[names[label]], images.rows)
+                (number[names[label]], images)
                 for label, images in self._memory.items()
                 if (label >= first) == is_negative and names[label] in number
             ]
             if carried:
-                entropies = iter(other._best(torch.cat([rows for _, rows in carried]), labels)[1])
-                for label, rows in carried:
-                    memory[label] = _Remembered(rows, tuple(islice(entropies, len(rows))))
-        other._now = replace(other._now, memory=memory, proxies=other._with_proxies(memory))
+                entropies = iter(other._best(torch.cat([images.rows for _, images in carried]), labels)[1])
+                for label, images in carried:
+                    new = tuple(islice(entropies, len(images.rows)))
+                    memory[label] = replace(images, entropies=new)
+        proxies = other._with_proxies(memory)
+        other._now = replace(
+            other._now, memory=memory, proxies=proxies, batches=now.batches, shared=now.shared
+        )
         return other
 
     def state_dict(self, *, compact: bool = False) -> dict[str, Any]:
@@ -195,6 +206,9 @@ class AdaNeg(GroupedNegatives):
         remembered = self._memory.values()
         touched = self._indices(list(self._memory))
         memory: dict[str, Any] = {
+            "batches": self._now.batches,
+            "shared": self._now.shared,
+            "numbers": torch.tensor([n for images in remembered for n in images.numbers], dtype=torch.int64),
             "counts": self._indices([len(images.rows) for images in remembered]),
             "rows": torch.cat([images.rows for images in remembered] or [self.bank.id_embeddings[:0]]),
             "entropies": torch.tensor(
@@ -220,10 +234,19 @@ class AdaNeg(GroupedNegatives):
         """
         self._check_identity(state)
         memory, proxies = self._read(state["memory"])
+        batches, shared = state["memory"]["batches"], state["memory"]["shared"]
         if proxies is None:
             proxies = self._proxies_of(memory)
         every = self._texts().index_copy_(0, self._indices(list(memory)), proxies)
-        self._now = _Now(*saved_threshold(state), memory=memory, proxies=every)
+        self._now = _Now(
+            *saved_threshold(state), memory=memory, proxies=every, batches=batches, shared=shared
+        )
+
+    @classmethod
+    def _merged_stream(cls, states: Sequence[dict[str, Any]], partial: bool) -> dict[str, Any]:
+        """As `Detector._merged_stream`: a label keeps the images of smallest entropy, the earlier among equal ones."""
+        places = int(states[0]["settings"]["memory_length"]) - 1
+        return {"memory": merged_memories([state["memory"] for state in states], places, partial=partial)}
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -240,7 +263,8 @@ class AdaNeg(GroupedNegatives):
         """One step of the method on ``z [B, D]``: the scores, and what there is after it."""
         bank, now = self.bank, self._now
         share = grouped_negative_share(z, bank.id_embeddings, self._embeddings, bank.logit_scale, self.groups)
-        changes = self._changes(z, 1 - share)
+        now = replace(now, batches=now.batches + 1)
+        changes = self._changes(z, 1 - share, now.batches)
         if changes:
             proxies = self._with_proxies(changes, now.proxies)
             now = replace(now, memory={**now.memory, **changes}, proxies=proxies)
@@ -253,10 +277,10 @@ class AdaNeg(GroupedNegatives):
         every = self._texts() if others is None else others.clone()
         return every.index_copy_(0, self._indices(list(memory)), self._proxies_of(memory))
 
-    def _changes(self, z: Tensor, confidence: Tensor) -> dict[int, _Remembered]:
-        """What the confident images of a batch make of their labels' memories."""
+    def _changes(self, z: Tensor, confidence: Tensor, number: int) -> dict[int, _Remembered]:
+        """What the confident images of the batch with this number make of their labels' memories."""
         t, gap, num_id = self.memory_threshold, self.gap, self.bank.num_id
-        drafts: dict[int, tuple[list[Tensor], list[float]]] = {}
+        drafts: dict[int, list[tuple[Tensor, float, int]]] = {}
         for chosen, labels, first in (
             (confidence > t + gap * (1 - t), self.bank.id_embeddings, 0),
             (confidence < t - gap * t, self._embeddings, num_id),
@@ -265,18 +289,24 @@ class AdaNeg(GroupedNegatives):
             for row, best, entropy in zip(rows, *self._best(rows, labels), strict=True):
                 label = first + best
                 if label not in drafts:
-                    earlier = self._memory.get(label)
-                    drafts[label] = (list(earlier.rows), list(earlier.entropies)) if earlier else ([], [])
-                self._remember(row, entropy, *drafts[label])
-        return {label: _Remembered(torch.stack(r), tuple(e)) for label, (r, e) in drafts.items()}
+                    held = self._memory.get(label)
+                    drafts[label] = (
+                        list(zip(held.rows, held.entropies, held.numbers, strict=True)) if held else []
+                    )
+                self._remember((row, entropy, number), drafts[label])
+        return {
+            label: _Remembered(torch.stack(rows), entropies, numbers)
+            for label, draft in drafts.items()
+            for rows, entropies, numbers in [tuple(zip(*draft, strict=True))]
+        }
 
-    def _remember(self, row: Tensor, entropy: float, rows: list[Tensor], entropies: list[float]) -> None:
-        if len(rows) < self.memory_length - 1:
-            rows.append(row)
-            entropies.append(entropy)
-        elif max(entropies) > entropy:
-            worst = entropies.index(max(entropies))
-            rows[worst], entropies[worst] = row, entropy
+    def _remember(self, image: tuple[Tensor, float, int], held: list[tuple[Tensor, float, int]]) -> None:
+        if len(held) < self.memory_length - 1:
+            held.append(image)
+            return
+        worst = max(range(len(held)), key=lambda i: held[i][1])
+        if held[worst][1] > image[1]:
+            held[worst] = image
 
     def _best(self, rows: Tensor, labels: Tensor) -> tuple[list[int], list[float]]:
         """Each row's best label, and the entropy of its softmax over the labels, as it is published."""
@@ -324,6 +354,10 @@ class AdaNeg(GroupedNegatives):
                 raise ValueError(f"a label remembers 1 to {self.memory_length - 1} images, not {counts}")
             rows = read("rows", (sum(counts), dim), torch.float32)
             entropies = read("entropies", (sum(counts),), torch.float64)
+            numbers = saved_tensor(
+                state["numbers"], "the memory's numbers", (sum(counts),), torch.int64, "cpu"
+            )
+            batches, shared = saved_count(state, "batches"), saved_count(state, "shared")
             labels = state["names"] if compact else read("labels", (len(counts),), torch.int64).tolist()
             proxies = None if compact else read("proxies", (len(counts), dim), self.bank.dtype)
         except KeyError as error:
@@ -332,12 +366,19 @@ class AdaNeg(GroupedNegatives):
             isinstance(name, str if compact else int) for name in labels
         ):
             raise ValueError("the state is damaged: the memory's names must be a list of strings")
+        if shared > batches or (
+            numbers.numel() and not 0 < int(numbers.min()) <= int(numbers.max()) <= batches
+        ):
+            raise ValueError(f"the memory's numbers must lie from 1 to {batches}, and {shared} not above it")
         if len(labels) != len(counts) or len(set(labels)) < len(labels):
             raise ValueError("the memory's labels and counts are not of one stream")
         if counts:
             rows = unit_embeddings(rows, "the memory's rows", tolerance=KEPT_TOLERANCE)
-        parts = zip(labels, torch.split(rows, counts), torch.split(entropies, counts), strict=True)
-        images = {label: _Remembered(rows, tuple(values.tolist())) for label, rows, values in parts}
+        parts = zip(labels, *(torch.split(each, counts) for each in (rows, entropies, numbers)), strict=True)
+        images = {
+            label: _Remembered(rows, tuple(values.tolist()), tuple(of_batches.tolist()))
+            for label, rows, values, of_batches in parts
+        }
         if compact:
             place = {name: i for i, name in enumerate(self._label_names())}
             return {place[name]: kept for name, kept in images.items() if name in place}, None

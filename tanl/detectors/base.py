@@ -48,6 +48,10 @@ class Now:
     known: Tensor | None = None
 
 
+# What every compact state has; a method with a stream adds what it remembers of it.
+_COMPACT = {"method", "labels", "settings", "threshold", "tpr"}
+
+
 class Detector:
     """Base of the detectors. A method gives `_scores`; one with a stream also overrides the call and `reset`.
 
@@ -343,6 +347,99 @@ class Detector:
         self._check_identity(state)
         threshold, tpr = saved_threshold(state)
         self._now = replace(self._now, threshold=threshold, tpr=tpr, known=None)
+
+    @classmethod
+    def merged(cls, states: Sequence[dict[str, Any]], *, partial: bool = False) -> dict[str, Any]:
+        """One state from those of detectors that went on side by side, each with a part of the stream.
+
+        It needs neither labels nor a model, so that a process that has none can bring together what others learn. The
+        detectors went on from one state: as they were made, or what an earlier merge gave all of them. What that state
+        had seen counts once. See `ActivationState.merge` for what becomes of TANL's stream; of AdaNeg's a label keeps
+        the images of smallest entropy. The calibration must be the same in all.
+
+        Args:
+            states: of ``state_dict(compact=True)``, at least one, from detectors of this method over the same labels
+                with the same settings. One may be what an earlier merge gave and nobody went on from; the others may
+                then have gone on from it, or from what it was before further merges.
+            partial: the result is one part of a larger merge and can be merged with the other parts; do not go on from
+                it. Otherwise what goes on from it is merged with what else goes on from it.
+
+        Returns:
+            A state that ``load_state_dict`` takes, compact.
+
+        Raises:
+            TypeError: something that is no state.
+            ValueError: no state, or a full one; another method, other labels, settings or calibration; a damaged state;
+                streams that did not go on from one state; a method that does not say how its streams merge.
+        """
+        states = list(states)
+        if not states:
+            raise ValueError("no states to merge; give at least one")
+        for state in states:
+            if not isinstance(state, dict):
+                raise TypeError(f"a state must be a dict, from state_dict(), not a {type(state).__name__}")
+            if "labels" not in state:
+                raise ValueError("only compact states can be merged: give those of state_dict(compact=True)")
+        first = states[0]
+        for state in states:
+            if state.keys() != first.keys() or not state.keys() >= _COMPACT:
+                raise ValueError(f"the states are not all of {cls.__name__}'s state_dict(compact=True)")
+            saved_threshold(state)
+            if state["method"] != cls.__name__:
+                raise ValueError(f"the state is one of a {state['method']}, not of a {cls.__name__}")
+            for key in ("labels", "settings"):
+                if not _is_same(state[key], first[key]):
+                    raise ValueError(
+                        f"the states were saved with other {key}: {first[key]!r} and {state[key]!r}; give all the same"
+                    )
+        return {**first, **cls._merged_threshold(states), **cls._merged_stream(states, partial)}
+
+    @classmethod
+    def _merged_threshold(cls, states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """What the states have of a calibrated threshold, which must be the same, or follow the same images."""
+        follows = states[0].get("calibration") is not None
+        for key in ("tpr",) if follows else ("tpr", "threshold"):
+            told = [state[key] for state in states]
+            if any(value != told[0] for value in told):
+                raise ValueError(f"the states have another {key}: {told}; calibrate all alike, or none")
+        return {key: states[0][key] for key in ("threshold", "tpr")}
+
+    @classmethod
+    def _merged_stream(cls, states: Sequence[dict[str, Any]], partial: bool) -> dict[str, Any]:
+        """What streams of this method become together, see `merged`: the leaves of a compact state beside `_COMPACT`.
+
+        Raises:
+            ValueError: see `merged`.
+        """
+        more = sorted(states[0].keys() - _COMPACT)
+        if more:
+            raise ValueError(
+                f"{cls.__name__} does not say how its streams merge: its states have {', '.join(more)}"
+            )
+        return {}
+
+    def merge(self, *others: Detector | dict[str, Any]) -> None:
+        """Go on from what this detector and others learnt, each from a part of the stream, as one; see `merged`.
+
+        The others stay as they are. To go on side by side, let all load this one's state afterwards.
+
+        Args:
+            others: detectors of the same method, labels and settings, or their states, compact.
+
+        Raises:
+            TypeError, ValueError: as `merged`; a detector over other label embeddings, or with labels of another dtype.
+                Nothing changes then.
+        """
+        states = [self.state_dict(compact=True)]
+        for other in others:
+            if isinstance(other, Detector):
+                for name in ("dtype", "fingerprint"):
+                    own, its = getattr(self.bank, name), getattr(other.bank, name)
+                    if own != its:
+                        raise ValueError(f"the detectors' labels have another {name}: {own} and {its}")
+                other = other.state_dict(compact=True)
+            states.append(other)
+        self.load_state_dict(self.merged(states))
 
     def _identity(self, compact: bool) -> dict[str, Any]:
         bank = {"labels": self.bank.names_fingerprint} if compact else {"bank": self.bank.fingerprint}

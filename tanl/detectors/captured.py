@@ -12,7 +12,9 @@ from .. import kernels
 from ..checks import Embeddings, unit_embeddings, whole_number
 from ..functional import activation_sums, confident, otsu_value
 from ..kernels.surroundings import product, undisturbed
-from .state import BLOCK, HISTORY
+from .merging import trimmed
+from .saved import HISTORY
+from .state import BLOCK
 from .tanl import TANL
 
 _NOTHING = -2.0  # of the history: an image that has not come yet, which Otsu's threshold leaves out
@@ -107,10 +109,15 @@ class CapturedTANL:
                 sums[0] = held.whole[side]
             rows, lse = (each[side, : totals[side] - first].clone() for each in (held.rows, held.lse))
             stream[name] = {"total": totals[side], "rows": rows, "lse": lse, "sums": sums, "front": front}
-            kept = ", ".join(["null"] * min(totals[side], self._capacity))
-            stream[f"sources_{('id', 'ood')[side]}"] = f"[{kept}]"
-            stream[f"admitted_{('id', 'ood')[side]}"] = admitted[side]
+            kept, of_stream = min(totals[side], self._capacity), ("id", "ood")[side]
+            stream[f"sources_{of_stream}"] = f"[{', '.join(['null'] * kept)}]"
+            stream[f"admitted_{of_stream}"] = admitted[side]
+            stream[f"numbers_{of_stream}"] = held.numbers[side, evicted : evicted + kept].cpu()
         stream["history"] = held.history[held.history > -1].clone()
+        steps = self._images // self.batch_size
+        sizes = torch.cat([stream["history_sizes"], torch.full((steps,), self.batch_size, dtype=torch.int32)])
+        stream["history_sizes"] = trimmed(sizes, len(stream["history"]))
+        stream["batches"] += steps
         stream["images"] += self._images
         self._detector.load_state_dict({**saved, "running_threshold": float(held.running)})
         self._images = 0
@@ -123,11 +130,14 @@ class CapturedTANL:
         whole = torch.zeros(2, bank.num_negatives, dtype=torch.float32, device=device)
         rows = torch.zeros(2, self._capacity + BLOCK, bank.dim, dtype=torch.float32, device=device)
         lse = torch.zeros(2, self._capacity + BLOCK, dtype=torch.float32, device=device)
+        numbers = torch.zeros(2, self._capacity + BLOCK, dtype=torch.int64, device=device)
         history = torch.full((HISTORY,), _NOTHING, dtype=torch.float32, device=device)
         for side, name in enumerate(("positive", "negative")):
             ring = stream[name]
             rows[side, : len(ring["rows"])] = ring["rows"]
             lse[side, : len(ring["lse"])] = ring["lse"]
+            of_kept = stream[f"numbers_{('id', 'ood')[side]}"]
+            numbers[side, len(ring["rows"]) - len(of_kept) : len(ring["rows"])] = of_kept.to(device)
             sums[side, : len(ring["sums"])] = ring["sums"]
             whole[side] = sums[side, 0]
             if ring["front"] is not None:
@@ -140,7 +150,8 @@ class CapturedTANL:
             [stream["admitted_id"], stream["admitted_ood"]], dtype=torch.int64, device=device
         )
         running = torch.tensor(saved["running_threshold"], dtype=torch.float32, device=device)
-        return _Held(totals, admitted, rows, lse, sums, whole, history, running)
+        batch = torch.tensor([stream["batches"]], dtype=torch.int64, device=device)
+        return _Held(totals, admitted, rows, lse, numbers, batch, sums, whole, history, running)
 
     def _advance(self) -> None:
         """One step from ``_z`` to ``_scores``. Nothing is read back, and no shape hangs on a value."""
@@ -176,6 +187,9 @@ class CapturedTANL:
             torch.cat([held.rows.view(-1, bank.dim), sorted_z]).index_select(0, places).view_as(held.rows)
         )
         held.lse.copy_(torch.cat([held.lse.view(-1), lse]).index_select(0, places).view_as(held.lse))
+        held.batch.add_(1)
+        numbers = torch.cat([held.numbers.view(-1), held.batch.expand(len(z))])
+        held.numbers.copy_(numbers.index_select(0, places).view_as(held.numbers))
         held.sums.copy_(new_sums)
         held.whole.copy_(whole)
         held.totals.add_(push.counts)
@@ -201,6 +215,8 @@ class _Held:
     admitted: Tensor  # [2]: images of the stream among them
     rows: Tensor  # [2, L + 20, D]: from the first row of the front block on
     lse: Tensor  # [2, L + 20]: the rows' log-sum-exps
+    numbers: Tensor  # [2, L + 20]: of their batches; any of rows that are evicted
+    batch: Tensor  # [1]: the number of the last batch
     sums: Tensor  # [2, slots, M]: of kept rows, the front block first; zeros beyond the last
     whole: Tensor  # [2, M]: the front block's, evicted rows included
     history: Tensor  # [20 000], the newest last
@@ -214,6 +230,8 @@ class _Held:
             self.admitted,
             self.rows,
             self.lse,
+            self.numbers,
+            self.batch,
             self.sums,
             self.whole,
             self.history,

@@ -191,6 +191,12 @@ class Fused(Detector):
         terms = tuple(term.resumed(saved[str(number)], self.bank) for number, term in enumerate(self.terms))
         self._now = _Now(threshold, tpr, detector=detector, terms=terms)
 
+    @classmethod
+    def _merged_stream(cls, states: Sequence[dict[str, Any]], partial: bool) -> dict[str, Any]:
+        raise ValueError(
+            "what terms learnt cannot be merged: merge the states of the detectors that they are fused with"
+        )
+
     def _settings(self) -> dict[str, Any]:
         return {"detector": self.detector, "terms": self.terms}
 

@@ -5,22 +5,32 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checks import kept_tensor, unit_embeddings, whole_number
+from ..checks import unit_embeddings
 from ..functional import shuffled
 from ..kernels import Segments, queued
 from ..kernels.surroundings import product
 from ..labels.bank import KEPT_TOLERANCE, LabelBank
+from .merging import Shared, merged_streams, trimmed
+from .saved import (
+    HISTORY,
+    saved_batch_sizes,
+    saved_count,
+    saved_dict,
+    saved_history,
+    saved_numbers,
+    saved_sources,
+    saved_tensor,
+)
 
 # Rows to a partial sum: an eviction recomputes at most half as many. With 20 a stream of 300 rows over 70 000 labels
 # takes 11 MB; with 16 it would take 13.
 BLOCK = 20
-HISTORY = 20_000
 # Rows [n, D], segments of them, and the log-sum-exps [e] of the first e rows, known from an earlier call -> sums of
 # the rows' activations over the segments, [G, M], and the log-sum-exps [n - e] of the other rows, float32 both.
 Activations = Callable[[Tensor, Segments, Tensor], tuple[Tensor, Tensor]]
@@ -180,9 +190,9 @@ class ActivationRing:
         Raises:
             ValueError: a tensor does not fit the bank or the capacity.
         """
-        _check_dict(state, "a ring")
+        saved_dict(state, "a ring")
         ring = cls(bank, capacity)
-        ring._total = _count(state, "total")
+        ring._total = saved_count(state, "total")
         first, num, float32 = ring._first_block, bank.num_negatives, torch.float32
         count = ring._total - first * BLOCK
         rows = saved_tensor(state["rows"], "the ring's rows", (count, bank.dim), float32, bank.device)
@@ -277,6 +287,14 @@ def _sum(blocks: Tensor) -> Tensor:
     return total
 
 
+def _no_numbers() -> Tensor:
+    return torch.zeros(0, dtype=torch.int64)
+
+
+def _no_sizes() -> Tensor:
+    return torch.zeros(0, dtype=torch.int32)
+
+
 @dataclass
 class ActivationState:
     """All that TANL carries from batch to batch.
@@ -292,6 +310,13 @@ class ActivationState:
         admitted_ood: the same of the negative ring.
         sources_id: the source of each image in the positive ring, oldest first, None where it is not known.
         sources_ood: the same of the negative ring.
+        batches: the number of its last batch, see `learn`.
+        numbers_id: the numbers of the batches of the images in the positive ring, oldest first, ``[n]`` int64 on the
+            CPU; 0 of what was there before the stream.
+        numbers_ood: the same of the negative ring.
+        history_sizes: how many of the history's confidences each of the last batches gave, ``[r]`` int32 on the CPU.
+        shared: how far it had come when it was last the same as the streams beside it, see `merge`.
+        per_source: how many places of a ring images of one source may hold; None where sources are not bounded.
     """
 
     bank: LabelBank
@@ -304,6 +329,12 @@ class ActivationState:
     admitted_ood: int = 0
     sources_id: tuple[str | None, ...] = ()
     sources_ood: tuple[str | None, ...] = ()
+    batches: int = 0
+    numbers_id: Tensor = field(default_factory=_no_numbers)
+    numbers_ood: Tensor = field(default_factory=_no_numbers)
+    history_sizes: Tensor = field(default_factory=_no_sizes)
+    shared: Shared = field(default_factory=Shared)
+    per_source: int | None = None
 
     @classmethod
     def initial(
@@ -313,6 +344,7 @@ class ActivationState:
         capacity: int,
         seed: int | None,
         initial_ood: Tensor | None,
+        per_source: int | None = None,
     ) -> ActivationState:
         """The state before a stream, its history empty.
 
@@ -322,21 +354,26 @@ class ActivationState:
             capacity: L, how many embeddings a ring holds.
             seed: orders the ID labels of which the last L start the positive ring; None keeps their order.
             initial_ood: ``[n, D]`` embeddings that start the negative ring, or None for an empty one.
+            per_source: how many places of a ring images of one source may hold; None for any number.
         """
         positive, negative = ActivationRing(bank, capacity), ActivationRing(bank, capacity)
         known = bank.id_embeddings
         if seed is not None:
             known = known[shuffled(len(known), seed).to(bank.device)]
-        state = cls(
-            bank, activations, positive, negative, torch.zeros(0, dtype=torch.float32, device=bank.device)
-        )
+        nothing = torch.zeros(0, dtype=torch.float32, device=bank.device)
+        state = cls(bank, activations, positive, negative, nothing, per_source=per_source)
         state.commit(*state.prepare(known[-capacity:], known[:0] if initial_ood is None else initial_ood))
         state.admitted_id = state.admitted_ood = 0  # these are not of the stream
         return state
 
     @classmethod
     def from_state_dict(
-        cls, bank: LabelBank, activations: Activations, capacity: int, state: dict[str, Any]
+        cls,
+        bank: LabelBank,
+        activations: Activations,
+        capacity: int,
+        state: dict[str, Any],
+        per_source: int | None = None,
     ) -> ActivationState:
         """A state that goes on where `state_dict` was taken: bit for bit, or up to rounding if it is compact.
 
@@ -345,22 +382,38 @@ class ActivationState:
         Raises:
             ValueError: it is incomplete, or does not fit the bank or the capacity.
         """
-        _check_dict(state, "the stream")
+        saved_dict(state, "the stream")
         try:
+            positive = ActivationRing.from_state_dict(bank, capacity, state["positive"])
+            negative = ActivationRing.from_state_dict(bank, capacity, state["negative"])
+            history, batches = saved_history(state["history"], bank.device), saved_count(state, "batches")
             restored = cls(
                 bank,
                 activations,
-                ActivationRing.from_state_dict(bank, capacity, state["positive"]),
-                ActivationRing.from_state_dict(bank, capacity, state["negative"]),
-                _history(state["history"], bank),
-                _count(state, "images"),
-                _count(state, "admitted_id"),
-                _count(state, "admitted_ood"),
-                _sources(state, "sources_id", state["positive"], capacity),
-                _sources(state, "sources_ood", state["negative"], capacity),
+                positive,
+                negative,
+                history,
+                saved_count(state, "images"),
+                saved_count(state, "admitted_id"),
+                saved_count(state, "admitted_ood"),
+                saved_sources(state["sources_id"], "sources_id", len(positive)),
+                saved_sources(state["sources_ood"], "sources_ood", len(negative)),
+                batches,
+                saved_numbers(state["numbers_id"], "numbers_id", len(positive), batches),
+                saved_numbers(state["numbers_ood"], "numbers_ood", len(negative), batches),
+                saved_batch_sizes(state["history_sizes"], len(history), batches),
+                Shared.read(state["shared"]),
+                per_source,
             )
+            for name, own in (("capacity", capacity), ("per_source", per_source)):
+                if type(state[name]) is not type(own) or state[name] != own:
+                    raise ValueError(f"the stream's {name} must be {own}, not {state[name]!r}")
         except KeyError as error:
             raise ValueError(f"the stream's state lacks {error}") from error
+        if not restored.shared.within(restored.seen):
+            raise ValueError(
+                f"the stream's shared part {restored.shared} is more than the whole, {restored.seen}"
+            )
         restored._make_sums()
         return restored
 
@@ -376,22 +429,21 @@ class ActivationState:
         kept = torch.tensor(
             [name in names for name in self.bank.id_names], dtype=torch.bool, device=known.device
         )
-        sources_id = self.sources_id
+        sources_id, numbers_id = self.sources_id, self.numbers_id
         if len(known) and not bool(kept.all()):
             still = kept[product(known, self.bank.id_embeddings.T).argmax(dim=1)]
             known = known[still]
             sources_id = tuple(s for s, stays in zip(sources_id, still.tolist(), strict=True) if stays)
-        other = ActivationState(
-            bank,
-            activations,
-            ActivationRing.of_rows(bank, self.positive.capacity, known),
-            ActivationRing.of_rows(bank, self.negative.capacity, self.negative.embeddings),
-            self.history.clone(),
-            self.images,
-            self.admitted_id,
-            self.admitted_ood,
-            sources_id,
-            self.sources_ood,
+            numbers_id = numbers_id[still.cpu()]
+        other = replace(
+            self,
+            bank=bank,
+            activations=activations,
+            positive=ActivationRing.of_rows(bank, self.positive.capacity, known),
+            negative=ActivationRing.of_rows(bank, self.negative.capacity, self.negative.embeddings),
+            history=self.history.clone(),
+            sources_id=sources_id,
+            numbers_id=numbers_id,
         )
         other._make_sums()
         return other
@@ -428,10 +480,70 @@ class ActivationState:
             self.positive.commit(positive)
             self.admitted_id += len(positive.rows)
             self.sources_id = self._newest(self.sources_id, sources_id, positive)
+            self.numbers_id = self._numbered(self.numbers_id, positive)
         if negative is not None:
             self.negative.commit(negative)
             self.admitted_ood += len(negative.rows)
             self.sources_ood = self._newest(self.sources_ood, sources_ood, negative)
+            self.numbers_ood = self._numbered(self.numbers_ood, negative)
+
+    def begin(self, confidences: Tensor) -> None:
+        """Begin the history of a stream with what was known before it, ``[n]``."""
+        self.history = self.extended_history(confidences)
+        self.history_sizes = torch.tensor([len(self.history)], dtype=torch.int32)
+
+    def learn(
+        self,
+        images: int,
+        history: Tensor,
+        positive: RingUpdate | None,
+        negative: RingUpdate | None,
+        sources_id: Sequence[str | None] | None = None,
+        sources_ood: Sequence[str | None] | None = None,
+    ) -> None:
+        """Go on by one batch: take over its images, the history with them, and what `prepare` computed.
+
+        The batch gets the number after the last one's. By it `merge` knows what other streams saw at the same time.
+        """
+        sizes = torch.cat([self.history_sizes, torch.tensor([images], dtype=torch.int32)])
+        self.images += images
+        self.batches += 1
+        self.history, self.history_sizes = history, trimmed(sizes, len(history))
+        self.commit(positive, negative, sources_id, sources_ood)
+
+    @property
+    def seen(self) -> Shared:
+        """How far it has come."""
+        return Shared(self.batches, self.images, self.admitted_id, self.admitted_ood)
+
+    def merge(self, *others: ActivationState) -> ActivationState:
+        """The state of this stream and of others that went on beside it, as one; all stay as they are.
+
+        The streams went on from one state: the start, or what an earlier merge gave them. What that state had seen
+        counts once, and what each has seen since is added: numbers of images add up, and each ring holds the newest
+        rows of all, the history the newest confidences. Newer is what came with a batch of a higher number, and of
+        batches with one number what is in a later of these states. So the rows and the history are exactly those of one
+        stream that was given the same rows, and the result depends neither on how many streams there were nor on
+        which were merged first. Means of activations are made anew from the rows, in one pass over the labels with
+        at most ``2 capacity`` rows, and agree with that one stream's up to float32 rounding.
+
+        Where sources are bounded, of a source that has more than its places the newest rows stay. What is near-alike in
+        two streams stays twice: each stream let in the first of it.
+
+        Args:
+            others: of the same labels, capacity and bounds. One that went on from an earlier state than another does
+                merges with what the streams have become together since, see `merged_streams`.
+
+        Raises:
+            ValueError: other labels or settings, or they did not go on from one state.
+        """
+        for other in others:
+            if other.bank.fingerprint != self.bank.fingerprint:
+                raise ValueError(f"the streams are over other labels: {self.bank!r} and {other.bank!r}")
+        merged = merged_streams([each.state_dict(compact=True) for each in (self, *others)])
+        return self.from_state_dict(
+            self.bank, self.activations, self.positive.capacity, merged, self.per_source
+        )
 
     def copied(self) -> ActivationState:
         """Another state with the same content, which a commit to either leaves to the other as it is."""
@@ -442,6 +554,10 @@ class ActivationState:
     ) -> tuple[str | None, ...]:
         unknown = (None,) * len(update.rows)
         return (*held, *(unknown if new is None else new))[-self.positive.capacity :]
+
+    def _numbered(self, held: Tensor, update: RingUpdate) -> Tensor:
+        new = torch.full((len(update.rows),), self.batches, dtype=torch.int64)
+        return torch.cat([held, new])[-self.positive.capacity :]
 
     def extended_history(self, confidences: Tensor) -> Tensor:
         """The history with ``confidences [B]`` at its end, cut to its last 20 000."""
@@ -465,6 +581,13 @@ class ActivationState:
             "admitted_ood": self.admitted_ood,
             "sources_id": json.dumps(self.sources_id),
             "sources_ood": json.dumps(self.sources_ood),
+            "batches": self.batches,
+            "numbers_id": self.numbers_id.clone(),
+            "numbers_ood": self.numbers_ood.clone(),
+            "history_sizes": self.history_sizes.clone(),
+            "shared": self.shared._asdict(),
+            "capacity": self.positive.capacity,
+            "per_source": self.per_source,
         }
 
     def _make_sums(self) -> None:
@@ -512,57 +635,3 @@ def _activated(found: object, segments: int, rows: int) -> tuple[Tensor, Tensor]
             f"activation must give {segments} sums and {rows} log-sum-exps, not {len(found[0])} and {len(found[1])}"
         )
     return found
-
-
-def saved_tensor(
-    value: Any, what: str, shape: tuple[int | None, ...], dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """A copy of a tensor of a saved state, on the device, if it is what it should be.
-
-    Args:
-        value: what the state has.
-        what: what to call it in an error.
-        shape: what its shape must be, None where any length will do.
-        dtype: what its dtype must be.
-        device: where to.
-
-    Raises:
-        ValueError: it is no dense tensor of that shape and dtype, or has a value that is not finite.
-    """
-    return kept_tensor(value, what, shape, dtype).resolve_neg().to(device, copy=True).contiguous()
-
-
-def _history(value: Any, bank: LabelBank) -> Tensor:
-    history = saved_tensor(value, "the stream's history", (None,), torch.float32, bank.device)
-    # A mean over many prefixes may round to a little more than 1.
-    if len(history) > HISTORY or bool(((history - 0.5).abs() > 0.5001).any()):
-        raise ValueError(f"the stream's history must be at most {HISTORY} confidences in [0, 1]")
-    return history
-
-
-def _count(state: dict[str, Any], name: str) -> int:
-    try:
-        return whole_number(state[name], name, at_least=0)
-    except TypeError as error:
-        raise ValueError(f"the state is damaged: {error}") from error
-
-
-def _check_dict(state: object, what: str) -> None:
-    if not isinstance(state, dict):
-        raise ValueError(f"{what}'s state must be a dict, not a {type(state).__name__}")
-
-
-def _sources(state: dict[str, Any], name: str, ring: dict[str, Any], capacity: int) -> tuple[str | None, ...]:
-    """The sources of a ring's rows, as `ActivationState.state_dict` keeps them."""
-    rows = min(int(ring["total"]), capacity)
-    try:
-        sources = json.loads(state[name])
-    except (TypeError, ValueError):
-        sources = None
-    if not isinstance(sources, list) or any(not isinstance(s, str | None) for s in sources):
-        raise ValueError(f"the stream's {name} must be a list of names and nulls, not {state[name]!r}")
-    if len(sources) != rows:
-        raise ValueError(
-            f"the stream's {name} must be {rows}, one for each row of its ring, not {len(sources)}"
-        )
-    return tuple(sources)

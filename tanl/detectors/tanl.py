@@ -29,8 +29,10 @@ from .guarded import (
     without_duplicates,
 )
 from .memory import MemoryReport, mean_cosine
+from .merging import ROUNDING, merged_streams
 from .neglabel import Choice, checked_choice, chosen
-from .state import Activations, ActivationState, RingUpdate, saved_tensor
+from .saved import saved_tensor
+from .state import Activations, ActivationState, RingUpdate
 from .thresholds import threshold_at_tpr
 from .weighing import Weighing, checked_weighing, odds_of, weighing_of
 
@@ -47,10 +49,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     # For streams as people have them, with few outliers; see docs/method.md, "The guarded memory".
     "practice": {"alpha": 1.0, "memory": "guarded", "candidates": 30_000},
 }
-
-# How far apart two machines' embeddings of one image may lie, also in half precision (0.012 for the noise images of
-# the embedded model; with another seed at least 0.09).
-_ROUNDING = 0.03
 
 
 @dataclass(frozen=True)
@@ -196,18 +194,25 @@ class TANL(Detector):
         return self._now.initial_ood
 
     @property
+    def _per_source(self) -> int | None:
+        """How many places of a ring images of one source may hold; None where sources are not bounded."""
+        return None if self._guarded is None else max(1, int(self._guarded.per_source * self.capacity))
+
+    @property
     def _start(self) -> Start:
         return self._now.start
 
     def _beginning(self, calibration: Now, initial_ood: Tensor | None) -> _Now:
         """What there is before a stream, with that calibration."""
-        state = ActivationState.initial(self._labels, self.activations, self.capacity, self.seed, initial_ood)
+        state = ActivationState.initial(
+            self._labels, self.activations, self.capacity, self.seed, initial_ood, self._per_source
+        )
         started = self.bank.id_embeddings
         if initial_ood is not None:
             started = torch.cat([started, initial_ood])
         selected = self._selected(state.relevance)
         first = 1 - self._share(started, selected)
-        state.history = state.extended_history(first)
+        state.begin(first)
         num_id, means = self.bank.num_id, (state.positive.mean, state.negative.mean)
         start = Start(*means, selected, first[:num_id], first[num_id:])
         threshold, tpr, known = calibration.threshold, calibration.tpr, calibration.known
@@ -238,9 +243,9 @@ class TANL(Detector):
         now = self._now
         ahead = self._advance(z, sources)
         state = now.state.copied()
-        state.commit(ahead.positive, ahead.negative, ahead.sources_id, ahead.sources_ood)
-        state.history = ahead.history
-        state.images += len(z)
+        state.learn(
+            len(z), ahead.history, ahead.positive, ahead.negative, ahead.sources_id, ahead.sources_ood
+        )
         threshold = now.threshold if ahead.calibrated is None else ahead.calibrated
         self._now = replace(now, threshold=threshold, state=state, running=ahead.threshold)
         return ahead.scores
@@ -411,16 +416,37 @@ class TANL(Detector):
         initial_ood = self._same_outliers(state["initial_ood"])
         threshold, tpr = saved_threshold(state)
         known = self._calibration(state["calibration"], tpr)
-        running = fraction(state["running_threshold"], "the state's running_threshold")
+        running = state["running_threshold"]
+        merged = (
+            running is None and "labels" in state
+        )  # what these labels make of the stream is not known yet
+        running = 0.0 if merged else fraction(running, "the state's running_threshold")
         stream = ActivationState.from_state_dict(
-            self._labels, self.activations, self.capacity, state["stream"]
+            self._labels, self.activations, self.capacity, state["stream"], self._per_source
         )
         start = self._start
         if initial_ood is not None and not torch.equal(initial_ood, self.initial_ood):  # type: ignore[arg-type]
             start = self._beginning(Now(), initial_ood).start
-        self._now = _Now(
+        other = copy.copy(self)
+        other._now = _Now(
             threshold, tpr, known, state=stream, start=start, running=running, initial_ood=initial_ood
         )
+        if merged:
+            running = float(self._otsu(stream.history, start))
+            calibrated = other._calibrated_for(other._selected(other._relevance()))
+            threshold = threshold if calibrated is None else calibrated
+            other._now = replace(other._now, threshold=threshold, running=running)
+        self._now = other._now
+
+    @classmethod
+    def _merged_stream(cls, states: Sequence[dict[str, Any]], partial: bool) -> dict[str, Any]:
+        """As `Detector._merged_stream`; a threshold that follows images is made anew by whoever loads it."""
+        alike = {
+            name: _same_rows([state[name] for state in states], name)
+            for name in ("initial_ood", "calibration")
+        }
+        streams = merged_streams([state["stream"] for state in states], partial=partial)
+        return {"stream": streams, "running_threshold": None, **alike}
 
     def _calibration(self, saved: Tensor | None, tpr: float | None) -> Tensor | None:
         """The calibration images of a state, and enough of them for its rate."""
@@ -443,10 +469,8 @@ class TANL(Detector):
             saved = saved_tensor(
                 saved, "the state's initial_ood", (None, self.bank.dim), torch.float32, device
             )
-        if saved is not None and own is not None and saved.shape == own.shape:
-            apart = float(torch.linalg.vector_norm(saved - own, dim=1).max())
-            if apart <= _ROUNDING:
-                return saved
+        if _are_alike(saved, own):
+            return saved
         raise ValueError(
             f"the state was saved with another initial_ood ({_rows(saved)}) than this detector's ({_rows(own)}), "
             "from which reset() starts: give the one that it was saved with"
@@ -549,8 +573,8 @@ class TANL(Detector):
             mask.byte().sort(descending=True, stable=True).indices[: int(count)]
             for mask, count in zip(sure, found, strict=True)
         )
-        if sources is not None and self._guarded is not None:
-            places = max(1, int(self._guarded.per_source * self.capacity))
+        places = self._per_source
+        if sources is not None and places is not None:
             held = (self.state.sources_id, self.state.sources_ood)
             within = [within_share(r.tolist(), sources, h, places) for r, h in zip(rows, held, strict=True)]
             rows = tuple(torch.tensor(kept, dtype=torch.int64, device=z.device) for kept in within)
@@ -632,6 +656,33 @@ def _precision(value: str) -> str:
     if value not in ("float32", "float16"):
         raise ValueError(f'final_pass must be "float32" or "float16", not {value!r}')
     return value
+
+
+def _same_rows(saved: Sequence[Any], name: str) -> Tensor | None:
+    """The first of these embeddings ``[n, D]``, or None, where all are the same up to rounding.
+
+    Raises:
+        ValueError: they are not.
+    """
+    read = [
+        rows
+        if rows is None
+        else saved_tensor(rows, f"the state's {name}", (None, None), torch.float32, "cpu")
+        for rows in saved
+    ]
+    for other in read[1:]:
+        if not _are_alike(read[0], other):
+            raise ValueError(
+                f"the streams have another {name} ({_rows(read[0])} and {_rows(other)}): give all the same"
+            )
+    return read[0] if read[0] is None else read[0].to(saved[0].device)
+
+
+def _are_alike(rows: Tensor | None, other: Tensor | None) -> bool:
+    """Whether both are the embeddings of the same images, up to rounding, or there are none."""
+    if rows is None or other is None or rows.shape != other.shape:
+        return rows is other
+    return bool((torch.linalg.vector_norm(rows - other, dim=1) <= ROUNDING).all())
 
 
 def _rows(outliers: Tensor | None) -> str:

@@ -16,7 +16,7 @@ from ..labels.bank import KEPT_TOLERANCE, LabelBank
 from ..labels.nearest import nearest
 from ..labels.prompts import TEMPLATES, full_templates
 from .base import Detector
-from .state import saved_tensor
+from .saved import saved_tensor
 
 _PAIRS_KEPT = 20_000  # embeddings of pairs: 40 MB with 512 numbers each
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tanl import kernels
-from tanl.detectors.state import BLOCK, HISTORY
+from tanl.detectors.saved import HISTORY
+from tanl.detectors.state import BLOCK
 
 from .clock import seconds_of
 from .sizes import Sizes
