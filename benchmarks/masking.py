@@ -27,7 +27,7 @@ from tanl.labels.build import build_bank
 from tanl.metrics import OODMetrics
 
 from .data.masking import Masked
-from .engine.methods import DEFAULT, METHODS, find_methods
+from .engine.methods import DEFAULT, METHODS, Given, find_methods
 from .engine.protocol import StreamScores, run_stream
 from .engine.shipped import SHIPPED
 from .output.targets import add_json_option, check_targets, write_json
@@ -133,7 +133,8 @@ def measure(config: Config, *, progress: bool = False) -> list[Cell]:
                         banks[track, kind] = build_bank(
                             backbone, chosen.classes, corpus=corpus, progress=progress
                         )
-                    detector = METHODS[name].make(banks[track, kind], noise, seed, backbone.encode_texts)
+                    given = Given(banks[track, kind], noise, seed, backbone.encode_texts)
+                    detector = METHODS[name].make(given)
                     scores = [
                         run_stream(
                             detector,

@@ -12,7 +12,7 @@ from textwrap import fill
 
 from tqdm import tqdm
 
-from tanl.io.arguments import a_path
+from tanl.io.arguments import a_path, not_negative
 from tanl.io.options import add_options, words_of
 
 from .data.splits import SPLITS
@@ -69,9 +69,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(images, Config, "full_spectrum", "stream_length")
 
     method = parser.add_argument_group("methods and streams")
-    add_options(method, Config, "methods", "orders", "backbone")
+    add_options(method, Config, "methods", "orders", "backbone", "shots")
     add_stream_options(method)
 
+    parser.add_argument(
+        "--keep-activations",
+        type=not_negative,
+        default=0,
+        metavar="GIB",
+        help="memory for the activations of an ID set's images, which TANL then computes once for all orders, seeds "
+        "and settings; the scores are the same up to rounding (default: none)",
+    )
     parser.add_argument("--intervals", action="store_true", help=INTERVALS_HELP)
     parser.add_argument(
         "--out",
@@ -92,6 +100,7 @@ def main(arguments: argparse.Namespace) -> int:
         data_root=arguments.data_root,
         download=arguments.download,
         workers=arguments.workers,
+        keep=int(arguments.keep_activations * 2**30),
         progress=True,
         say=lambda message: tqdm.write(f"tanl: {message}", file=sys.stderr),
         command=command(config),

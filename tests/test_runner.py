@@ -20,7 +20,7 @@ from tanl import OODMetrics
 from tanl.benchmarks import run as command_module
 from tanl.benchmarks.data.splits import SPLITS, Source, Split
 from tanl.benchmarks.engine import runner, tasks
-from tanl.benchmarks.engine.methods import DEFAULT, METHODS, PUBLISHED, describe_methods, find_methods
+from tanl.benchmarks.engine.methods import DEFAULT, METHODS, PUBLISHED, Given, describe_methods, find_methods
 from tanl.benchmarks.engine.protocol import ORDERS, run_stream, stream_order
 from tanl.benchmarks.engine.run_folder import RunFolder
 from tanl.benchmarks.engine.runner import run
@@ -62,7 +62,7 @@ def offline(pictograms):
     """Runs a configuration of the pictograms."""
 
     def go(out, backbone=None, **changes):
-        said = changes.pop("said", [])
+        said, keep = changes.pop("said", []), changes.pop("keep", 0)
         given = {
             "corpus": str(pictograms / "words.txt"),
             "tracks": ("food", "coarse-5"),
@@ -77,6 +77,7 @@ def offline(pictograms):
             folder=pictograms,
             extreme_images=5,
             cache_dir=pictograms / "cache",
+            keep=keep,
             say=said.append,
         )
 
@@ -154,7 +155,7 @@ def test_scores_are_those_of_a_stream_by_hand(offline, pictograms, tmp_path):
     noise = runner.noise_embeddings(backbone)
     part = next(part for part in task.ood if part.name == "plants")
     for method, seed in (("NegLabel", 0), (TANL_NAME, 3)):
-        detector = METHODS[method].make(bank, noise, seed, backbone.encode_texts)
+        detector = METHODS[method].make(Given(bank, noise, seed, backbone.encode_texts))
         expected = run_stream(
             detector, task.id[0].embeddings, part.embeddings, order="ood-first", seed=3, batch_size=16
         )
@@ -645,6 +646,7 @@ def test_methods_are_found_by_name_and_described():
         "TANL (official-script) + debiased",
         "TANL (official-script) + dictionary",
         "TANL (official-script) + pairs",
+        "TANL (official-script) + inter-modal",
     ]
     assert find_methods(["neglabel + pairs"]) == ("NegLabel + pairs",)
     assert not {name for name in METHODS if "+" in name} & {*DEFAULT, *PUBLISHED}
@@ -656,7 +658,7 @@ def test_a_method_with_a_name_is_found_by_it_and_made_as_guards_make_it(name):
     rows, noise = (torch.nn.functional.normalize(torch.randn(n, 16, generator=draw)) for n in (1010, 4))
     bank = LabelBank([f"word {i}" for i in range(1010)], rows, num_id=10, logit_scale=20.0)
     (found,) = find_methods([name])
-    made = METHODS[found].make(bank, noise, 3, texts)
+    made = METHODS[found].make(Given(bank, noise, 3, texts))
     expected = make_detector(name, bank, seed=3, initial_ood=noise)
     assert type(made) is type(expected)
     assert made.settings == expected.settings
@@ -665,11 +667,12 @@ def test_a_method_with_a_name_is_found_by_it_and_made_as_guards_make_it(name):
 
 
 def test_every_method_is_made_from_a_bank(bank):
-    noise = bank.id_embeddings[:3]
+    shots = bank.id_embeddings[:2], bank.id_names[:2]
+    given = Given(bank, bank.id_embeddings[:3], 0, texts, None, *shots)
     for name, method in METHODS.items():
         if name == "CSP":
             continue
-        detector = method.make(bank, noise, 0, texts)
+        detector = method.make(given)
         if method.streaming:
             before = state_of(detector)
             detector(bank.negative_embeddings[:40])
@@ -678,11 +681,58 @@ def test_every_method_is_made_from_a_bank(bank):
             before = detector(bank.negative_embeddings[:7])
             detector(bank.id_embeddings)
             assert torch.equal(detector(bank.negative_embeddings[:7]), before)
-    alphas = {
-        name: METHODS[name].make(bank, noise, 0, texts).alpha for name in ("TANL (distribution)", TANL_NAME)
-    }
+    alphas = {name: METHODS[name].make(given).alpha for name in ("TANL (distribution)", TANL_NAME)}
     assert alphas["TANL (distribution)"] == 1.0
     assert alphas[TANL_NAME] == 0.95
+
+
+def test_kept_activations_give_the_same_scores(offline, tmp_path):
+    asked = {"methods": ("TANL (official-script)", "TANL (practice)"), "orders": ("shuffled", "ood-first")}
+    plain = offline(tmp_path / "plain", **asked)
+    kept = offline(tmp_path / "kept", keep=1 << 24, **asked)
+    cells = {cell.key: cell for cell in kept.cells()}
+    assert len(cells) == len(plain.cells()) > 0
+    for cell in plain.cells():
+        expected, scores = plain.scores(cell), kept.scores(cells[cell.key])
+        assert scores.id == pytest.approx(expected.id, abs=1e-5)
+        assert scores.ood == pytest.approx(expected.ood, abs=1e-5)
+
+
+def test_id_images_that_are_set_aside_are_in_no_stream(offline, tmp_path):
+    methods = ("NegLabel", "NegLabel + inter-modal", "TANL (official-script) + inter-modal")
+    said = []
+    whole = offline(tmp_path / "whole", methods=methods, tracks=("coarse-5",), said=said)
+    assert {cell.method for cell in whole.cells()} == {"NegLabel"}
+    assert sum("give --shots" in message for message in said) == 2
+    some = offline(tmp_path / "some", methods=methods, tracks=("coarse-5",), shots=2)
+    assert {cell.method for cell in some.cells()} == set(methods)
+    [all_of_it] = {cell.num_id for cell in whole.cells()}
+    assert {cell.num_id for cell in some.cells()} == {all_of_it - 2 * 5}
+    part = next(part for part in some.run["sets"] if part["role"] == "id")
+    other = next(part for part in whole.run["sets"] if part["role"] == "id")
+    assert part["count"] == all_of_it - 2 * 5
+    assert part["fingerprint"] != other["fingerprint"]
+
+
+def test_what_is_set_aside_leaves_each_class_an_image(pictograms):
+    gathering = tasks.Gathering(
+        RandomBackbone(), folder=pictograms, extreme_images=5, cache_dir=pictograms / "cache"
+    )
+    config = Config(tracks=("coarse-5",), shots=100)
+    [task], [whole] = gathering.tasks(config), gathering.tasks(replace(config, shots=0))
+    part, every = task.id[0], whole.id[0]
+    assert sorted(part.images.labels) == list(range(5))
+    assert len(task.shots) == len(task.shot_labels) == len(every.images) - 5
+    streamed = {tuple(row.tolist()) for row in part.embeddings}
+    aside = {tuple(row.tolist()) for row in task.shots}
+    assert streamed | aside == {tuple(row.tolist()) for row in every.embeddings}
+    assert not streamed & aside
+    assert len(part.paths) == len(part.images) == 5
+    label_of = {
+        tuple(row.tolist()): whole.classes[label]
+        for row, label in zip(every.embeddings, every.images.labels, strict=True)
+    }
+    assert [label_of[tuple(row.tolist())] for row in task.shots] == list(task.shot_labels)
 
 
 def test_the_configuration_refuses_what_does_not_go_together():
@@ -690,6 +740,7 @@ def test_the_configuration_refuses_what_does_not_go_together():
         ({"methods": ("MCM", "MCM")}, "named twice"),
         ({"seeds": ()}, "seeds must"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"shots": -1}, "shots must be at least 0, not -1"),
         ({"labels": "x.txt"}, "class names of its own"),
         ({"split": "openood-imagenet-1k", "full_spectrum": True, "stream_length": 9}, "do not go together"),
     ]:

@@ -36,7 +36,7 @@ from tanl.benchmarks.data.image_sets import ImageSet, encode_image_set
 from tanl.benchmarks.data.imagenet import imagenet_names
 from tanl.benchmarks.data.imagenet_folder import CLASS_TRACKS, open_imagenet_folder
 from tanl.benchmarks.engine.bootstrap import Floats, interval, resample_counts, resampled_metrics
-from tanl.benchmarks.engine.methods import METHODS
+from tanl.benchmarks.engine.methods import METHODS, Given
 from tanl.benchmarks.engine.protocol import StreamScores, run_stream
 from tanl.detectors import TANL, Detector
 from tanl.functional import negative_share
@@ -251,7 +251,7 @@ class Study:
             choice,
             setting,
             method,
-            METHODS[method].make(bank, self._noise, _SEED, self._backbone.encode_texts),
+            METHODS[method].make(Given(bank, self._noise, _SEED, self._backbone.encode_texts)),
         )
 
     def _judge(self, table: str, choice: Choice, setting: Setting, name: str, detector: Detector) -> None:

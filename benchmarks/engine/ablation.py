@@ -252,7 +252,7 @@ def _maker(point: Point) -> Maker:
     setting = DIMENSIONS[point.dimension].setting
     if setting is not None:
         settings[setting] = type(settings[setting])(point.value)
-    return lambda bank, noise, seed, texts: TANL(bank, **settings, seed=seed, initial_ood=noise)
+    return lambda given: TANL(given.bank, **settings, seed=given.seed, initial_ood=given.noise)
 
 
 class _WithTemplate(Measuring):

@@ -16,14 +16,41 @@ from torch import Tensor
 from tanl.detectors import TANL, Detector, Fused, NegLabel, PairScore, Term, VisualDictionary
 from tanl.detectors.gl_mcm import GLMCM
 from tanl.detectors.registry import METHODS as NAMED
-from tanl.detectors.registry import make_detector
+from tanl.detectors.registry import MINED, make_detector
+from tanl.detectors.state import Activations
 from tanl.detectors.tanl import PRESETS
 from tanl.io.text import did_you_mean
 from tanl.labels.bank import LabelBank
+from tanl.labels.inter_modal import InterModal
 
 CorpusKind = Literal["user", "csp"]
 EncodeTexts = Callable[[Sequence[str]], Tensor]
-Maker = Callable[[LabelBank, Tensor, int, EncodeTexts], Detector]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a method's detector is made from.
+
+    Attributes:
+        bank: the labels.
+        noise: embeddings of noise images, ``[n, D]``: the outliers that TANL starts from.
+        seed: of the method's random choices.
+        encode_texts: embeds texts.
+        activations: what computes TANL's activations, by its ``candidates``; None leaves it to TANL.
+        id_images: embeddings ``[n, D]`` of the ID images that are set aside for methods that choose by them.
+        id_labels: the ID label of each.
+    """
+
+    bank: LabelBank
+    noise: Tensor
+    seed: int
+    encode_texts: EncodeTexts
+    activations: Callable[[int | None], Activations] | None = None
+    id_images: Tensor | None = None
+    id_labels: tuple[str, ...] = ()
+
+
+Maker = Callable[[Given], Detector]
 
 
 @dataclass(frozen=True)
@@ -32,7 +59,7 @@ class Method:
 
     Attributes:
         name: as in results and tables.
-        make: from the label bank, the embeddings of noise images, a seed and what embeds texts to the detector.
+        make: makes the detector.
         corpus: the words of its bank: "user" for those that the run names, "csp" for `conjugated_words()`, None for
             no negatives.
         streaming: what it says of an image depends on the images before it.
@@ -40,6 +67,7 @@ class Method:
         memory: what it keeps beside the bank, with C ID labels and M negatives of D numbers.
         source: the paper, or what its settings are from.
         by_default: it is measured where no methods are named.
+        needs_id_images: it chooses by ID images that are set aside.
     """
 
     name: str
@@ -50,16 +78,22 @@ class Method:
     memory: str
     source: str
     by_default: bool = True
+    needs_id_images: bool = False
 
 
 def _named(method: str) -> Maker:
-    return lambda bank, noise, seed, texts: make_detector(method, bank, seed=seed, initial_ood=noise)
+    return lambda given: make_detector(method, given.bank, seed=given.seed, initial_ood=given.noise)
 
 
-def _tanl(
-    settings: dict[str, Any], bank: LabelBank, noise: Tensor, seed: int, texts: EncodeTexts
-) -> Detector:
-    return TANL(bank, **settings, seed=seed, initial_ood=noise)
+def _tanl(settings: dict[str, Any], given: Given) -> TANL:
+    more: dict[str, Any] = {}
+    if given.activations is not None and not callable(settings.get("candidates")):
+        more["activation"] = given.activations(settings.get("candidates"))
+    return TANL(given.bank, **settings, **more, seed=given.seed, initial_ood=given.noise)
+
+
+def _neglabel(settings: dict[str, Any], given: Given) -> NegLabel:
+    return NegLabel(given.bank, **settings, seed=given.seed)
 
 
 _TANL_MEMORY = "2 x 300 embeddings, about 2 x 16 sums of M numbers, 20 000 scores"
@@ -69,8 +103,6 @@ _TANL_SOURCE = "CVPR 2026, arXiv 2603.25250"
 def _tanl_methods() -> Iterable[Method]:
     """TANL by its rings alone, as its paper has it, and with each preset that is not the paper's."""
     paper = TANL.preset("paper")
-    named = {preset: name for name, (kind, preset) in NAMED.items() if kind == "TANL"}
-    makers = {"batch-adaptive": _named(named["paper"])}
     variants: dict[str, tuple[dict[str, Any], str]] = {
         "distribution": ({**paper, "alpha": 1.0}, f"{_TANL_SOURCE}; alpha 1: ranked by its rings alone"),
         "batch-adaptive": (paper, f"{_TANL_SOURCE}; its defaults"),
@@ -82,11 +114,9 @@ def _tanl_methods() -> Iterable[Method]:
                 f"{key} {value}" for key, value in settings.items() if value != paper.get(key)
             )
             whose = "this library's own" if name == "practice" else "of its published scripts"
-            if name in named:
-                makers[name] = _named(named[name])
             variants[name] = (settings, f"preset {name!r}, {whose}: {changed}")
     for name, (settings, source) in variants.items():
-        make = makers.get(name, partial(_tanl, settings))
+        make = partial(_tanl, settings)
         by_default = name != "siglip"
         yield Method(f"TANL ({name})", make, "user", True, False, _TANL_MEMORY, source, by_default)
     for name in ("batch-adaptive", "official-script"):
@@ -128,7 +158,7 @@ _ALL = (
     ),
     Method(
         "GL-MCM",
-        lambda bank, noise, seed, texts: GLMCM(bank),
+        lambda given: GLMCM(given.bank),
         corpus=None,
         streaming=False,
         needs_local=True,
@@ -166,43 +196,61 @@ _ALL = (
 )
 
 
-def _with_part(
-    kind: type[NegLabel | TANL],
-    settings: dict[str, Any],
-    term: Callable[[EncodeTexts], Term] | None,
-    bank: LabelBank,
-    noise: Tensor,
-    seed: int,
-    texts: EncodeTexts,
+def _beside(make: Maker, term: Callable[[EncodeTexts], Term], given: Given) -> Detector:
+    return Fused(make(given), term(given.encode_texts))
+
+
+def _by_id_images(
+    make: Callable[[dict[str, Any], Given], Detector], settings: dict[str, Any], setting: str, given: Given
 ) -> Detector:
-    more: dict[str, Any] = {"initial_ood": noise} if kind is TANL else {}
-    detector: Detector = kind(bank, **settings, **more, seed=seed)
-    return detector if term is None else Fused(detector, term(texts))
+    """The method with its negatives chosen by the ID images, as many as it takes otherwise."""
+    if given.id_images is None:
+        raise ValueError("the method chooses its negatives by ID images, and none are set aside")
+    choice = InterModal(given.id_images, given.id_labels, count=settings.get(setting))
+    return make({**settings, setting: choice}, given)
 
 
 def _parts() -> Iterable[Method]:
     """NegLabel and TANL with one part more each; see docs/method.md, "Parts"."""
-    script = TANL.preset("official-script")
-    for base, kind, settings, memory in (
-        ("NegLabel", NegLabel, {}, "a copy of its mined negatives, at most 10 000 D numbers"),
-        ("TANL (official-script)", TANL, script, _TANL_MEMORY),
-    ):
-        learns = kind is TANL
+    mined = {"num_negatives": MINED}
+    bases: tuple[tuple[str, Callable[[dict[str, Any], Given], Detector], dict[str, Any], str, str], ...] = (
+        (
+            "NegLabel",
+            _neglabel,
+            mined,
+            "num_negatives",
+            "a copy of its mined negatives, at most 10 000 D numbers",
+        ),
+        ("TANL (official-script)", _tanl, TANL.preset("official-script"), "candidates", _TANL_MEMORY),
+    )
+    for base, maker, settings, setting, memory in bases:
+        learns, own = maker is _tanl, partial(maker, settings)
         for weighing, source in (
             ("balanced", "arXiv 2605.10756 and 2603.02618: each group's mean against the ID labels' mean"),
             ("debiased", "arXiv 2605.23797: less what false negatives add"),
         ):
-            make = partial(_with_part, kind, {**settings, "weighing": weighing}, None)
+            make: Maker = partial(maker, {**settings, "weighing": weighing})
             yield Method(
                 f"{base} + {weighing}", make, "user", learns, False, memory, source, by_default=False
             )
-        make = partial(_with_part, kind, settings, lambda texts: VisualDictionary())
+        make = partial(_beside, own, lambda texts: VisualDictionary())
         kept, source = f"{memory}, 2 048 embeddings", "arXiv 2503.10468: its dictionary of outliers alone"
         yield Method(f"{base} + dictionary", make, "user", True, False, kept, source, by_default=False)
-        make = partial(_with_part, kind, settings, lambda texts: PairScore(texts))
+        make = partial(_beside, own, lambda texts: PairScore(texts))
         kept = f"{memory}, at most 20 000 embeddings of pairs"
         source = "arXiv 2507.09795: its score of pairs, without a language model"
         yield Method(f"{base} + pairs", make, "user", learns, False, kept, source, by_default=False)
+        yield Method(
+            f"{base} + inter-modal",
+            partial(_by_id_images, maker, settings, setting),
+            "user",
+            learns,
+            False,
+            memory,
+            "arXiv 2603.02618: negatives chosen by ID images that are set aside",
+            by_default=False,
+            needs_id_images=True,
+        )
 
 
 METHODS: dict[str, Method] = {method.name: method for method in (*_ALL, *_parts())}
@@ -251,6 +299,7 @@ def describe_methods() -> str:
     for method in METHODS.values():
         needs = [_CORPUS[method.corpus], "a state of the stream" if method.streaming else "no state"]
         needs += ["patch embeddings"] if method.needs_local else []
+        needs += ["ID images set aside (--shots)"] if method.needs_id_images else []
         needs += [] if method.by_default else ["only where it is named, or with --published"]
         lines += [
             f"{method.name:<{width}}  {method.source}",

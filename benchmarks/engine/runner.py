@@ -34,7 +34,8 @@ from tanl.metrics import METRICS, OODMetrics
 
 from ..data.preprocessing import prepared
 from ..pictograms.extreme import EXTREME_IMAGES
-from .methods import METHODS, CorpusKind, Method
+from .kept_activations import KeptActivations
+from .methods import METHODS, CorpusKind, Given, Method
 from .protocol import Order, run_stream, stream_order
 from .run_folder import ANY_ORDER, Cell, CellScores, Key, RunFolder
 from .tasks import Config, Gathering, Part, Task
@@ -57,6 +58,7 @@ def run(
     cache_dir: Path | None = None,
     folder: Path | None = None,
     extreme_images: int = EXTREME_IMAGES,
+    keep: int = 0,
     progress: bool = False,
     say: Callable[[str], None] = lambda message: None,
     command: str = "",
@@ -78,6 +80,8 @@ def run(
         cache_dir: where embeddings are kept; None is the user's cache folder.
         folder: where the images of a split that ships with tanl are; None is where they came.
         extreme_images: how many images each generated set of such a split has.
+        keep: bytes for the activations of an ID set's images, which TANL then computes once for all orders, seeds and
+            settings (`KeptActivations`); its scores stay the same up to rounding.
         progress: show progress bars.
         say: is told what a person should know: sets of another size, unreadable images, methods left out.
         command: how to run it again; kept with the results.
@@ -133,7 +137,7 @@ def run(
     if done:
         say(f"{done} of {len(wanted)} cells were there already")
     with Progress(len(wanted), "cells", done=done, quiet=not progress) as bar:
-        measuring = Measuring(config, result, backbone, corpus, gathering, there, bar)
+        measuring = Measuring(config, result, backbone, corpus, gathering, there, bar, keep=keep)
         try:
             for task in tasks:
                 measuring.task(task, methods)
@@ -154,6 +158,8 @@ class Measuring:
         gathering: Gathering,
         there: set[Key],
         bar: Progress,
+        *,
+        keep: int = 0,
     ) -> None:
         self._config = config
         self._result = result
@@ -163,10 +169,13 @@ class Measuring:
         self._there = there
         self._bar = bar
         self._noise = noise_embeddings(backbone)
+        self._keep_bytes = keep
+        self._kept: dict[tuple[CorpusKind | None, int | None], KeptActivations] = {}
 
     def task(self, task: Task, methods: list[Method]) -> None:
         """Measure what is missing of one task."""
         banks: dict[CorpusKind | None, LabelBank] = {}
+        self._kept.clear()
         for method in methods:
             if all(key in self._there for key in _keys(task, method, self._config)):
                 continue
@@ -191,6 +200,28 @@ class Measuring:
             progress=self._gathering.progress,
         )
 
+    def _given(self, task: Task, method: Method, bank: LabelBank, seed: int) -> Given:
+        """What a method's detector is made from."""
+
+        def kept(candidates: int | None) -> KeptActivations:
+            if candidates is not None and candidates >= bank.num_negatives:
+                candidates = None  # TANL then takes the bank as it is
+            key = method.corpus, candidates
+            if key not in self._kept:
+                labels = bank if candidates is None else bank.mined(candidates)
+                self._kept[key] = KeptActivations(labels, limit=self._keep_bytes)
+            return self._kept[key]
+
+        return Given(
+            bank,
+            self._noise,
+            seed,
+            self._backbone.encode_texts,
+            kept if self._keep_bytes else None,
+            task.shots,
+            task.shot_labels,
+        )
+
     def _streams(self, task: Task, method: Method, bank: LabelBank) -> None:
         """Every stream of a method with a state; one detector serves all of a seed."""
         config = self._config
@@ -203,7 +234,7 @@ class Measuring:
                     if all(key in self._there for key in keys):
                         continue
                     if detector is None:
-                        detector = method.make(bank, self._noise, seed, self._backbone.encode_texts)
+                        detector = method.make(self._given(task, method, bank, seed))
                     # A chain that is there in part is run again from its start, for the state that it leads to.
                     for number, (key, part) in enumerate(zip(keys, chain, strict=True)):
                         num_id, num_ood = task.counts(part)
@@ -228,7 +259,7 @@ class Measuring:
 
     def _stateless(self, task: Task, method: Method, bank: LabelBank) -> None:
         """One cell an OOD set: scores that depend on no other image are computed once, the ID images' too."""
-        detector = method.make(bank, self._noise, 0, self._backbone.encode_texts)
+        detector = method.make(self._given(task, method, bank, 0))
         started = time.perf_counter()
         id_scores = np.concatenate([self._scores(detector, part) for part in task.id])
         id_seconds = time.perf_counter() - started
@@ -307,16 +338,18 @@ def _keys(task: Task, method: Method, config: Config) -> list[Key]:
 
 
 def _left_out(config: Config, backbone: Backbone) -> dict[str, str]:
-    """The methods that the backbone cannot serve, with the reason."""
+    """The methods that the backbone cannot serve, or that lack what they need, with the reason."""
+    reason = "it chooses by ID images that are set aside: give --shots"
+    lacking = {name: reason for name in config.methods if METHODS[name].needs_id_images and not config.shots}
     wanted = [name for name in config.methods if METHODS[name].needs_local]
     if not wanted:
-        return {}
+        return lacking
     try:
         pixels = noise_images(backbone.image_size, per_kind=1)[:1].to(backbone.device)
         encode_images_local(cast(ClipBackbone, backbone), pixels)
     except TypeError as error:
-        return dict.fromkeys(wanted, str(error))
-    return {}
+        return lacking | dict.fromkeys(wanted, str(error))
+    return lacking
 
 
 def environment(backbone: Backbone, corpus: Corpus, tasks: list[Task]) -> dict[str, str]:

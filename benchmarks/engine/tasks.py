@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -39,6 +41,7 @@ from .shipped import SHIPPED
 
 CUSTOM = "custom"
 _LIMIT_SEED = 0
+_SHOTS_SEED = 0
 _AUGMENTATION_SEED = 0
 # Variants are embedded and kept in parts, so that a longer stream finds what a shorter one has made.
 _VARIANTS_AT_ONCE = 1024
@@ -96,6 +99,13 @@ class Config:
         "bring shorter streams to N images by seeded augmentation; results say so",
         metavar="N",
         at_least=2,
+    )
+    shots: int = setting(
+        0,
+        "ID images a class that are set aside for the methods that choose by ID images; no stream has them, whatever "
+        "the method",
+        metavar="N",
+        at_least=0,
     )
     full_spectrum: bool = setting(False, "add the covariate-shifted sets to the ID images")
     tracks: tuple[str, ...] = setting((), "some of the split's ID sets (default: all)", metavar="NAMES")
@@ -225,6 +235,8 @@ class Task:
         ood: the OOD sets.
         one_stream: the OOD sets come one after another, each with the ID images, and the state is kept.
         stream_length: of `Config`.
+        shots: embeddings ``[n, D]`` of the ID images that are set aside; None for none.
+        shot_labels: the class of each.
     """
 
     track: str
@@ -233,6 +245,8 @@ class Task:
     ood: tuple[Part, ...]
     one_stream: bool = False
     stream_length: int | None = None
+    shots: Tensor | None = None
+    shot_labels: tuple[str, ...] = ()
 
     def counts(self, ood: Part) -> tuple[int, int]:
         """How many ID and OOD images the stream with an OOD set has; of either kind the first are taken."""
@@ -292,6 +306,8 @@ class Gathering:
             tasks = self._imagenet_folder(config)
         else:
             tasks = [self._split(config)]
+        if config.shots:
+            tasks = [_with_shots(task, config.shots) for task in tasks]
         if config.stream_length is None:
             return tasks
         return [self._lengthened(task, config.stream_length) for task in tasks]
@@ -526,6 +542,47 @@ def _tracked(
             )
         )
     return tasks
+
+
+def _with_shots(task: Task, shots: int) -> Task:
+    """The task with so many images of each class set aside, drawn by a fixed seed; each class keeps one at least.
+
+    Raises:
+        ValueError: no class has two images.
+    """
+    part = task.id[0]
+    generator = torch.Generator().manual_seed(_SHOTS_SEED)
+    left = Counter(part.images.labels)
+    taken: dict[int, list[int]] = {}
+    for place in torch.randperm(len(part.images), generator=generator).tolist():
+        label = part.images.labels[place]
+        if len(taken.get(label, ())) < shots and left[label] > 1:
+            taken.setdefault(label, []).append(place)
+            left[label] -= 1
+    aside = sorted(place for places in taken.values() for place in places)
+    if not aside:
+        raise ValueError(f"no class of {part.name} has two images, so that none can be set aside")
+    gone = set(aside)
+    kept = [place for place in range(len(part.images)) if place not in gone]
+
+    def key(of: str) -> str:
+        return hashlib.sha256(f"{of} without {aside}".encode()).hexdigest()
+
+    streamed = replace(
+        part,
+        images=replace(part.images.subset(kept), expected=None),
+        embeddings=part.embeddings[kept],
+        originals=len(kept),
+        fingerprint=key(part.fingerprint),
+        pixels=key(part.pixels),
+        paths=None if part.paths is None else tuple(part.paths[place] for place in kept),
+    )
+    return replace(
+        task,
+        id=(streamed, *task.id[1:]),
+        shots=part.embeddings[aside],
+        shot_labels=tuple(task.classes[part.images.labels[place]] for place in aside),
+    )
 
 
 def _chosen(count: int, limit: int | None) -> list[int]:
