@@ -17,6 +17,7 @@ import tanl
 from tanl.cli import label_arguments
 from tanl.cli.main import main
 from tanl.guard import guard
+from tanl.streams.saved_results import read_results
 
 COLUMNS = ["path", "label", "id_probability", "ood_score", "is_ood", "evidence", "error"]
 
@@ -251,6 +252,20 @@ def test_score_passes_its_options_on(images, loaded, monkeypatch):
     assert loaded == ["some/model"]
 
 
+@pytest.mark.parametrize(("removal", "left"), [(None, 6), ("synonyms", 6), ("kinds", 4)])
+def test_kinds_of_the_classes_leave_the_negatives_where_that_is_asked_for(
+    images, loaded, capsys, removal, left
+):
+    Path("corpus.txt").write_text("blue\nyellow\nwhite\nscarlet\nemerald\nword 1\n")
+    asked = [] if removal is None else ["--removal", removal]
+    assert main([*BASE, *asked, "--out", "r.csv"]) == 0
+    about = read_results("r.csv").about
+    assert about["removal"] == (removal or "synonyms")
+    assert ("kind" in capsys.readouterr().out.splitlines()[0]) == (removal == "kinds")
+    assert main(["bank", *BASE[2:], *asked, "--out", "b.safetensors", "--quiet"]) == 0
+    assert tanl.load_bank("b.safetensors").bank.num_negatives == left
+
+
 def test_score_shuffles_by_its_seed(images, loaded):
     orders = []
     for extra in ([], ["--shuffle"], ["--shuffle"], ["--shuffle", "--seed", "1"]):
@@ -396,6 +411,7 @@ MISTAKES = {
     ),
     "corpus none": ([*SCORE, "--corpus", "none"], "--corpus cannot be none"),
     "corpus for nothing": ([*SCORE, "--method", "mcm", "--corpus", "wordnet"], "leave --corpus out"),
+    "removal for nothing": ([*SCORE, "--method", "mcm", "--removal", "kinds"], "leave --removal out"),
     "no such corpus": ([*SCORE, "--corpus", "wordent"], "unknown corpus 'wordent'", "wordnet"),
     "no corpus file": ([*SCORE, "--corpus", "nowhere.txt"], "no such corpus file: nowhere.txt"),
     "empty corpus": ([*SCORE, "--corpus", "empty.txt"], "empty.txt is empty; write a word a line"),

@@ -306,6 +306,11 @@ def test_a_backbone_in_place_of_a_bank(monkeypatch, tiny_backbone, tmp_path):
     direct = ["judge", "z.npy", *labels, "--corpus", "words.txt", "--backbone", "some/model"]
     assert main([*direct, "--out", "direct.csv", "--quiet"]) == 0
     assert rows_of("bank.csv") == rows_of("direct.csv")
+    with Path("words.txt").open("a") as file:
+        file.write("\nscarlet\nemerald")
+    for removal, same in (("synonyms", False), ("kinds", True)):
+        assert main([*direct, "--removal", removal, "--out", "removed.csv", "--quiet"]) == 0
+        assert (rows_of("removed.csv") == rows_of("direct.csv")) is same
 
 
 MISTAKES = {
@@ -315,6 +320,7 @@ MISTAKES = {
     ),
     "labels file and a bank": ([*BASE, "--labels", "a.txt"], "--labels contradicts --bank"),
     "corpus and a bank": ([*BASE, "--corpus", "wordnet"], "--corpus contradicts --bank"),
+    "removal and a bank": ([*BASE, "--removal", "kinds"], "--removal contradicts --bank"),
     "backbone and a bank": ([*BASE, "--backbone", "mini"], "--backbone contradicts --bank"),
     "shuffled": ([*BASE, "--shuffle"], "--shuffle is for images: rows are read once"),
     "neither bank nor model": (["judge", "z.npy", "--label", "a"], "give --bank FILE"),

@@ -242,12 +242,15 @@ def test_results_that_another_run_writes_are_refused(capsys):
 def test_a_kept_guard_goes_on_with_its_own_labels_and_says_so(watch):
     for name in ("mammal", "house"):
         Path("labels.txt").write_text(name)
-        watching = watch()
+        watching = watch("--removal", {"mammal": "kinds", "house": "names"}[name])
         arrive(PICTURES[0] if name == "mammal" else PICTURES[1])
         watching.wait_for(lambda: len(journal()) == (1 if name == "mammal" else 2))  # noqa: B023
         watching.end()
     assert "tanl: warning: the guard's labels: 'mammal', not 'house'; leave --labels out" in watching.told()
-    assert tanl.Guard.load("guard", exact=False).bank.id_names == ("mammal",)
+    assert "tanl: warning: the guard's removal: kinds, not names; leave --removal out" in watching.told()
+    kept = tanl.Guard.load("guard", exact=False)
+    assert kept.bank.id_names == ("mammal",)
+    assert kept.removal == "kinds"
 
 
 def test_a_threshold_is_set_from_a_folder(watch):

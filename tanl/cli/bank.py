@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from ..io.arguments import a_name_or_path, a_path, given, positive
 from ..io.text import shown_path
 from ..labels.corpus import Corpus
-from ..labels.terms import REMOVALS
 from ..labels.wordnet import SELECTIONS
 from .label_arguments import (
     OF_PHOTOGRAPHS,
@@ -18,8 +17,10 @@ from .label_arguments import (
     add_label_arguments,
     add_normalize_argument,
     add_precision_argument,
+    add_removal_argument,
     class_names,
     labels_told,
+    removal_of,
 )
 
 if TYPE_CHECKING:
@@ -73,13 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep the embeddings as float16: half the size, nearly the same scores",
     )
-    parser.add_argument(
-        "--removal",
-        choices=sorted(REMOVALS),
-        default="synonyms",
-        help="which negatives leave for the classes: synonyms, those that name one or are a WordNet synonym of one; "
-        "names, those spelled as one is; kinds, WordNet's hyponyms and proper nouns too (default: %(default)s)",
-    )
+    add_removal_argument(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
 
     add_label_arguments(parser.add_argument_group("labels"))
@@ -149,7 +144,7 @@ def main(arguments: argparse.Namespace) -> int:
     bank, outliers, corpus = make(arguments, labels)
     if not arguments.quiet:
         if corpus is not None:
-            print(labels_told(labels, corpus, arguments.removal))
+            print(labels_told(labels, corpus, removal_of(arguments)))
         print(_summary(arguments.out, bank, outliers))
     return 0
 
@@ -176,7 +171,7 @@ def _embedded_by_a_model(
         backbone,
         labels,
         corpus=corpus,
-        removal=arguments.removal,
+        removal=removal_of(arguments),
         progress=not arguments.quiet,
         dtype=torch.float16 if arguments.float16 else torch.float32,
     )
@@ -201,7 +196,7 @@ def _of_embeddings(
         embeddings = _rows(
             arguments, arguments.negative_embeddings, words.words, f"words in {arguments.negatives}"
         )
-        kept = words.without(labels, arguments.removal)
+        kept = words.without(labels, removal_of(arguments))
         place = {word: row for row, word in enumerate(words.words)}
         if embeddings.shape[1] != rows.shape[1]:
             raise ValueError(

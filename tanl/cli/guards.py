@@ -20,9 +20,11 @@ from .label_arguments import (
     add_label_arguments,
     add_method_argument,
     add_precision_argument,
+    add_removal_argument,
     class_names,
     labels_told,
     refuse_tpr_alone,
+    removal_of,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ def add_guard_arguments(parser: argparse.ArgumentParser) -> Arguments:
     labels = parser.add_argument_group("labels")
     add_label_arguments(labels)
     add_corpus_argument(labels)
+    add_removal_argument(labels)
     method = parser.add_argument_group("method")
     add_backbone_argument(method)
     add_method_argument(method)
@@ -99,11 +102,12 @@ def open_guard(arguments: argparse.Namespace) -> Guard:
     else:
         labels, corpus = class_names(arguments), corpus_of(arguments)
         if corpus is not None:
-            told(labels_told(labels, corpus))
+            told(labels_told(labels, corpus, removal_of(arguments)))
         guard = Guard(
             loaded_backbone(arguments.backbone or OF_PHOTOGRAPHS, arguments),
             labels,
             corpus=corpus,
+            removal=removal_of(arguments),
             method=arguments.method,
             evidence=arguments.evidence,
             show_all=arguments.show_all,
@@ -148,6 +152,8 @@ def _tell_differences(arguments: argparse.Namespace, guard: Guard) -> None:
         here, own = class_names(arguments), guard.bank.id_names
         if {*here} != {*own}:
             differences["labels"] = (some_of(here, _SHOWN), some_of(own, _SHOWN))
+    if arguments.removal not in (None, guard.removal):
+        differences["removal"] = (arguments.removal, guard.removal)
     for what, (asked, its) in differences.items():
         told(f"warning: the guard's {what}: {its}, not {asked}; leave --{what} out, or name another folder")
 

@@ -25,8 +25,10 @@ from .label_arguments import (
     add_method_argument,
     add_normalize_argument,
     add_precision_argument,
+    add_removal_argument,
     labels_told,
     refuse_tpr_alone,
+    removal_of,
 )
 from .signals import exit_code, held, in_words
 from .table import Table
@@ -90,6 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels = parser.add_argument_group("labels")
     add_label_arguments(labels)
     add_corpus_argument(labels)
+    add_removal_argument(labels)
     labels.add_argument(
         "--bank",
         metavar="FILE",
@@ -193,7 +196,7 @@ def _judge(stream: Judged, arguments: argparse.Namespace) -> int:
             "calibration": calibration,
         }
         if stream.corpus is not None and not arguments.quiet:
-            print(labels_told(stream.labels, stream.corpus))
+            print(labels_told(stream.labels, stream.corpus, removal_of(arguments)))
         table = None
         if writer is None:
             table = Table("file" if stream.key == "path" else "id", stream.longest, detector.bank.id_names)

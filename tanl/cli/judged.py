@@ -15,7 +15,7 @@ from ..detectors.registry import FROM_OUTLIERS, WITH_NEGATIVES, make_detector
 from ..io.arguments import refuse
 from ..io.text import one_line, shown_path
 from ..labels.corpus import Corpus
-from .label_arguments import OF_PHOTOGRAPHS, class_names
+from .label_arguments import OF_PHOTOGRAPHS, class_names, removal_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..streams.pump import Batch, Timings
     from ..streams.results import Result
 
-_LABELS = ("--labels", "--label", "--label-column", "--corpus")  # what a bank stands in place of
+_LABELS = ("--labels", "--label", "--label-column", "--corpus", "--removal")  # what a bank stands in place of
 _ID_WIDTH = 36  # a UUID's; ids are not known before they are read
 
 
@@ -242,6 +242,7 @@ def _labels_in_words(
         "labels": list(labels),
         "corpus": None if corpus is None else shown_path(named),
         "corpus_words": words,
+        "removal": None if corpus is None else removal_of(arguments),
     }
 
 
@@ -254,6 +255,8 @@ def corpus_of(arguments: argparse.Namespace) -> Corpus | None:
     if arguments.method not in WITH_NEGATIVES:
         if arguments.corpus not in (None, "none"):
             raise ValueError(f"--method {arguments.method} uses no negative labels: leave --corpus out")
+        if arguments.removal is not None:
+            raise ValueError(f"--method {arguments.method} uses no negative labels: leave --removal out")
         return None
     if arguments.corpus == "none":
         raise ValueError(f"--method {arguments.method} scores with negative labels: --corpus cannot be none")
@@ -293,6 +296,7 @@ def _guard(
         backbone,
         labels,
         corpus=corpus,
+        removal=removal_of(arguments),
         method=detector,
         dtype=torch.float16 if arguments.float16 else torch.float32,
         evidence=arguments.evidence,

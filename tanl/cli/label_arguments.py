@@ -10,10 +10,12 @@ from ..detectors.registry import METHODS
 from ..io.arguments import Arguments, a_name_or_path, a_path, positive_number, share
 from ..io.text import one_line
 from ..labels.corpus import Corpus
+from ..labels.terms import REMOVALS
 from ..labels.wordnet import SELECTIONS
 
 OF_PHOTOGRAPHS = "mini-photo"
 """The model that images are judged with where none is named."""
+_REMOVAL = "synonyms"
 
 
 def add_label_arguments(group: Arguments) -> None:
@@ -74,6 +76,21 @@ def add_corpus_argument(group: Arguments) -> None:
         help=f"negative labels: {', '.join(SELECTIONS)}, a text file with a word a line, or none "
         "(default: wordnet; for csp its own phrases; none for the methods without negatives)",
     )
+
+
+def add_removal_argument(group: Arguments) -> None:
+    """Describe ``--removal``, which is None where it is not given; `removal_of` reads it."""
+    group.add_argument(
+        "--removal",
+        choices=sorted(REMOVALS),
+        help="which negatives leave for the classes: synonyms, those that name one or are a WordNet synonym of one; "
+        f"names, those spelled as one is; kinds, WordNet's hyponyms and proper nouns too (default: {_REMOVAL})",
+    )
+
+
+def removal_of(arguments: argparse.Namespace) -> str:
+    """The removal that ``--removal`` names."""
+    return arguments.removal or _REMOVAL
 
 
 def add_method_argument(group: Arguments) -> None:
@@ -150,7 +167,7 @@ def class_names(arguments: argparse.Namespace) -> list[str]:
     return list(checked_id_names(labels))
 
 
-def labels_told(labels: Sequence[str], corpus: Corpus, removal: str = "synonyms") -> str:
+def labels_told(labels: Sequence[str], corpus: Corpus, removal: str) -> str:
     """A line that says what was understood of the labels, and for which no word of the corpus was found."""
     from ..labels.understood import told, understood_labels
 

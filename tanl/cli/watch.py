@@ -212,6 +212,7 @@ class _Watch:
             "labels": list(guard.bank.id_names),
             "corpus": None if guard.corpus is None else guard.corpus.name,
             "corpus_words": None if guard.corpus is None else len(guard.corpus),
+            "removal": None if guard.corpus is None else guard.removal,
             "method": type(guard.detector).__name__,
             "settings": settings_told(guard.detector),
             "batch_size": arguments.batch_size,

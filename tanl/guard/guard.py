@@ -603,6 +603,11 @@ class Guard:
         """The words that negatives are taken from, with all edits; the ID labels and their synonyms among them."""
         return self._vocabulary.corpus
 
+    @property
+    def removal(self) -> str:
+        """Which words leave the corpus for the labels."""
+        return self._vocabulary.removal
+
     def add_labels(self, names: Sequence[str]) -> None:
         """Add ID labels, while the stream goes on.
 
