@@ -19,6 +19,7 @@ Needs = Literal["nothing", "ID images", "LLM", "MLLM", "training"]
 that sees images, or training."""
 
 _TANL = "TANL's table, arXiv 2603.25250"
+_NEGPROMPT = "NegPrompt's table, CVPR 2024, arXiv 2404.03248, as a public summary of it has it"
 _ORDERS = "TANL's study of stream orders, arXiv 2603.25250"
 _OOD_POSITIVE = "OOD positive"
 _ID_POSITIVE = "ID positive"
@@ -138,6 +139,9 @@ PUBLISHED: tuple[Published, ...] = (
         source="mean of the four sets in the results of NegRefine's public code, seed 0 (arXiv 2507.09795)",
         needs="LLM",
     ),
+    *_rows(_FOUR, OVERALL, "CLIPN", 31.10, 93.10, positive=_UNSAID, source=_NEGPROMPT, needs="training"),
+    *_rows(_FOUR, OVERALL, "LoCoOp", 28.66, 93.52, positive=_UNSAID, source=_NEGPROMPT, needs="training"),
+    *_rows(_FOUR, OVERALL, "NegPrompt", 23.01, 94.81, positive=_UNSAID, source=_NEGPROMPT, needs="training"),
     *_rows(_OPENOOD, "near", "MCM", 79.02, 60.11),
     *_rows(_OPENOOD, "far", "MCM", 68.54, 84.77),
     *_rows(_OPENOOD, "near", "NegLabel", 69.45, 75.18),
