@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from torch.nn.functional import normalize
 
 from conftest import unit
+from tanl.beyond import difference
 from tanl.beyond.difference import VIEWS, describe_difference, embed_views, find_differences, words_of_texts
 from tanl.io.images import UnreadableImage
 from tanl.labels.corpus import Corpus
@@ -131,6 +132,10 @@ def test_words_that_more_texts_hold():
     a = ["Large pleural effusion, left.", "pleural effusion; heart normal", "X-ray of the lung"]
     b = ["heart normal", "lung clear", "heart and lung normal"]
     assert words_of_texts(corpus, a, b) == ["Pleural effusion", "left", "X-ray"]
+    assert words_of_texts(corpus, ["Both hearts", "pleural effusions"], ["none"]) == [
+        "heart",
+        "Pleural effusion",
+    ]
     with pytest.raises(ValueError, match="0 and 1 texts"):
         words_of_texts(corpus, [], ["a"])
 
@@ -163,6 +168,18 @@ def test_images_go_in_and_words_come_out(pictures, tmp_path):
     )
     assert found[0].text == first and found[0].auroc == 1
     assert asked == [(4, 4)]
+
+
+@pytest.mark.parametrize("show_all", [False, True])
+def test_words_that_hurt_are_proposed_only_where_asked_for(pictures, tmp_path, monkeypatch, show_all):
+    first, second, _ = pictures
+    monkeypatch.setattr(difference, "hidden_in", lambda corpus: frozenset({first}))
+    options = {"corpus": Corpus.load([*COLOURS]), "cache_dir": tmp_path, "rounds": 1, "show_all": show_all}
+    found = describe_difference(ColourBackbone(), pictures[first], pictures[second], **options)
+    assert (first in [each.text for each in found]) == show_all
+    texts = ([f"a {first} thing"], ["a thing"])
+    found = describe_difference(ColourBackbone(), pictures[first], pictures[second], texts=texts, **options)
+    assert found[0].text == first
 
 
 def test_a_file_that_holds_no_image_is_raised_or_left_out_and_told(pictures, tmp_path):

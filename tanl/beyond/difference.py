@@ -30,7 +30,9 @@ from ..io.text import one_line
 from ..kernels.surroundings import product, undisturbed
 from ..labels.corpus import Corpus
 from ..labels.embedding import embed_texts
+from ..labels.not_shown import hidden_in
 from ..labels.prompts import TEMPLATES
+from ..labels.wordnet import singulars
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -86,6 +88,7 @@ def describe_difference(
     top: int = 5,
     seed: int = 0,
     templates: Mapping[str, str] | None = None,
+    show_all: bool = False,
     cache_dir: str | PathLike[str] | None = None,
     progress: bool | None = None,
     unreadable: Callable[[UnreadableImage], None] | None = None,
@@ -106,6 +109,9 @@ def describe_difference(
         top: how many differences to give; those that say the same as a better one are left out.
         seed: of the halves.
         templates: prompt by part of speech, as `Corpus.prompts` takes them; hypotheses of one's own go by the nouns'.
+        show_all: propose any word of the corpus. By default those of WordNet's words that may hurt or accuse and say
+            nothing of a picture are not proposed for the images' sake (`tanl.labels.not_shown`); what ``propose`` and
+            ``texts`` say always is.
         cache_dir: as `build_bank` takes it.
         progress: as `build_bank` takes it.
         unreadable: is told of each file that holds no image, which is left out then; None raises it.
@@ -126,7 +132,7 @@ def describe_difference(
     top = whole_number(top, "top", at_least=1)
     if not isinstance(corpus, Corpus):
         corpus = Corpus.load(corpus)
-    words = _Words(backbone, corpus, templates, cache_dir, progress)
+    words = _Words(backbone, corpus, templates, cache_dir, progress, show_all)
     read = [_embedded(backbone, group, zoom, unreadable) for group in (a, b)]
     (a, b), embedded = [images for images, _ in read], [z for _, z in read]
     for name, group in (("a", a), ("b", b)):
@@ -134,15 +140,15 @@ def describe_difference(
             raise ValueError(
                 f"group {name} has {len(group)} images that can be read; {FEWEST} or more are needed"
             )
-    halves = [_halves(len(group), seed + number) for number, group in enumerate((a, b))]
+    parted = [halves(len(group), seed + number) for number, group in enumerate((a, b))]
     own: list[str] = []
     if propose is not None:
-        seen = [[group[i] for i in first.tolist()] for group, (first, _) in zip((a, b), halves, strict=True)]
+        seen = [[group[i] for i in first.tolist()] for group, (first, _) in zip((a, b), parted, strict=True)]
         own += propose(*seen)
     if texts is not None:
         own += words_of_texts(corpus, *texts)
     proposing, ranking = (
-        tuple(z[half[side]] for z, half in zip(embedded, halves, strict=True)) for side in (0, 1)
+        tuple(z[half[side]] for z, half in zip(embedded, parted, strict=True)) for side in (0, 1)
     )
     return find_differences(
         words.vocabulary(), words.embed, proposing, ranking, own=own, rounds=rounds, top=top
@@ -238,6 +244,8 @@ def _embedded(
 def words_of_texts(corpus: Corpus, a: Sequence[str], b: Sequence[str]) -> list[str]:
     """Words of a corpus that a larger share of the texts ``a`` holds than of ``b``, the largest difference first.
 
+    Case makes no difference, and neither does a plural whose singular the corpus has.
+
     Raises:
         ValueError: a group without texts.
     """
@@ -253,11 +261,15 @@ def words_of_texts(corpus: Corpus, a: Sequence[str], b: Sequence[str]) -> list[s
             grams = {
                 " ".join(tokens[i : i + n]) for n in range(1, longest + 1) for i in range(len(tokens) - n + 1)
             }
-            held.update(grams & known.keys())
+            held.update({form for gram in grams for form in _known(gram, known)})
         shares.append({word: count / len(group) for word, count in held.items()})
     gaps = {word: share - shares[1].get(word, 0.0) for word, share in shares[0].items()}
     ordered = sorted((word for word, gap in gaps.items() if gap > 0), key=lambda word: (-gaps[word], word))
     return [known[word] for word in ordered[:_FROM_TEXTS]]
+
+
+def _known(gram: str, known: Mapping[str, str]) -> list[str]:
+    return [gram] if gram in known else [form for form in singulars(gram) if form in known]
 
 
 class _Words:
@@ -270,8 +282,10 @@ class _Words:
         templates: Mapping[str, str] | None,
         cache_dir: str | PathLike[str] | None,
         progress: bool | None,
+        show_all: bool,
     ) -> None:
         self._backbone, self._corpus, self._cache_dir, self._progress = backbone, corpus, cache_dir, progress
+        self._hidden = frozenset() if show_all else hidden_in(corpus)
         self._template = (templates or TEMPLATES)["noun"]
         self._prompts = corpus.prompts(templates)
 
@@ -283,7 +297,10 @@ class _Words:
             progress=self._progress,
             title=f"corpus {self._corpus.name}",
         )
-        return self._corpus.words, z
+        shown = [row for row, word in enumerate(self._corpus.words) if word.casefold() not in self._hidden]
+        if len(shown) == len(z):
+            return self._corpus.words, z
+        return [self._corpus.words[row] for row in shown], z[shown]
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         for text in texts:
@@ -299,7 +316,8 @@ def _parts(image: Image.Image) -> list[Image.Image]:
     return [image, *(image.crop((x, y, x + width, y + height)) for x, y in corners)]
 
 
-def _halves(count: int, seed: int) -> tuple[Tensor, Tensor]:
+def halves(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Which images of a group propose, and which rank."""
     order = shuffled(count, seed)
     return order[: count // 2], order[count // 2 :]
 

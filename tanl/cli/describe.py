@@ -42,6 +42,9 @@ class Config:
     zoom: bool = setting(False, "look at the corners and the centre too, which is six times the work")
     top: int = setting(5, "how many differences to print", metavar="N", at_least=1)
     seed: int = setting(0, "of the halves", metavar="N", at_least=0)
+    show_all: bool = setting(
+        False, "propose words of WordNet too that may hurt or accuse and say nothing of a picture"
+    )
     device: str = setting("cpu", "where the model runs: cpu, cuda, cuda:1, mps", metavar="NAME")
 
     def __post_init__(self) -> None:
@@ -87,6 +90,7 @@ def main(arguments: argparse.Namespace) -> int:
         zoom=config.zoom,
         top=config.top,
         seed=config.seed,
+        show_all=config.show_all,
         progress=True,
         unreadable=left_out,
     )

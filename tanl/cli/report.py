@@ -17,6 +17,7 @@ from ..io.text import first_of, one_line, shown_path
 from .table import Table
 
 if TYPE_CHECKING:
+    from ..report.common import Common
     from ..streams.results import Result
     from ..streams.saved_results import SavedResults
 
@@ -29,6 +30,7 @@ _EPILOG = """\
 examples:
   tanl report results.parquet                          the flagged first
   tanl report results.parquet --out report.html        the page
+  tanl report results.parquet --out report.html --describe
   tanl report results.parquet --only-ood --top 20
   tanl report results.parquet --only-ood --print0 | xargs -0 ls -l
   tanl report results.parquet --copy-ood flagged/      copies of the flagged images
@@ -89,6 +91,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images to be seen in the page itself, about 5 kB each, those with the highest scores first; the others "
         "are shown from their files (default: %(default)s)",
     )
+    output.add_argument(
+        "--describe",
+        action="store_true",
+        help="say in words what the flagged images have in common: up to 200 of them, and as many that passed, are "
+        "embedded again by the model that judged them",
+    )
+    output.add_argument(
+        "--device", metavar="NAME", help="where that model runs: cpu, cuda, cuda:1, mps (default: cpu)"
+    )
     output.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
 
 
@@ -109,17 +120,27 @@ def main(arguments: argparse.Namespace) -> int:
                 raise ValueError(
                     f"{option} is for the table; leave it out where --out or --copy-ood is given"
                 )
+    if arguments.describe and arguments.print0:
+        raise ValueError("--print0 prints paths alone; leave --describe out")
+    if arguments.device is not None and not arguments.describe:
+        raise ValueError("--device is for --describe")
     results = read_results(arguments.results)
     if folder is not None:
         _check_copies(results, folder)
+    common, missing = None, 0
+    if arguments.describe:
+        from .report_common import common as found_in_common
+
+        _check_decided(results)
+        common, missing = found_in_common(results, arguments.root, arguments.device or "cpu", arguments.quiet)
     if page is None and folder is None:
         _show(results, arguments)
-        return 0
-    missing = 0
     if folder is not None:
         missing += _copy(results, folder, arguments)
     if page is not None:
-        missing += _write_page(results, page, arguments)
+        missing += _write_page(results, page, common, arguments)
+    elif common is not None:
+        _show_common(common)
     return 1 if missing else 0
 
 
@@ -165,7 +186,7 @@ def _check_decided(results: SavedResults) -> None:
     if any(row.outcome == "-" for row in results.rows):
         raise ValueError(
             f"{shown_path(results.file)} holds scores without verdicts, so nothing is flagged: judge again with "
-            "--calibrate, or leave --only-ood and --copy-ood out"
+            "--calibrate, or leave --only-ood, --copy-ood and --describe out"
         )
 
 
@@ -203,11 +224,22 @@ def _free_name(source: Path, taken: set[str]) -> str:
     return name
 
 
-def _write_page(results: SavedResults, page: Path, arguments: argparse.Namespace) -> int:
+def _show_common(common: Common) -> None:
+    from ..report.common import TITLE
+
+    print(f"\n{TITLE}\n{one_line(common.sentence)}")
+    for word in common.shown:
+        print(f"{100 * word.auroc:5.1f}%  p {word.p_value:.1g}  {one_line(word.text)}")
+
+
+def _write_page(
+    results: SavedResults, page: Path, common: Common | None, arguments: argparse.Namespace
+) -> int:
     from ..report.page import report_page
 
     text, missing = report_page(
         results,
+        common=common,
         beside=page.parent,
         root=arguments.root,
         thumbnails=arguments.thumbnails,

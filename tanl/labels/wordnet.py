@@ -207,11 +207,15 @@ def known_forms(word: str) -> tuple[str, ...]:
         )
         if plain in index:
             return (word, plain)
-    head, _, last = plain.rpartition(" ")
+    return (word, *(form for form in singulars(plain) if form in index))
+
+
+def singulars(word: str) -> list[str]:
+    """What a word may be the plural of, by its last word's ending; most of it is no word."""
+    head, _, last = word.rpartition(" ")
     stems = [_IRREGULAR[last]] if last in _IRREGULAR else []
     stems += [last[: len(last) - len(plural)] + one for plural, one in _PLURALS if last.endswith(plural)]
-    singular = (f"{head} {stem}" if head else stem for stem in stems)
-    return (word, *(form for form in singular if form in index))
+    return [f"{head} {stem}" if head else stem for stem in stems]
 
 
 def is_known(word: str) -> bool:

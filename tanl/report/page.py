@@ -16,6 +16,7 @@ from ..io.text import shown_path
 from ..io.thumbnails import thumbnail
 from ..streams.results import Result
 from ..streams.saved_results import SavedResults
+from .common import TITLE, Common
 from .findings import background, facts, finding, noun
 
 THUMBNAILS = 2000
@@ -32,6 +33,7 @@ def report_page(
     beside: Path,
     root: Path | None = None,
     thumbnails: int = THUMBNAILS,
+    common: Common | None = None,
     quiet: bool = False,
 ) -> tuple[str, int]:
     """The page of a results file, and how many of the thumbnails that were wanted could not be made.
@@ -41,6 +43,7 @@ def report_page(
         beside: the folder that the page will be in; images are linked to from there, to be seen in full size.
         root: where relative paths of the results begin; None is the current folder.
         thumbnails: how many images are to be seen in the page itself: those with the highest scores.
+        common: what the flagged images have in common, for a section of its own.
         quiet: show no progress.
     """
     judged = [row for row in results.rows if row.verdict is not None]
@@ -61,6 +64,8 @@ def report_page(
         "labels": list(map(str, results.about.get("labels") or ())),
         "noun": noun(results),
         "has_images": results.key == "path",
+        "common": common,
+        "common_title": TITLE,
         "unreadable": [(shown_path(row.path), row.error) for row in results.rows if row.verdict is None],
         "data": {
             **_columns(judged),
