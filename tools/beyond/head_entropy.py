@@ -95,10 +95,11 @@ def _questions(facts: Facts, rows: Tensor, generator: torch.Generator) -> Tensor
 
 
 def _learnt(facts: Facts, seed: int) -> nn.Module:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    import transformers
 
     torch.manual_seed(seed)
-    config = LlamaConfig(
+    config_of: Any = transformers.LlamaConfig
+    config = config_of(
         vocab_size=_VOCABULARY,
         hidden_size=64,
         intermediate_size=128,
@@ -106,7 +107,7 @@ def _learnt(facts: Facts, seed: int) -> nn.Module:
         num_attention_heads=4,
         attn_implementation="eager",
     )
-    model: nn.Module = LlamaForCausalLM(config)
+    model: nn.Module = transformers.LlamaForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
     generator = torch.Generator().manual_seed(seed + 500)
     for _ in range(STEPS):
@@ -115,7 +116,7 @@ def _learnt(facts: Facts, seed: int) -> nn.Module:
         logits = model(input_ids=whole[:, :-1], use_cache=False).logits[:, _ASKED - 1 :]
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), facts.answers[rows].flatten())
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
     return model.eval()
 
