@@ -169,11 +169,15 @@ def test_examples_of_what_comes_after(photos, capsys):
         "leaf_embeddings": backbone.encode_texts(["a red thing", "a green thing", "a blue thing"]),
         "model": transformers.LlamaForCausalLM(config).eval(),
         "input_ids": torch.arange(9)[None],
+        "pixels": torch.rand(len(photos), 3, 16, 16, generator=torch.Generator().manual_seed(0)),
+        "known_z": guard.encode(photos[1::5]),
+        "known_error": torch.linspace(0, 0.1, len(photos[1::5])),
     }
     run("beyond.md", names)
     printed = capsys.readouterr().out
     assert "kept, " in printed and "answer='cardiomegaly'" in printed
     assert len(names["rows"]) and names["verdict"].slices
+    assert "left out:" in printed and len(names["both"]) == len(photos)
 
 
 def test_examples_of_integrations(photos, monkeypatch, capsys):

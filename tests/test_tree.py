@@ -165,6 +165,44 @@ def test_hierarchical_f1_is_scikit_learn_s_of_sets_with_ancestors(uncertain, lev
         assert getattr(found, average) == pytest.approx(expected, abs=1e-6), average
 
 
+def with_statuses(images):
+    """A column for each label and status."""
+    rows = []
+    for image in images:
+        held = {label: {image[label]} if label in image else set() for label in LUNG}
+        for label, status in image.items():
+            if status != "absent":
+                for each in TREE.path(label):
+                    held[each].add(status)
+        order = ("present", "uncertain", "absent")
+        one = {
+            label: next((status for status in order if status in each), None) for label, each in held.items()
+        }
+        rows.append([one[label] == status for status in order for label in LUNG])
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("level", [None, 0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_statuses_apart_are_scikit_learn_s_of_labels_with_statuses(level, seed):
+    truth, predicted = drawn(63, seed), drawn(63, seed + 10)
+    found = hierarchical_f1(TREE, truth, predicted, uncertain="apart", level=level)
+    columns = [index for index, label in enumerate([*LUNG] * 3) if level in (None, TREE.levels[label])]
+    known, said = (with_statuses(each)[:, columns] for each in (truth, predicted))
+    for average in ("micro", "macro", "samples"):
+        expected = f1_score(known, said, average=average, zero_division=0)
+        assert getattr(found, average) == pytest.approx(expected, abs=1e-6), average
+
+
+def test_a_wrong_status_is_wrong_only_where_statuses_count():
+    truth, said = [{"pneumonia": "present"}], [{"pneumonia": "uncertain"}]
+    assert hierarchical_f1(TREE, truth, said).micro == 1
+    assert hierarchical_f1(TREE, truth, said, uncertain="apart").micro == 0
+    absent = [{"device": "absent"}]
+    assert hierarchical_f1(TREE, absent, absent).micro == 0  # nobody holds anything
+    assert hierarchical_f1(TREE, absent, absent, uncertain="apart").micro == 1
+
+
 def test_a_near_miss_costs_less_than_a_far_one():
     truth = [{"pneumonia": "present"}]
     scores = [

@@ -215,7 +215,7 @@ def hierarchical_f1(
     truth: Sequence[Mapping[str, Status]],
     predicted: Sequence[Mapping[str, Status]],
     *,
-    uncertain: Literal["present", "absent"] = "present",
+    uncertain: Literal["present", "absent", "apart"] = "present",
     level: int | None = None,
 ) -> HierarchicalF1:
     """Compare sets of labels in a tree: a label stands for itself and for its ancestors (Kiritchenko et al. 2005).
@@ -228,7 +228,9 @@ def hierarchical_f1(
         tree: of the labels.
         truth: for each image what is known, a status for each label that is spoken of.
         predicted: the same of a model.
-        uncertain: what an uncertain label counts as.
+        uncertain: what an uncertain label counts as. "apart" compares labels with their statuses: a label is as many
+            as there are statuses, and a prediction is right if the status is too; an ancestor is present if something
+            below it is, else uncertain if something is.
         level: look at the labels of one level alone, 0 for the roots; None for all.
 
     Raises:
@@ -242,7 +244,8 @@ def hierarchical_f1(
     if not labels:
         raise ValueError(f"level is {level!r}; the tree has levels 0 to {max(tree.levels.values())}")
     known, said = (
-        _indicators(tree, each, uncertain)[:, _places(tree, labels)] for each in (truth, predicted)
+        _indicators(tree, each, uncertain)[:, :, _places(tree, labels)].flatten(1)
+        for each in (truth, predicted)
     )
     both, sizes = known & said, known.int() + said.int()
     return HierarchicalF1(
@@ -258,9 +261,12 @@ def _places(tree: LabelTree, labels: Sequence[str]) -> Tensor:
 
 
 def _indicators(tree: LabelTree, images: Sequence[Mapping[str, Status]], uncertain: str) -> Tensor:
-    if uncertain not in ("present", "absent"):
-        raise ValueError(f"uncertain is {uncertain!r}; it counts as 'present' or as 'absent'")
-    found = torch.zeros(len(images), len(tree.parents), dtype=torch.bool, device="cpu")
+    """``[B, S, L]`` bools: what each image holds, in one way or in each of the three statuses."""
+    if uncertain not in ("present", "absent", "apart"):
+        raise ValueError(
+            f"uncertain is {uncertain!r}; it counts as 'present', as 'absent', or 'apart' as a status of its own"
+        )
+    held = torch.zeros(len(images), len(_STATUSES), len(tree.parents), dtype=torch.bool, device="cpu")
     for number, statuses in enumerate(images):
         tree.check([*statuses])
         for label, status in statuses.items():
@@ -268,9 +274,12 @@ def _indicators(tree: LabelTree, images: Sequence[Mapping[str, Status]], uncerta
                 raise ValueError(
                     f"image {number}: the status of {label!r} is {status!r}; use one of {_STATUSES}"
                 )
-            if status == "present" or (status == "uncertain" and uncertain == "present"):
-                found[number, _places(tree, tree.path(label))] = True
-    return found
+            path = (label,) if status == "absent" else tree.path(label)
+            held[number, _STATUSES.index(status), _places(tree, path)] = True
+    present, absent, unsure = held.unbind(dim=1)
+    if uncertain == "apart":
+        return torch.stack([present, absent & ~present & ~unsure, unsure & ~present], dim=1)
+    return (present | unsure if uncertain == "present" else present)[:, None]
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> float:
