@@ -9,6 +9,7 @@ from colour_backbone import COLOURS, ColourBackbone, paint
 
 from conftest import unit
 from tanl import backbones
+from tanl.beyond import difference
 from tanl.cli.main import main
 
 
@@ -41,9 +42,27 @@ def test_images_that_cannot_be_read_are_named_and_left_out(folder, capsys):
     assert "broken.png" in shown.err and "red (8 images)" in shown.out
 
 
+def test_words_of_reports_beside_the_images_are_tried(folder, capsys):
+    """Those of each folder, of the images that have one."""
+    Path("words.txt").write_text("\n".join([*(f"word {number}" for number in range(300)), "red"]))
+    (folder / "red" / "3.txt").write_text("All of it is RED.")
+    (folder / "blue" / "0.txt").write_text("Nothing to tell.")
+    given = []
+    actual = difference.words_of_texts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(difference, "words_of_texts", lambda *args: given.append(args[1:]) or actual(*args))
+        assert main(["describe", "red", "blue", "--corpus", "words.txt", "--rounds", "1", "--texts"]) == 0
+    assert given == [(["All of it is RED."], ["Nothing to tell."])]
+    assert capsys.readouterr().out.splitlines()[2].endswith(" red")
+    (folder / "red" / "4.txt").write_bytes(b"\xff\xfe")
+    assert main(["describe", "red", "blue", "--texts"]) == 2
+    assert "4.txt is no UTF-8 text" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
+        (["describe", "red", "blue", "--texts"], "--texts: red has no report"),
         (["describe", "red", "none"], "there is no file or directory none"),
         (["describe", "red", "blue", "--rounds", "0"], "'0' is not a whole number of at least 1"),
         (["describe", "red/0.png", "blue"], "group a has 1 images; give 4 or more"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ examples:
   tanl report results.parquet --copy-ood flagged/
   tanl describe flagged/ known-good/ --backbone ViT-B-16/openai
   tanl describe monday/ tuesday/ --rounds 3 --zoom
+  tanl describe flagged-scans/ usual-scans/ --texts --corpus wordnet-medical --backbone hf:owner/model
 
 exit codes: 0 done; 1 done, but some images could not be read; 2 a mistake in what was asked for."""
 
@@ -40,6 +42,9 @@ class Config:
         2, "1 ranks words; each round more combines the best, 'w1 with w2'", metavar="N", at_least=1
     )
     zoom: bool = setting(False, "look at the corners and the centre too, which is six times the work")
+    texts: bool = setting(
+        False, "take words from reports too: of scan.png the file scan.txt beside it, where it is there"
+    )
     top: int = setting(5, "how many differences to print", metavar="N", at_least=1)
     seed: int = setting(0, "of the halves", metavar="N", at_least=0)
     show_all: bool = setting(
@@ -70,6 +75,9 @@ def main(arguments: argparse.Namespace) -> int:
     config = settings_of(arguments, Config())
     folders = (arguments.a, arguments.b)
     found = [find_images(folder) for folder in folders]
+    texts = None
+    if config.texts:
+        texts = (_texts_beside(found[0], folders[0]), _texts_beside(found[1], folders[1]))
 
     from ..backbones import load_backbone
     from ..beyond.difference import describe_difference
@@ -86,6 +94,7 @@ def main(arguments: argparse.Namespace) -> int:
         found[0],
         found[1],
         config.corpus,
+        texts=texts,
         rounds=config.rounds,
         zoom=config.zoom,
         top=config.top,
@@ -101,3 +110,24 @@ def main(arguments: argparse.Namespace) -> int:
     for each in differences:
         print(f"{100 * each.auroc:5.1f}% {each.p_value:8.1g}  {each.view:12}  {one_line(each.text)}")
     return 1 if unreadable else 0
+
+
+def _texts_beside(images: Iterable[Path], folder: Path) -> list[str]:
+    """The reports of images, each once.
+
+    Raises:
+        ValueError: there is none, or one that is no UTF-8 text.
+    """
+    files = dict.fromkeys(path.with_suffix(".txt") for path in images)
+    texts = []
+    for file in files:
+        if file.is_file():
+            try:
+                texts.append(file.read_text(encoding="utf-8"))
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{shown_path(file)} is no UTF-8 text: {error}") from error
+    if not texts:
+        raise ValueError(
+            f"--texts: {shown_path(folder)} has no report: of scan.png it is the file scan.txt beside it"
+        )
+    return texts
