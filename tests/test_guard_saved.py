@@ -20,7 +20,8 @@ from test_guard_threads import in_threads
 import tanl
 from conftest import unit
 from tanl.guard import saving
-from tanl.guard.saving import _joined, _split, folder_lock
+from tanl.guard.saving import folder_lock
+from tanl.io.nested import joined_tensors, split_tensors
 
 LABELS = ["red", "green", "purple"]
 CORPUS = tanl.Corpus(
@@ -739,15 +740,15 @@ def test_split_and_joined_are_inverse(tmp_path):
         "i": [],
         "j": 1e-300,
     }
-    tree, tensors = _split(state)
+    tree, tensors = split_tensors(state)
     save_file(tensors, tmp_path / "t.safetensors")
-    again = _joined(json.loads(json.dumps(tree)), load_file(tmp_path / "t.safetensors"))
+    again = joined_tensors(json.loads(json.dumps(tree)), load_file(tmp_path / "t.safetensors"))
     assert_same_state(again["a"], state["a"])
     assert_same_state(again["b"], state["b"])
     assert torch.equal(again["g"][3][1].pop(), state["g"][3][1].pop())
     assert {key: again[key] for key in "ghij"} == {key: state[key] for key in "ghij"}
     with pytest.raises(TypeError, match="the state's a/b is a set"):
-        _split({"a": {"b": set()}})
+        split_tensors({"a": {"b": set()}})
 
 
 @pytest.mark.parametrize("compact", [False, True])

@@ -17,7 +17,7 @@ from tanl.benchmarks.data.imglist import read_imglist
 from tanl.benchmarks.data.sources import custom_set, data_root
 from tanl.benchmarks.engine.run_folder import RunFolder
 from tanl.cli.main import _BENCHMARKS, _COMMANDS, command_parser
-from tanl.io.arguments import a_name_or_path, a_path
+from tanl.io.arguments import a_name_or_path, a_path, a_path_or_address
 from tanl.io.image_files import find_images
 from tanl.io.options import Several
 from tanl.io.paths import local_path
@@ -105,7 +105,8 @@ def test_every_path_option_spells_a_home_folder_out_and_refuses_addresses(comman
     for option in options_of(PARSERS[command]()):
         if re.search(r"PATH|DIR|FILE|RUN|FOLDER", str(option.metavar)):
             one = option.type.one if isinstance(option.type, Several) else option.type
-            assert one in (a_path, a_name_or_path), option.option_strings
+            with_addresses = {a_path_or_address} if command == "judge" else set()  # refused without an engine
+            assert one in {a_path, a_name_or_path} | with_addresses, option.option_strings
         assert option.type is not Path, option.option_strings
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tanl import Evidence, Verdict
 from tanl.io.text import shown_path, shown_percentage
-from tanl.streams import result_files
+from tanl.streams import result_rows
 from tanl.streams.result_files import open_results
 from tanl.streams.results import Result
 
@@ -48,7 +48,7 @@ def test_jsonl(tmp_path):
 
 @pytest.mark.parametrize("rows_in_a_group", [1, 3, 4096])
 def test_parquet(tmp_path, monkeypatch, rows_in_a_group):
-    monkeypatch.setattr(result_files, "_ROWS_IN_A_GROUP", rows_in_a_group)
+    monkeypatch.setattr(result_rows, "_ROWS_IN_A_GROUP", rows_in_a_group)
     with open_results(tmp_path / "r.parquet") as writer:
         for row in ROWS:
             writer.write([row])

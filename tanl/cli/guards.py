@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..io.arguments import Arguments, a_path, positive
 from ..io.text import one_line, shown_path, some_of
-from .judge import calibrate_detector
+from .judge_made import calibrate_detector
 from .judged import corpus_of, image_files, loaded_backbone
 from .label_arguments import (
     OF_PHOTOGRAPHS,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
-from .. import __version__
-from ..io.arguments import a_path, positive_number
+from ..integrations.ray.settings import RaySettings
+from ..io.arguments import a_path, a_path_or_address, positive_number
+from ..io.options import add_options
+from ..io.paths import local_path
 from ..io.progress import Progress
 from ..io.text import one_line, shown_path
 from ..streams.result_files import ResultWriter, open_results
+from .judge_made import calibrate_detector, run_told
 from .judge_told import advice, doubt, summary, threshold_told, warning
 from .judged import Judged, judged_embeddings, judged_images
 from .label_arguments import (
@@ -34,8 +38,7 @@ from .signals import exit_code, held, in_words
 from .table import Table
 
 if TYPE_CHECKING:
-    from ..detectors import Detector
-    from ..streams.pump import Batch
+    pass
 
 _DESCRIPTION = """\
 Judge images against class names. Each image gets an OOD score (higher = further from all your
@@ -52,6 +55,8 @@ examples:
   tanl judge a.jpg b.png --label cat --label dog --method neglabel
   tanl judge embeddings.npy --bank bank.safetensors --out results.parquet
   tanl judge export.parquet --column vector --id-column id --bank bank.safetensors --normalize
+  tanl judge 's3://bucket/shards/*.tar' --labels labels.txt --backbone ViT-B-16/openai --engine ray --num-gpus 1 \
+      --out s3://bucket/results
 
 embeddings: .npy; .npz and .safetensors with one 2-D array (or --column NAME); .parquet with a column of
 lists of floats; .jsonl, one object a line, and .csv, where a column holds [0.1, 0.2, ...]. They are read
@@ -85,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        type=a_path,
+        type=a_path_or_address,
         help="image files, and folders of images; or files of embeddings",
     )
 
@@ -154,11 +159,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--out",
         metavar="FILE",
-        type=a_path,
+        type=a_path_or_address,
         help="write the results here, as .csv, .jsonl or .parquet, in place of the table on stdout; "
-        "an older file is replaced when the run is over",
+        "an older file is replaced when the run is over. With --engine ray a folder, or its address",
     )
     add_evidence_arguments(output)
+    cluster = parser.add_argument_group("on a cluster")
+    cluster.add_argument(
+        "--engine",
+        choices=("ray",),
+        help="read and embed the images on the workers of a Ray cluster, or of a cluster that is started on this "
+        "machine; they may also be in .parquet files, tar shards or data sets, and behind addresses (s3://...). --out "
+        "is a folder of partitions, and the same command goes on with what is there (docs/scale.md)",
+    )
+    cluster.add_argument(
+        "--format",
+        choices=("images", "parquet", "webdataset", "huggingface"),
+        help="what the inputs are, where their names do not tell; a data set of Hugging Face's goes by its name",
+    )
+    cluster.add_argument("--split", metavar="NAME", help="of a data set of Hugging Face's (default: train)")
+    add_options(cluster, RaySettings)
+
     output.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
 
 
@@ -168,6 +189,11 @@ def main(arguments: argparse.Namespace) -> int:
 
     # All that can be wrong is looked at before the slow parts: the model, the corpus, the images.
     refuse_tpr_alone(arguments)
+    if arguments.engine == "ray":
+        from .judge_ray import judge_on_ray
+
+        return judge_on_ray(arguments)
+    refuse_cluster_options(arguments)
     beside_images = arguments.bank is not None
     if any(is_embedding_file(source, beside_images=beside_images) for source in arguments.inputs):
         return _judge(judged_embeddings(arguments), arguments)
@@ -184,17 +210,7 @@ def _judge(stream: Judged, arguments: argparse.Namespace) -> int:
     with _results(arguments, stream.key) as writer:
         detector, known, results = stream.begin(timings)
         calibration = None if arguments.calibrate is None else calibrate_detector(detector, known, arguments)
-        about = {
-            "tanl": __version__,
-            **stream.about,
-            "method": arguments.method,
-            "settings": settings_told(detector),
-            "seed": arguments.seed,
-            "batch_size": arguments.batch_size,
-            "inputs": [shown_path(source) for source in arguments.inputs],
-            "shuffled": arguments.shuffle,
-            "calibration": calibration,
-        }
+        about = run_told(stream.about, detector, calibration, arguments)
         if stream.corpus is not None and not arguments.quiet:
             print(labels_told(stream.labels, stream.corpus, removal_of(arguments)))
         table = None
@@ -258,41 +274,15 @@ def _results(arguments: argparse.Namespace, key: str) -> Iterator[ResultWriter |
             writer.close()
 
 
-def settings_told(detector: Detector) -> dict[str, Any]:
-    """The method's settings as JSON can hold them."""
-    plain = (str, int, float, bool, type(None))
-    return {name: each if isinstance(each, plain) else str(each) for name, each in detector.settings.items()}
+def refuse_cluster_options(arguments: argparse.Namespace) -> None:
+    """Refuse what means nothing without ``--engine ray``.
 
-
-def calibrate_detector(
-    detector: Detector, batches: Iterable[Batch], arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """Set the threshold from what is known to be ID; gives what is told of that in the results."""
-    import torch
-
-    from ..streams.batches import Unusable
-
-    embeddings, unreadable = [], 0
-    with Progress(None, "calibrated", quiet=arguments.quiet) as progress:
-        for batch in batches:
-            for image in batch.images:
-                if isinstance(image, Unusable):
-                    unreadable += 1
-                    progress.write(warning(image.name, image.reason), sys.stderr)
-            if batch.z is not None:
-                embeddings.append(batch.z)
-            progress.update(len(batch.images))
-    if not embeddings:
-        raise ValueError(
-            "nothing of what --calibrate names can be read; give something else, or leave --calibrate out"
-        )
-    z = torch.cat(embeddings)
-    tpr = arguments.tpr or 0.95
-    threshold = detector.calibrate_embeddings(z, tpr, batch_size=arguments.batch_size)
-    return {
-        "of": shown_path(arguments.calibrate),
-        "count": len(z),
-        "unreadable": unreadable,
-        "tpr": tpr,
-        "threshold": threshold,
-    }
+    Raises:
+        ValueError: one of its options was given; an input or the output is an address.
+    """
+    names = ["--format", "--split", *(f"--{each.name.replace('_', '-')}" for each in fields(RaySettings))]
+    for name in names:
+        if getattr(arguments, name.strip("-").replace("-", "_"), None) is not None:
+            raise ValueError(f"{name} is for runs on a cluster: add --engine ray, or leave it out")
+    for source in [*arguments.inputs, *[arguments.out] * (arguments.out is not None)]:
+        local_path(source)

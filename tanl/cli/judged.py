@@ -53,10 +53,22 @@ class Judged:
     unlisted: int = 0
 
 
-def judged_images(arguments: argparse.Namespace) -> Judged:
-    refuse(
-        arguments, ("--column", "--id-column", "--normalize"), "is for files of embeddings; these are images"
-    )
+@dataclass(frozen=True)
+class ImageMethod:
+    """What images are judged with, before the slow parts.
+
+    ``load`` loads the model, and gives it with the detector, and what judges embeddings by it.
+    """
+
+    backbone: str
+    about: dict[str, Any]
+    labels: Sequence[str]
+    corpus: Corpus | None
+    load: Callable[[], tuple[Backbone, Detector, Callable[[Tensor], Detection]]]
+
+
+def image_method(arguments: argparse.Namespace) -> ImageMethod:
+    """The method and the model that the command line names, for images."""
     saved, labels, corpus = None, [], None
     if arguments.bank is not None:
         refuse(arguments, _LABELS, "contradicts --bank, which has labels")
@@ -65,39 +77,60 @@ def judged_images(arguments: argparse.Namespace) -> Judged:
     else:
         labels, corpus = class_names(arguments), corpus_of(arguments)
         name = arguments.backbone or OF_PHOTOGRAPHS
-    paths, unlisted = image_files(arguments.inputs, arguments.recursive)
-    known, unlisted_known = image_files(
-        [arguments.calibrate] * bool(arguments.calibrate), arguments.recursive
+
+    def load() -> tuple[Backbone, Detector, Callable[[Tensor], Detection]]:
+        backbone = loaded_backbone(name, arguments)
+        if saved is None:
+            guard = _guard(backbone, arguments, labels, corpus)
+            return backbone, guard.detector, guard.detect_embeddings
+        _refuse_other_model(saved, backbone, arguments)
+        outliers = saved.initial_ood
+        if outliers is None and arguments.method in FROM_OUTLIERS:
+            outliers = _noise(backbone, arguments)
+        detector = make_detector(arguments.method, saved.bank, seed=arguments.seed, initial_ood=outliers)
+        return backbone, detector, _judging(detector, None, arguments)
+
+    about = {"backbone": name, **_labels_in_words(arguments, labels, corpus)}
+    if saved is not None:
+        about = {"backbone": name, "bank": shown_path(arguments.bank)}
+    return ImageMethod(name, about, labels, corpus, load)
+
+
+def judged_images(arguments: argparse.Namespace) -> Judged:
+    refuse(
+        arguments, ("--column", "--id-column", "--normalize"), "is for files of embeddings; these are images"
     )
+    method = image_method(arguments)
+    paths, unlisted = image_files(arguments.inputs, arguments.recursive)
+    known, unlisted_known = known_images(arguments)
     if arguments.shuffle:
         random.Random(arguments.seed).shuffle(paths)
 
     def begin(timings: Timings) -> tuple[Detector, Iterable[Batch], Iterator[list[Result]]]:
         from ..streams.images import ImageEncoder, embed_images, judge_images
 
-        backbone = loaded_backbone(name, arguments)
-        judge: Callable[[Tensor], Detection]
-        if saved is None:
-            guard = _guard(backbone, arguments, labels, corpus)
-            detector, judge = guard.detector, guard.detect_embeddings
-        else:
-            _refuse_other_model(saved, backbone, arguments)
-            outliers = saved.initial_ood
-            if outliers is None and arguments.method in FROM_OUTLIERS:
-                outliers = _noise(backbone, arguments)
-            detector = make_detector(arguments.method, saved.bank, seed=arguments.seed, initial_ood=outliers)
-            judge = _judging(detector, None, arguments)
+        backbone, detector, judge = method.load()
         encoder = ImageEncoder(backbone)
         results = judge_images(encoder, paths, judge, batch_size=arguments.batch_size, timings=timings)
         return detector, embed_images(encoder, known) if known else (), results
 
     longest = max(len(one_line(shown_path(path))) for path in paths)
-    about = {"backbone": name, **_labels_in_words(arguments, labels, corpus)}
-    if saved is not None:
-        about = {"backbone": name, "bank": shown_path(arguments.bank)}
     return Judged(
-        "path", "images", len(paths), longest, about, labels, corpus, begin, unlisted + unlisted_known
+        "path",
+        "images",
+        len(paths),
+        longest,
+        method.about,
+        method.labels,
+        method.corpus,
+        begin,
+        unlisted + unlisted_known,
     )
+
+
+def known_images(arguments: argparse.Namespace) -> tuple[list[Path], int]:
+    """The images that ``--calibrate`` names, none without it, and how many folders could not be listed."""
+    return image_files([arguments.calibrate] * bool(arguments.calibrate), arguments.recursive)
 
 
 def _bank(arguments: argparse.Namespace) -> SavedBank:
@@ -133,13 +166,19 @@ def _judging(
     detector: Detector, corpus: Corpus | None, arguments: argparse.Namespace
 ) -> Callable[[Tensor], Detection]:
     from ..detectors.verdict import detect_embeddings
+
+    hidden = hidden_labels(corpus, arguments)
+    return partial(detect_embeddings, detector, evidence=arguments.evidence, hidden=hidden)
+
+
+def hidden_labels(corpus: Corpus | None, arguments: argparse.Namespace) -> frozenset[str]:
+    """The labels that are not named as evidence."""
     from ..labels.not_shown import hidden_in, words
 
-    hidden: frozenset[str] = frozenset()
-    if not arguments.show_all:
-        # A bank does not say where its words are from.
-        hidden = words() if arguments.bank is not None else hidden_in(corpus)
-    return partial(detect_embeddings, detector, evidence=arguments.evidence, hidden=hidden)
+    if arguments.show_all:
+        return frozenset()
+    # A bank does not say where its words are from.
+    return words() if arguments.bank is not None else hidden_in(corpus)
 
 
 def image_files(sources: Sequence[Path], recursive: bool = True) -> tuple[list[Path], int]:

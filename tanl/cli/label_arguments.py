@@ -99,7 +99,7 @@ def add_method_argument(group: Arguments) -> None:
 
 
 def add_calibration_arguments(group: Arguments, metavar: str, what: str) -> None:
-    """Describe ``--calibrate`` and ``--tpr``, which `tanl.cli.judge.calibrate_detector` reads."""
+    """Describe ``--calibrate`` and ``--tpr``, which `tanl.cli.judge_made.calibrate_detector` reads."""
     group.add_argument(
         "--calibrate",
         metavar=metavar,

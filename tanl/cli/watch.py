@@ -17,7 +17,7 @@ from ..io.text import shown_path
 from ..streams.result_files import ResultWriter, continue_results
 from . import guards
 from .guards import told
-from .judge import settings_told
+from .judge_made import settings_told
 from .judge_told import warning
 from .signals import held
 from .table import Table

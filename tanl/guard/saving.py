@@ -16,10 +16,10 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as bytes_of_tensors
-from torch import Tensor
 
 from ..backbones import load_backbone
 from ..io.atomic import PART, write_whole
+from ..io.nested import joined_tensors, split_tensors
 from ..io.paths import local_path
 from ..io.text import some_of
 from ..labels.corpus import Corpus
@@ -166,7 +166,7 @@ def write_record(record: GuardRecord, folder: str | PathLike[str]) -> None:
     """
     folder = local_path(folder)
     states = {"compact": record.compact} | ({} if record.full is None else {"full": record.full})
-    tree, tensors = _split(states)
+    tree, tensors = split_tensors(states)
     packed = bytes_of_tensors(tensors)
     digest = hashlib.sha256(packed).hexdigest()
     file = f"state-{digest[:16]}.safetensors"
@@ -338,40 +338,6 @@ def _short(fingerprint: str) -> str:
     return f"{fingerprint[:12]}..." if len(fingerprint) > 12 else fingerprint
 
 
-def _split(state: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Nested dicts, lists and tuples of tensors and plain values, as JSON and the tensors that it names."""
-    tensors: dict[str, Tensor] = {}
-
-    def plain(value: Any, path: str) -> Any:
-        if isinstance(value, Tensor):
-            tensors[path] = value.detach().cpu().contiguous().clone()  # safetensors refuses shared memory
-            return {"tensor": path}
-        if isinstance(value, dict):
-            return {
-                "dict": {key: plain(each, f"{path}/{key}" if path else key) for key, each in value.items()}
-            }
-        if isinstance(value, list | tuple):
-            return {type(value).__name__: [plain(each, f"{path}/{i}") for i, each in enumerate(value)]}
-        if value is None or isinstance(value, bool | int | float | str):
-            return value
-        raise TypeError(f"the state's {path} is a {type(value).__name__}, which cannot be saved")
-
-    return plain(state, ""), tensors
-
-
-def _joined(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    """What `_split` was given."""
-    if not isinstance(tree, dict):
-        return tree
-    ((kind, value),) = tree.items()
-    if kind == "tensor":
-        return tensors[value]
-    if kind == "dict":
-        return {key: _joined(each, tensors) for key, each in value.items()}
-    items = [_joined(each, tensors) for each in value]
-    return tuple(items) if kind == "tuple" else items
-
-
 def _checksum(about: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
@@ -394,7 +360,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         tensors = tensors_from_bytes(content)
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    state: dict[str, Any] = _joined(about["state"], tensors)
+    state: dict[str, Any] = joined_tensors(about["state"], tensors)
     return about, state
 
 

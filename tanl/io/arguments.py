@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from .paths import local_path
+from .paths import is_address, local_path
 
 _N = TypeVar("_N", int, float)
 
@@ -79,6 +79,11 @@ def a_path(text: str) -> Path:
         return local_path(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def a_path_or_address(text: str) -> Path | str:
+    """The type of an argument that is a path as `a_path` takes it, or an address: ``s3://bucket/a``, which is left."""
+    return text if is_address(text) else a_path(text)
 
 
 def a_name_or_path(text: str) -> str:

@@ -78,6 +78,14 @@ def reason(error: OSError) -> str:
     return error.strerror.lower() if error.strerror else str(error) or type(error).__name__
 
 
+def reason_in_words(error: Exception) -> str:
+    """What any error says of a file, in a line."""
+    return (
+        " ".join((reason(error) if isinstance(error, OSError) else str(error)).split())
+        or type(error).__name__
+    )
+
+
 def find_images(path: str | os.PathLike[str], recursive: bool = True) -> Found:
     """The images at ``path``: a file whatever its ending, or the images in a folder.
 

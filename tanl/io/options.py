@@ -24,7 +24,6 @@ from dataclasses import Field, dataclass, field, fields, replace
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from ..checks import whole_number
 from .arguments import Arguments
 from .text import did_you_mean
 
@@ -124,6 +123,8 @@ def check_settings(settings: Any) -> None:
         TypeError: a value is not a whole number where it must be one; the message names the field.
         ValueError: it is too small, none of the choices, or no value at all.
     """
+    from ..checks import whole_number  # with torch, which a command's help does without
+
     for each in _settings(settings):
         option, value = each.metadata[_OPTION], getattr(settings, each.name)
         values = value if isinstance(value, tuple) else () if value is None else (value,)

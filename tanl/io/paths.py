@@ -10,6 +10,11 @@ from pathlib import Path
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
 
 
+def is_address(text: object) -> bool:
+    """Whether it is text such as ``s3://bucket/a`` or ``file:///a``, which is no path of this machine."""
+    return isinstance(text, str) and _ADDRESS.match(text) is not None
+
+
 def local_path(text: str | os.PathLike[str]) -> Path:
     """A path of this machine's file systems, with ``~`` and ``~name`` as the home folders that they stand for.
 
@@ -30,7 +35,7 @@ def local_path(text: str | os.PathLike[str]) -> Path:
         raise ValueError("the path is empty; give . for the current folder")
     if "\0" in path:
         raise ValueError(f"the path {path!r} has a NUL character in it, which no path may have")
-    if _ADDRESS.match(path):
+    if is_address(path):
         raise ValueError(
             f"{path} is an address, and only paths of this machine can be read and written: copy or mount it, and "
             f"give the path that it has here (a folder of that name is ./{path})"

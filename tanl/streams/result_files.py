@@ -17,13 +17,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..io.atomic import is_locked, lock, write_whole
 from ..io.paths import local_path
-from ..io.text import shown_path, valid_text
+from ..io.text import shown_path
+from .result_rows import COLUMNS, Record, pyarrow, record_of, row_of, write_parquet
 
 if TYPE_CHECKING:
     from .results import Result
@@ -33,10 +33,6 @@ PARTIAL = ".partial"
 
 _CONTINUED = f".watch{PARTIAL}"
 _FORMAT = 1
-_ROWS_IN_A_GROUP = 4096
-_COLUMNS = ("label", "id_probability", "ood_score", "is_ood")
-
-Record = dict[str, Any]
 
 
 class _Kept(NamedTuple):
@@ -127,7 +123,7 @@ def _checked(target: Path) -> Path:
     if not target.parent.is_dir():
         raise ValueError(f"results cannot be written to {target}: make the directory {target.parent} first")
     if target.suffix.lower() == ".parquet":
-        _pyarrow()
+        pyarrow()
     return target
 
 
@@ -198,7 +194,7 @@ class ResultWriter:
         Raises:
             OSError: the disk is full, or another failure; the rows before are kept, and the message says where.
         """
-        lines = [json.dumps(_row(result)) for result in results]
+        lines = [json.dumps(row_of(result)) for result in results]
         lines += [json.dumps({"noted": dict(noted)})] if noted else []
         self._append("".join(line + "\n" for line in lines), len(results))
 
@@ -314,22 +310,6 @@ def recover(journal: str | os.PathLike[str], out: str | os.PathLike[str] | None 
 # --- the journal --------------------------------------------------------------------------------------------
 
 
-def _row(result: Result) -> list[Any]:
-    """A row as the journal has it, in the columns' order."""
-    verdict = result.verdict
-    if verdict is None:
-        return [shown_path(result.path), None, None, None, None, [], valid_text(result.error or "")]
-    return [
-        shown_path(result.path),
-        valid_text(verdict.label),
-        verdict.id_probability,
-        verdict.ood_score,
-        verdict.is_ood,
-        [[valid_text(item.label), item.probability] for item in verdict.evidence],
-        None,
-    ]
-
-
 def _head(file: IO[bytes], journal: Path) -> dict[str, Any]:
     try:
         head = json.loads(file.readline())
@@ -351,12 +331,7 @@ def _records(journal: Path, damaged: list[int] | None = None) -> Iterator[Record
                 row = json.loads(line)
                 if isinstance(row, dict):
                     continue
-                path, *values, evidence, error = row
-                record = {key: path, **dict(zip(_COLUMNS, values, strict=True))}
-                record["evidence"] = [
-                    {"label": label, "probability": probability} for label, probability in evidence
-                ]
-                record["error"] = error
+                record = record_of(key, row)
             except (ValueError, TypeError):
                 if damaged is not None:
                     damaged.append(number)
@@ -408,15 +383,13 @@ def _write_csv(path: Path, journal: Path) -> None:
     pairs = [name for n in range(1, count + 1) for name in (f"evidence_{n}", f"evidence_{n}_probability")]
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow([head["key"], *_COLUMNS, *pairs, "error"])
+        rows.writerow([head["key"], *COLUMNS, *pairs, "error"])
         for record in _records(journal):
             cells = [value for item in record["evidence"] for value in (item["label"], item["probability"])]
             cells += [None] * (len(pairs) - len(cells))
             if record["is_ood"] is not None:
                 record["is_ood"] = str(record["is_ood"]).lower()
-            rows.writerow(
-                [record[head["key"]], *(record[name] for name in _COLUMNS), *cells, record["error"]]
-            )
+            rows.writerow([record[head["key"]], *(record[name] for name in COLUMNS), *cells, record["error"]])
 
 
 def _write_json_lines(path: Path, journal: Path) -> None:
@@ -426,36 +399,9 @@ def _write_json_lines(path: Path, journal: Path) -> None:
 
 
 def _write_parquet(path: Path, journal: Path, about: Mapping[str, Any]) -> None:
-    pa, pq = _pyarrow()
     with journal.open("rb") as file:
         key = _head(file, journal)["key"]
-    evidence = pa.struct([("label", pa.string()), ("probability", pa.float64())])
-    kinds = (pa.string(), pa.float64(), pa.float64(), pa.bool_())
-    schema = pa.schema(
-        [
-            (key, pa.string()),
-            *zip(_COLUMNS, kinds, strict=True),
-            ("evidence", pa.list_(evidence)),
-            ("error", pa.string()),
-        ]
-    )
-    if about:
-        schema = schema.with_metadata({"tanl": json.dumps(about, ensure_ascii=False)})
-    records = _records(journal)
-    with pq.ParquetWriter(path, schema) as file:
-        while group := list(islice(records, _ROWS_IN_A_GROUP)):
-            file.write_table(pa.Table.from_pylist(group, schema=schema))
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ImportError(
-            "writing Parquet needs pyarrow: pip install 'tanl[parquet]', or name a .csv or .jsonl file"
-        ) from error
-    return pa, pq
+    write_parquet(path, key, _records(journal), about)
 
 
 _FORMATS: dict[str, Callable[..., None]] = {

@@ -8,13 +8,16 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..detectors.base import Evidence
 from ..detectors.verdict import Verdict
 from ..io.paths import local_path
+from ..io.stores import open_store
 from ..io.text import shown_path
+from .partitions import MANIFEST, read_manifest, read_partition
 from .results import Result
 
 _KEYS = ("path", "id")
@@ -47,17 +50,21 @@ class SavedResults:
 def read_results(path: str | os.PathLike[str]) -> SavedResults:
     """Read what ``tanl judge --out`` wrote: .csv or .jsonl, with NAME.json beside it if that is there, or .parquet.
 
+    A folder of partitions (see `tanl.streams.partitions`) is read too, in its order, as far as its manifest names them
+    as finished.
+
     Raises:
         ValueError: another ending, a file that is no such results, or no rows; the message names file and row.
         OSError: it cannot be read.
         ImportError: Parquet without pyarrow.
     """
     file = local_path(path)
-    if file.suffix.lower() not in _READERS:
+    is_folder = (file / MANIFEST).is_file()
+    if not is_folder and file.suffix.lower() not in _READERS:
         raise ValueError(
             f"{shown_path(file)} is no results file: these are {', '.join(_READERS)}, as `tanl judge --out` writes them"
         )
-    records, about = _READERS[file.suffix.lower()](file)
+    records, about = _read_partitions(file) if is_folder else _READERS[file.suffix.lower()](file)
     rows: list[Result] = []
     key = None
     for number, record in enumerate(records, start=1):
@@ -176,17 +183,32 @@ def _json_records(file: Path) -> Iterator[Record]:
 
 
 def _read_parquet(file: Path) -> tuple[Iterable[Record], Mapping[str, Any]]:
+    return _parquet(file, file)
+
+
+def _parquet(source: Path | IO[bytes], file: Path) -> tuple[Iterable[Record], Mapping[str, Any]]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise ImportError("reading Parquet needs pyarrow: pip install 'tanl[parquet]'") from error
     try:
-        table = pq.ParquetFile(file).read()
+        table = pq.ParquetFile(source).read()
     except pa.ArrowInvalid as error:
         raise ValueError(f"{shown_path(file)} cannot be read as Parquet: {error}") from error
     metadata: Mapping[bytes, bytes] = table.schema.metadata or {}
     return table.to_pylist(), _object(metadata.get(b"tanl", b"{}"), file)
+
+
+def _read_partitions(folder: Path) -> tuple[Iterable[Record], Mapping[str, Any]]:
+    store = open_store(folder)
+    manifest = read_manifest(store)
+
+    def records() -> Iterator[Record]:
+        for entry in manifest.partitions:
+            yield from _parquet(BytesIO(read_partition(store, entry)), folder / str(entry["file"]))[0]
+
+    return records(), manifest.about
 
 
 def _sidecar(file: Path) -> Mapping[str, Any]:

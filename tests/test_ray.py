@@ -1,0 +1,277 @@
+"""Images on a Ray cluster of two nodes: every image once, in the order and with the scores of one process.
+
+One cluster serves all of it. Its nodes have more logical cores than the machine: an actor that waits for one blocks.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from colour_backbone import COLOURS, ColourBackbone, paint
+from states import assert_same_state
+
+import tanl
+from tanl.streams.images import ImageEncoder, judge_images
+from tanl.streams.result_rows import row_of
+from tanl.streams.saved_results import read_results
+
+ray = pytest.importorskip("ray", reason='needs ray: pip install "tanl[ray]"')
+pytest.importorskip("ray.data", reason='needs ray: pip install "tanl[ray]"')
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from tanl.integrations.ray import RaySettings, judge  # noqa: E402
+
+PATH = f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parents[1]}"
+CORPUS = tanl.Corpus(("blue", "yellow", *(f"word {i}" for i in range(40))), ("noun", "adj") * 21, "of mine")
+COUNT, BATCH = 131, 8
+SMALL = RaySettings(unit_rows=7, partition_rows=30, workers=2)
+
+
+class Slow(ColourBackbone):
+    """Takes its time, tells who works, and takes its process along for what is purple and small."""
+
+    def __init__(self, told, deadly=False):
+        self._told, self._deadly = Path(told), deadly
+
+    def preprocess(self, image):
+        if self._deadly and image.size == (9, 9):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().preprocess(image)
+
+    def encode_images(self, pixels):
+        node = ray.get_runtime_context().get_node_id()
+        (self._told / str(os.getpid())).write_text(node)
+        time.sleep(0.05)
+        return super().encode_images(pixels)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of this machine, each with four cores that are not there."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", PATH)  # of the workers, who load this file's classes
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 100_000_000})
+    made.add_node(num_cpus=4, object_store_memory=100_000_000)
+    ray.init(address=made.address, namespace="tanl", log_to_driver=False, logging_level="error")
+    yield made
+    ray.shutdown()
+    made.shutdown()
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for i in range(COUNT):
+        paint(folder / f"{i:03d}.png", list(COLOURS)[i * i % 6])
+    (folder / "020.png").write_bytes(b"no image")
+    return folder
+
+
+def new_guard():
+    return tanl.Guard(
+        ColourBackbone(),
+        labels=["red", "green"],
+        corpus=CORPUS,
+        method=lambda bank: tanl.TANL(bank, num_selected=10, capacity=9),
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(images):
+    """What one process makes of the images: its rows, and the state of its method."""
+    guard = new_guard()
+    batches = judge_images(
+        ImageEncoder(guard.backbone), sorted(images.iterdir()), guard.detect_embeddings, batch_size=BATCH
+    )
+    return [row_of(result) for batch in batches for result in batch], guard.detector.state_dict()
+
+
+def rows_in(folder):
+    return [row_of(result) for result in read_results(folder).rows]
+
+
+def test_ordered_is_one_process_bit_for_bit(cluster, images, alone, tmp_path):
+    guard, seen = new_guard(), []
+    done = judge(
+        guard,
+        images,
+        tmp_path / "out",
+        settings=SMALL,
+        backbone=lambda device: ColourBackbone(),
+        batch_size=BATCH,
+        about={"method": "tanl"},
+        seen=seen.extend,
+    )
+    assert (done.rows, done.before, done.complete, done.counts["unreadable"]) == (COUNT, 0, True, 1)
+    rows, state = alone
+    assert rows_in(tmp_path / "out") == [row_of(result) for result in seen] == rows
+    assert rows[20][-1].startswith("it is not an image")
+    assert_same_state(guard.detector.state_dict(), state)
+    saved = read_results(tmp_path / "out")
+    assert saved.about["rows"] == COUNT and saved.about["complete"] and saved.about["method"] == "tanl"
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [each["rows"] for each in manifest["partitions"]] == [33, 32, 32, 32, 2]
+    # Again: all is done.
+    again = new_guard()
+    done = judge(
+        again, images, tmp_path / "out", settings=SMALL, backbone=lambda device: 1 / 0, batch_size=BATCH
+    )
+    assert (done.rows, done.before) == (COUNT, COUNT)
+    assert_same_state(again.detector.state_dict(), state)
+    paint(images / "later.png", "red")
+    try:
+        with pytest.raises(ValueError, match=r"holds a run of something else \(inputs"):
+            judge(new_guard(), images, tmp_path / "out", settings=SMALL, batch_size=BATCH)
+    finally:
+        (images / "later.png").unlink()
+
+
+def test_a_worker_that_is_killed_and_a_node_that_goes(cluster, images, alone, tmp_path):
+    told = tmp_path / "told"
+    told.mkdir()
+    third = cluster.add_node(num_cpus=4, object_store_memory=100_000_000)
+    events, guard = [], new_guard()
+
+    def trouble(results):
+        here = ray.get_runtime_context().get_node_id()
+        for worker in [*told.iterdir()]:
+            pid, node = int(worker.name), worker.read_text()
+            if "killed" not in events and node:
+                os.kill(pid, signal.SIGKILL)
+                worker.unlink()
+                events.append("killed")
+            elif "killed" in events and "gone" not in events and node and node != here:
+                events.append("gone")
+                cluster.remove_node(
+                    next(each for each in (third, *cluster.worker_nodes) if each.node_id == node),
+                    allow_graceful=False,
+                )
+
+    done = judge(
+        guard,
+        images,
+        tmp_path / "out",
+        settings=RaySettings(unit_rows=7, partition_rows=30, workers=6),
+        backbone=lambda device: Slow(told),
+        batch_size=BATCH,
+        seen=trouble,
+    )
+    assert events == ["killed", "gone"]
+    assert done.complete and rows_in(tmp_path / "out") == alone[0]
+    assert_same_state(guard.detector.state_dict(), alone[1])
+
+
+DRIVER = """
+import sys
+import test_ray
+test_ray.run_driver(*sys.argv[1:])
+"""
+
+
+def run_driver(address, images, out, told):
+    ray.init(address=address, namespace="tanl", log_to_driver=False, logging_level="error")
+    judge(
+        new_guard(),
+        images,
+        out,
+        settings=SMALL,
+        backbone=lambda device: Slow(told),
+        batch_size=BATCH,
+    )
+
+
+def test_a_driver_that_is_killed_goes_on(cluster, images, alone, tmp_path):
+    out, told = tmp_path / "out", tmp_path / "told"
+    told.mkdir()
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, cluster.address, str(images), str(out), str(told)],
+        env={**os.environ, "PYTHONPATH": PATH},
+    )
+    try:
+        manifest = out / "manifest.json"
+        deadline = time.monotonic() + 120
+        while not manifest.exists() or not json.loads(manifest.read_text())["partitions"]:
+            assert driver.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        with pytest.raises(ValueError, match="another run writes into"):
+            judge(new_guard(), images, out, settings=SMALL, batch_size=BATCH)
+    finally:
+        driver.kill()
+        driver.wait()
+    guard = new_guard()
+    done = judge(
+        guard, images, out, settings=SMALL, backbone=lambda device: ColourBackbone(), batch_size=BATCH
+    )
+    assert 0 < done.before < COUNT == done.rows
+    assert rows_in(out) == alone[0]
+    assert_same_state(guard.detector.state_dict(), alone[1])
+
+
+def test_an_image_on_which_workers_die_is_left_out_and_named(cluster, tmp_path):
+    told = tmp_path / "told"
+    told.mkdir()
+    for i in range(5):
+        paint(tmp_path / "in" / f"{i}.png", "red")
+    from PIL import Image
+
+    Image.new("RGB", (9, 9)).save(tmp_path / "in" / "2.png")
+    done = judge(
+        new_guard(),
+        tmp_path / "in",
+        tmp_path / "out",
+        settings=RaySettings(workers=1),
+        backbone=lambda device: Slow(told, deadly=True),
+        batch_size=BATCH,
+    )
+    assert done.counts["unreadable"] == 1
+    saved = read_results(tmp_path / "out").rows
+    assert [Path(result.path).name for result in saved] == [f"{i}.png" for i in range(5)]
+    assert "workers died on it again and again" in saved[2].error
+
+
+def test_another_model_on_the_workers_is_told_in_one_line(cluster, images, tmp_path):
+    class Other(ColourBackbone):
+        fingerprint = "other"
+
+    with pytest.raises(ValueError, match="the workers' model colours has other weights") as caught:
+        judge(
+            new_guard(),
+            images,
+            tmp_path / "out",
+            settings=SMALL,
+            backbone=lambda device: Other(),
+            batch_size=BATCH,
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_ray_that_is_missing_or_old_is_told_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(ray, "__version__", "2.9.3")
+    with pytest.raises(
+        ImportError, match=r"Ray 2.9.3 is too old, 2.\d+ is needed: pip install -U 'tanl\[ray\]'"
+    ):
+        judge(new_guard(), tmp_path, tmp_path / "out")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"this needs Ray Data, 2.\d+ or newer: pip install 'tanl\[ray\]'"):
+        judge(new_guard(), tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"mode": "sorted"}, "mode must be one of ordered, merged"),
+        ({"workers": -1}, "workers"),
+        ({"num_gpus": -1}, "num_gpus must be a number above 0"),
+        ({"num_cpus": 0}, "num_cpus must be a number above 0"),
+        ({"partition_rows": 0}, "partition_rows"),
+    ],
+)
+def test_unusable_settings_are_refused(wrong, told):
+    with pytest.raises(ValueError, match=told):
+        RaySettings(**wrong)
