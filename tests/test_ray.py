@@ -16,6 +16,7 @@ from colour_backbone import COLOURS, ColourBackbone, paint
 from states import assert_same_state
 
 import tanl
+from tanl.cli.main import main
 from tanl.streams.images import ImageEncoder, judge_images
 from tanl.streams.result_rows import row_of
 from tanl.streams.saved_results import read_results
@@ -275,3 +276,47 @@ def test_ray_that_is_missing_or_old_is_told_in_one_line(monkeypatch, tmp_path):
 def test_unusable_settings_are_refused(wrong, told):
     with pytest.raises(ValueError, match=told):
         RaySettings(**wrong)
+
+
+def test_the_command_writes_what_it_writes_alone(cluster, images, tiny_clip, tmp_path, capsys):
+    (tmp_path / "words.txt").write_text("\n".join(a + b + "o" for a in "bdfgklmnp" for b in "aeiou"))
+    same = [
+        "judge",
+        str(images),
+        "--label",
+        "red",
+        "--label",
+        "green",
+        "--backbone",
+        f"local-dir:{tiny_clip}",
+    ]
+    same += ["--corpus", str(tmp_path / "words.txt"), "--batch-size", "64", "--shuffle", "--seed", "3"]
+    out = tmp_path / "out"
+    assert main([*same, "--engine", "ray", "--workers", "1", "--out", str(out)]) == 1
+    told = capsys.readouterr()
+    assert f"{COUNT} images in {out}: " in told.out and "1 unreadable" in told.out
+    assert "cannot read" in told.err and "020.png" in told.err
+    assert main([*same, "--out", str(tmp_path / "alone.parquet")]) == 1
+    ours, alone = read_results(out), read_results(tmp_path / "alone.parquet")
+    assert ours.about == alone.about
+    assert [str(row.path) for row in ours.rows] == [str(row.path) for row in alone.rows]
+    for row, other in zip(ours.rows, alone.rows, strict=True):
+        assert row.error == other.error
+        if row.verdict is not None:
+            assert row.verdict.ood_score == pytest.approx(other.verdict.ood_score, abs=1e-4)
+    assert main(["report", str(out)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--engine", "ray"], "--engine ray writes partitions into a folder: give it with --out DIR"),
+        (["--workers", "2"], "--workers is for runs on a cluster: add --engine ray, or leave it out"),
+        (["--format", "images"], "--format is for runs on a cluster"),
+        (["--out", "s3://bucket/a.csv"], "s3://bucket/a.csv is an address"),
+        (["--engine", "ray", "--out", "x", "--normalize"], "--normalize is for files of embeddings"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(images, words, told, capsys):
+    assert main(["judge", str(images), "--label", "red", *words]) == 2
+    assert told in capsys.readouterr().err

@@ -15,7 +15,7 @@ from ..streams.results import Result
 from .judge_made import calibrate_detector, run_told
 from .judge_told import doubt, threshold_told
 from .judged import hidden_labels, image_method, known_images
-from .label_arguments import labels_told
+from .label_arguments import labels_told, removal_of
 from .signals import exit_code, in_words
 
 
@@ -60,7 +60,7 @@ def judge_on_ray(arguments: argparse.Namespace) -> int:
         )
     about: dict[str, Any] = run_told(method.about, detector, calibration, arguments)
     if method.corpus is not None and not arguments.quiet:
-        print(labels_told(method.labels, method.corpus))
+        print(labels_told(method.labels, method.corpus, removal_of(arguments)))
     judgement = Judgement(
         detector,
         judging,

@@ -51,7 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        "results", metavar="RESULTS", type=a_path, help="a .parquet, .jsonl or .csv file of tanl judge --out"
+        "results",
+        metavar="RESULTS",
+        type=a_path,
+        help="a .parquet, .jsonl or .csv file of tanl judge --out, or the folder of --engine ray",
     )
 
     rows = parser.add_argument_group("which rows")
