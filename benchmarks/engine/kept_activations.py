@@ -30,26 +30,30 @@ class KeptActivations:
         # Pages are the system's until they are written to: what is never kept takes nothing.
         rows = max(0, limit) // (4 * max(1, bank.num_negatives))
         self._kept = torch.empty(rows, bank.num_negatives, dtype=torch.float32)
+        self._lse = torch.empty(rows, dtype=torch.float32)
 
     @property
     def kept(self) -> int:
         """How many rows are kept."""
         return len(self._places)
 
-    def __call__(self, z: Tensor, segments: Segments) -> Tensor:
-        """The sums ``[G, M]`` of the activations of rows ``[n, D]``, see `tanl.functional.activation_sums`."""
+    def __call__(self, z: Tensor, segments: Segments, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Sums ``[G, M]`` of the activations of rows ``[n, D]``, and the rows' log-sum-exps, those of the first rows
+        being ``known``; see `tanl.functional.activation_sums`."""
         keys = [row.tobytes() for row in z.float().cpu().contiguous().numpy()]
         new = list({key: number for number, key in enumerate(keys) if key not in self._places}.items())
         if len(self._places) + len(new) > len(self._kept):
-            return self._exact(z, segments)
+            return self._exact(z, segments, known)
         if new:
             first, rows = len(self._places), [number for _, number in new]
-            self._kept[first : first + len(new)] = self._exact(
-                z[rows], [(number, number + 1) for number in range(len(new))]
-            ).cpu()
+            there = slice(first, first + len(new))
+            activations, lse = self._exact(z[rows], [(number, number + 1) for number in range(len(new))])
+            self._kept[there], self._lse[there] = activations.cpu(), lse.cpu()
             self._places.update((key, first + number) for number, (key, _) in enumerate(new))
         places = [self._places[key] for key in keys]
         wanted = [places[start:stop] for start, stop in segments]
         starts = torch.tensor([0, *(len(part) for part in wanted[:-1])]).cumsum(0)
         flat = torch.tensor([place for part in wanted for place in part], dtype=torch.int64)
-        return embedding_bag(flat, self._kept, starts, mode="sum").to(z.device)
+        sums = embedding_bag(flat, self._kept, starts, mode="sum")
+        lse = self._lse[places[0 if known is None else len(known) :]]
+        return sums.to(z.device), lse.to(z.device)

@@ -160,14 +160,16 @@ class ActivationRing:
 
     def commit(self, update: RingUpdate) -> None:
         """Take over an update."""
-        rows, lse = torch.cat([self._rows, update.rows]), torch.cat([self._lse, update.lse])
+        before = self._first_block
         self._sums, self._whole = self._sums_with(update.first, update.blocks, update.added), None
         self._total += len(update.rows)
         if update.front is not None:
             self._whole = self._sums[0].clone()
             self._sums[0] = update.front
-        evicted = len(rows) - (self._total - self._first_block * BLOCK)
-        self._rows, self._lse = rows[evicted:].clone(), lse[evicted:].clone()
+        gone = (self._first_block - before) * BLOCK
+        old, new = slice(gone, None), slice(max(0, gone - len(self._rows)), None)
+        self._lse = torch.cat([self._lse[old], update.lse[new]])
+        self._rows = torch.cat([self._rows[old], update.rows[new]])
 
     def state_dict(self, *, compact: bool = False) -> dict[str, Any]:
         """Tensors and numbers that `from_state_dict` goes on from.
