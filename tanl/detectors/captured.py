@@ -168,14 +168,15 @@ class CapturedTANL:
         order = torch.where(sure[0], 2, sure[1].byte()).sort(descending=True, stable=True).indices
         sorted_z = z.index_select(0, order)
         push = _Pushes(held, sure.sum(dim=1), self._number, self._capacity, self._active)
-        rows = torch.cat([held.rows.view(-1, bank.dim).index_select(0, push.earlier), sorted_z])
+        earlier = push.earlier
+        rows = torch.cat([held.rows.view(-1, bank.dim).index_select(0, earlier), sorted_z])
         sums, lse = activation_sums(
             rows,
             bank.embeddings,
             bank.num_id,
             bank.logit_scale,
             push.segments(len(z)),
-            known=held.lse.view(-1).index_select(0, push.earlier),
+            known=held.lse.view(-1).index_select(0, earlier),
         )
         new_sums, whole, added = push.grown(sums.reshape(2, -1, sums.shape[1]))
         drawn = detector.alpha * means + (1 - detector.alpha) * added
