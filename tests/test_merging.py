@@ -11,7 +11,7 @@ from states import assert_same_state
 import tanl
 from conftest import unit
 from tanl.detectors.guarded import within_share
-from tanl.detectors.merging import merged_streams, trimmed
+from tanl.detectors.merging import Shared, merged_streams, trimmed
 from tanl.detectors.state import ActivationState
 from tanl.functional import activation_sums
 
@@ -143,10 +143,10 @@ def test_merging_is_associative(case):
 def test_what_the_streams_became_takes_in_one_after_the_other(case):
     """As where every worker brings its state to one place when it is ready."""
     states, start, _ = case
-    together = start
-    for state in states:
+    together, news = start, [state for state in states if state["batches"] > start["batches"]]
+    for state in news:
         together = merged_streams([together, state])
-    assert_same_state(together, merged_streams(states))
+    assert_same_state(merged_streams([together]), merged_streams([start, *news]))
 
 
 @settings(max_examples=25, deadline=None)
@@ -269,3 +269,35 @@ def test_counts_beyond_what_floats_and_int32_hold_are_exact():
     assert merged.admitted_id == many - 7 + new
     assert int(merged.numbers_id[-1]) in (many - 2, many - 1)
     assert_same_state(restored(merged.state_dict(), 20).state_dict(), merged.state_dict())
+
+
+def test_one_stream_that_several_have_is_that_stream():
+    state = after(begun(20), 1, 2, 3)
+    saved = state.state_dict(compact=True)
+    merged = merged_streams([saved, copy.deepcopy(saved), copy.deepcopy(saved)])
+    assert_same_state(merged, merged_streams([saved]))
+    assert merged["images"] == 27
+    assert merged["shared"] == {name: merged[name] for name in Shared._fields}
+
+
+def test_streams_that_parted_later_than_they_tell_are_refused():
+    loaded = after(begun(20), 1, 2, 3)
+    left, right = after(loaded, 4), after(loaded, 5)
+    with pytest.raises(ValueError, match=r"streams 0 and 1 saw the same images.* right after loading"):
+        left.merge(right)
+    black = batch(1, 11)
+    for state in (left := begun(20), right := begun(20)):
+        push(state, black)  # both saw one picture, by chance
+    push(left, batch(5, 12))
+    assert left.merge(right).images == 7
+
+
+def test_a_stream_without_news_is_not_taken_for_one_with():
+    start = begun(20)
+    one, other = (after(start, i, i + 1).merge(after(start, i + 2)) for i in (1, 10))
+    push(one := again(one.merge(after(start, 20))), batch(3, 30))
+    together = merged_streams([one.state_dict(compact=True)])
+    with pytest.raises(
+        ValueError, match="a stream has seen nothing since it was last like the others, after 27"
+    ):
+        merged_streams([together, other.state_dict(compact=True)])

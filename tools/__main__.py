@@ -15,6 +15,7 @@ STUDIES = {
     "beyond": "what the modules of tanl.beyond find where the answer is known",
     "half-precision": "what keeping the labels as float16 does to scores and selected labels",
     "preset": "which settings of TANL are best over ID sets, orders and shares of outliers",
+    "endless": "one TANL over a million batches: memory, state, drift of its means, throughput",
     "numerics": "every method's scores against its formula in float64, at all sizes and scales",
 }
 

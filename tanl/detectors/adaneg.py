@@ -242,6 +242,16 @@ class AdaNeg(GroupedNegatives):
             *saved_threshold(state), memory=memory, proxies=every, batches=batches, shared=shared
         )
 
+    def _progress(self) -> list[int]:
+        return [self._now.batches, sum(len(images.rows) for images in self._memory.values())]
+
+    @property
+    def _learnt_apart(self) -> bool:
+        return self._now.shared != self._now.batches
+
+    def _settle(self) -> None:
+        self._now = replace(self._now, shared=self._now.batches)
+
     @classmethod
     def _merged_stream(cls, states: Sequence[dict[str, Any]], partial: bool) -> dict[str, Any]:
         """As `Detector._merged_stream`: a label keeps the images of smallest entropy, the earlier among equal ones."""

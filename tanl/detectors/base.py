@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -11,15 +12,17 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from ..checks import Embeddings, finite, sources_of, unit_embeddings, whole_number
+from ..checks import Embeddings, as_tensor, finite, sources_of, unit_embeddings, whole_number
 from ..kernels.surroundings import undisturbed
 from ..labels.bank import LabelBank
 from ..labels.index import LabelIndex
 from ..labels.nearest import nearest
 from .memory import MemoryReport
+from .processes import joined, jointly, on_cpu
 from .thresholds import threshold_at_tpr, threshold_from_stream
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from typing_extensions import Self
 
 
@@ -440,6 +443,105 @@ class Detector:
                 other = other.state_dict(compact=True)
             states.append(other)
         self.load_state_dict(self.merged(states))
+
+    @undisturbed
+    def synchronize(self, group: ProcessGroup | None = None) -> None:
+        """Let the detectors of all processes of a `torch.distributed` group go on from what they learnt together.
+
+        For processes that each score a part of the stream: each calls this as often as it likes, all as often as each
+        other. Their states are merged in the order of ranks (`merged`), and every process goes on from the result,
+        the same in all. What the processes had in common, as they were made or after the last time, counts once;
+        detectors whose states are the same, because all loaded one file, say, have everything in common: call it once
+        then, before they part. For batches of which each process has a part, scored as one, see `together`.
+
+        Args:
+            group: whose processes; None for all.
+
+        Raises:
+            ValueError: there is no process group; what `merged` refuses, in any process.
+            OSError: another process failed, ended, or did not come within the timeout of the group, which
+                ``torch.distributed.init_process_group(timeout=...)`` sets (30 minutes with gloo where nothing is said).
+                After any error every process has its own state, as it was.
+        """
+
+        def merged(states: list[Any], rank: int) -> Now:
+            other = copy.copy(self)
+            other.load_state_dict(self.merged(states))
+            return other._now
+
+        self._now = jointly(lambda: on_cpu(self.state_dict(compact=True)), merged, group)
+
+    @undisturbed
+    def together(
+        self,
+        z: Embeddings,
+        *,
+        source: str | Sequence[str | None] | None = None,
+        group: ProcessGroup | None = None,
+    ) -> Tensor:
+        """Score a batch of which every process of a `torch.distributed` group has a part, and commit to it as a whole.
+
+        The parts are put together in the order of ranks, and every process makes the step of the whole batch, so that
+        scores and state are those of one process that is given ``torch.cat(parts)``: bit for bit on the same machine
+        with the same number of threads, and the states of all processes stay the same without ever being sent. Parts
+        may be of any length, and empty where a process has no images left. The time of a step grows with the whole
+        batch; beside a model that embeds the images it is small.
+
+        Args:
+            z: this process's part, ``[n, D]``; ``[0, D]`` for none.
+            source: as the call takes it, of this part.
+            group: whose processes, which all call this; None for all. Their detectors are alike and have learnt the
+                same: as they were made, or since `synchronize` or the last time.
+
+        Returns:
+            OOD scores of this part, ``[n]``.
+
+        Raises:
+            ValueError: there is no process group; an unusable part or source, or a detector that is not like the
+                others, in any process.
+            OSError: as `synchronize`. After any error no process has learnt anything.
+        """
+
+        def offer() -> tuple[Tensor, tuple[str | None, ...] | None, dict[str, Any]]:
+            rows = as_tensor(z, "image embeddings")
+            if rows.ndim != 2 or rows.shape != (0, self.bank.dim):
+                rows = self._checked(z)
+            sources = sources_of(source, len(rows)) if len(rows) else None
+            if self._learnt_apart:
+                raise ValueError("this detector has learnt apart from the others: call synchronize() first")
+            return rows.float().cpu(), sources, {**self._identity(compact=True), "stream": self._progress()}
+
+        def step(offers: list[Any], rank: int) -> tuple[Now, Tensor]:
+            for process, (_, _, identity) in enumerate(offers):
+                for key, own in offers[0][2].items():
+                    if not _is_same(identity[key], own):
+                        raise ValueError(
+                            f"processes 0 and {process} have another {key}, {own!r} and {identity[key]!r}; make the "
+                            "detectors alike, and synchronize() what they learnt apart"
+                        )
+            whole, sources = joined([(rows, told) for rows, told, _ in offers])
+            other = copy.copy(self)
+            scores = whole.new_zeros(0).to(self.bank.device)
+            if len(whole):
+                scores = other(whole.to(self.bank.device), source=sources)
+                other._settle()
+            before = sum(len(rows) for rows, _, _ in offers[:rank])
+            return other._now, scores[before : before + len(offers[rank][0])].clone()
+
+        self._now, scores = jointly(offer, step, group)
+        return scores
+
+    def _progress(self) -> list[int]:
+        """How far the stream has come, in numbers that are the same in processes that learn `together`."""
+        return []
+
+    @property
+    def _learnt_apart(self) -> bool:
+        """Whether the stream has seen what those beside it may not have seen, see `merged`."""
+        return False
+
+    def _settle(self) -> None:
+        """Count what the stream has seen as seen by those beside it too, see `merged`."""
 
     def _identity(self, compact: bool) -> dict[str, Any]:
         bank = {"labels": self.bank.names_fingerprint} if compact else {"bank": self.bank.fingerprint}

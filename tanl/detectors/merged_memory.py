@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .saved import saved_count, saved_dict, saved_tensor
+from .saved import refuse_one_stream, same_parts, saved_count, saved_dict, saved_tensor
 
 
 class _Image(NamedTuple):
@@ -38,6 +38,12 @@ class _Memory:
     batches: int
     shared: int
     images: dict[str, list[_Image]]
+
+    @property
+    def since(self) -> set[tuple[int, bytes]]:
+        """The images from since it was shared: their batches' numbers and their embeddings."""
+        every = (image for images in self.images.values() for image in images)
+        return {(image.number, image.content[2]) for image in every if image.number > self.shared}
 
     @classmethod
     def read(cls, state: Any, place: int) -> _Memory:
@@ -85,6 +91,8 @@ def merged_memories(
     Raises:
         ValueError: a memory is damaged, or they did not go on from one state.
     """
+    if not partial and all(same_parts(states[0], state) for state in states[1:]):
+        states = states[:1]  # one stream, that several have
     memories = [_Memory.read(state, place) for place, state in enumerate(states, 1)]
     trunk = _trunk(memories)
     if trunk is not None and partial:
@@ -113,10 +121,17 @@ def merged_memories(
 def _trunk(memories: Sequence[_Memory]) -> _Memory | None:
     """The memory that the others are to be added to; None where all went on from one."""
     if len({memory.shared for memory in memories}) == 1:
+        refuse_one_stream([memory.since for memory in memories])
         return None
     latest = max(memory.shared for memory in memories)
     for memory in memories:
         if memory.batches == memory.shared == latest:
+            for other in memories:
+                if other.batches == other.shared != latest:
+                    raise ValueError(
+                        f"a stream has seen nothing since it was last like the others, after batch {other.shared}: "
+                        "leave it out, and load what the others have become"
+                    )
             return memory
     at = ", ".join(str(memory.shared) for memory in memories)
     raise ValueError(

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from .saved import (
     HISTORY,
+    refuse_one_stream,
+    same_parts,
     saved_batch_sizes,
     saved_count,
     saved_dict,
@@ -65,6 +67,11 @@ class _Ring:
     rows: Tensor  # [n, D], oldest first
     numbers: Tensor  # [n] int64: their batches'
     sources: tuple[str | None, ...]
+
+    def since(self, batches: int) -> set[tuple[int, bytes]]:
+        """The images of later batches: their batches' numbers and their embeddings."""
+        told = zip(self.numbers.tolist(), self.rows.cpu().numpy(), strict=True)
+        return {(number, row.tobytes()) for number, row in told if number > batches}
 
     def of(self, chosen: Tensor) -> _Ring:
         """Some of them, by place."""
@@ -125,15 +132,17 @@ def merged_streams(states: Sequence[dict[str, Any]], *, partial: bool = False) -
     """One compact state of a stream from those of streams that went on side by side, see `ActivationState.merge`.
 
     Args:
-        states: of `ActivationState.state_dict`, compact, at least one. Either all went on from one state; or one of
-            them is what the streams have become together by now, and has seen nothing since, while the others
-            went on from it or from what it was earlier.
+        states: of `ActivationState.state_dict`, compact, at least one. Either all went on from one state, or are the
+            same; or one of them is what the streams have become together by now, and has seen nothing since, while the
+            others went on from it or from what it was earlier.
         partial: the result is one part of a larger merge, so that it can be merged with the other parts; do not go on
             from it.
 
     Raises:
         ValueError: a state is damaged; they are of other settings, or did not go on from one state.
     """
+    if not partial and all(same_parts(states[0], state) for state in states[1:]):
+        states = states[:1]  # one stream, that several have
     streams = [_Stream.read(state) for state in states]
     first = streams[0]
     for stream in streams[1:]:
@@ -176,9 +185,17 @@ def _trunk(streams: Sequence[_Stream]) -> _Stream | None:
         for stream in streams[1:]:
             for own, its in zip(streams[0].rings, stream.rings, strict=True):
                 _check_same_beginning(own, its, streams[0].shared.batches)
+        for side in range(2):
+            refuse_one_stream([stream.rings[side].since(stream.shared.batches) for stream in streams])
         return None
     for stream in streams:
         if stream.totals == stream.shared and all(each.within(stream.shared) for each in shared):
+            for other in streams:
+                if other.totals == other.shared != stream.shared:
+                    raise ValueError(
+                        f"a stream has seen nothing since it was last like the others, after {other.shared.images} "
+                        "images: leave it out, and load what the others have become"
+                    )
             return stream
     at = ", ".join(str(stream.shared.images) for stream in streams)
     raise ValueError(

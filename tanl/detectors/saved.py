@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -113,3 +114,36 @@ def saved_sources(value: Any, what: str, rows: int) -> tuple[str | None, ...]:
             f"the stream's {what} must be {rows}, one for each row of its ring, not {len(sources)}"
         )
     return tuple(sources)
+
+
+def same_parts(one: Any, other: Any) -> bool:
+    """Whether two states, or parts of them, are the same bit for bit."""
+    if isinstance(one, dict):
+        return (
+            isinstance(other, dict)
+            and one.keys() == other.keys()
+            and all(same_parts(one[name], other[name]) for name in one)
+        )
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one.cpu(), other.cpu())
+    return bool(one == other)
+
+
+def refuse_one_stream(images: Sequence[Collection[tuple[int, bytes]]]) -> None:
+    """Refuse streams that remember the same images from after they parted: they did not part then.
+
+    Args:
+        images: of each stream, each image that it remembers from since then: its batch's number and its embedding.
+
+    Raises:
+        ValueError: two of them have two different images alike. One may come to both by chance: a picture that is
+            black.
+    """
+    for number, own in enumerate(images):
+        for other in range(number):
+            alike = set(own) & set(images[other])
+            if len({row for _, row in alike}) > 1:
+                raise ValueError(
+                    f"streams {other} and {number} saw the same images, so they parted later than they tell: they went "
+                    "on from one state that was loaded into both. Merge them once right after loading, before they part"
+                )

@@ -438,6 +438,18 @@ class TANL(Detector):
             other._now = replace(other._now, threshold=threshold, running=running)
         self._now = other._now
 
+    def _progress(self) -> list[int]:
+        return list(self.state.seen)
+
+    @property
+    def _learnt_apart(self) -> bool:
+        return self.state.shared != self.state.seen
+
+    def _settle(self) -> None:
+        state = self.state.copied()
+        state.shared = state.seen
+        self._now = replace(self._now, state=state)
+
     @classmethod
     def _merged_stream(cls, states: Sequence[dict[str, Any]], partial: bool) -> dict[str, Any]:
         """As `Detector._merged_stream`; a threshold that follows images is made anew by whoever loads it."""
