@@ -200,6 +200,8 @@ class Bench:
         if candidate.settings is None:
             return NegLabel(bank, num_negatives=MINED, seed=seed)
         count = candidate.settings.get("candidates")
+        if count is not None and count >= bank.num_negatives:
+            count = None  # TANL then takes the bank as it is
         if (candidate.removal, count) not in self._kept:
             labels = bank if count is None else bank.mined(count)
             self._kept[candidate.removal, count] = KeptActivations(labels, limit=self._limit)

@@ -19,7 +19,7 @@ Needs = Literal["nothing", "ID images", "LLM", "MLLM", "training"]
 that sees images, or training."""
 
 _TANL = "TANL's table, arXiv 2603.25250"
-_NEGPROMPT = "NegPrompt's table, CVPR 2024, arXiv 2404.03248, as a public summary of it has it"
+_NEGPROMPT = "NegPrompt's table, CVPR 2024, as a public summary of the paper has it"
 _ORDERS = "TANL's study of stream orders, arXiv 2603.25250"
 _OOD_POSITIVE = "OOD positive"
 _ID_POSITIVE = "ID positive"
