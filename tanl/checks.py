@@ -18,6 +18,7 @@ Embeddings = Tensor | NDArray[np.floating[Any]]
 # Rounding a unit vector to half precision moves its norm by up to about 5e-4 (fp16) and 4e-3 (bf16).
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _NORM_TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1e-2}
+_LARGEST = 1e12  # times the largest logit, 1e6, and squared, it is still a float32
 
 
 def as_tensor(z: Embeddings, what: str) -> Tensor:
@@ -209,10 +210,21 @@ def fraction(value: float, name: str) -> float:
 
 
 def positive(value: float, name: str) -> float:
-    """The value, or an error that names it: a finite number above 0."""
+    """The value, or an error that names it: a number that float32 can multiply and divide by, above 0."""
     if not 0 < real(value, name) < math.inf:
         raise ValueError(f"{name} must be positive and finite, not {value}")
+    if not 1 / _LARGEST <= real(value, name) <= _LARGEST:
+        raise ValueError(f"{name} must lie between {1 / _LARGEST:g} and {_LARGEST:g}, not {value:g}")
     return number(value, name)
+
+
+def not_negative(value: float, name: str) -> float:
+    """The value, or an error that names it: 0, or a number as `positive` takes it."""
+    if real(value, name) == 0:
+        return number(value, name)
+    if not 0 < real(value, name) < math.inf:
+        raise ValueError(f"{name} must be finite and not negative, not {value}")
+    return positive(value, name)
 
 
 def sources_of(source: str | Sequence[str | None] | None, count: int) -> tuple[str | None, ...] | None:

@@ -107,7 +107,8 @@ def test_demo(tmp_path, monkeypatch, capsys, options, split, backbone, known):
 
     assert main(["demo", *options, "--images", "60", "--out", str(tmp_path / "out" / "here")]) == 0
     cold, err = capsys.readouterr()
-    assert err == ""
+    # On a busy machine the estimate for the texts is told too.
+    assert [line for line in err.splitlines() if " texts to embed with " not in line] == []
     assert (read, loaded) == ([split], [backbone])
     assert f"judges {split}, without training" in cold
     shown = re.findall(r"threshold  \d\.\d{4}, to keep 95% of animals: from (\d+) that are not in", cold)

@@ -354,6 +354,35 @@ def test_a_line_that_was_cut_costs_its_row(tmp_path, cut, capsys):
     assert ids_in(tmp_path / "r.csv") == ids(9 if cut == 1 else 8)
 
 
+def test_a_flipped_bit_costs_its_line_and_never_makes_another_row(tmp_path):
+    sound = left_behind(tmp_path, 3)
+    content = sound.read_bytes()
+    recover(sound, tmp_path / "sound.jsonl")
+    expected = (tmp_path / "sound.jsonl").read_text().splitlines()
+    for place in range(0, len(content), 13):
+        sound.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :])
+        made = tmp_path / "made.jsonl"
+        try:
+            found = recover(sound, made)
+        except ValueError as error:
+            assert place < content.index(b"\n") + 1, error
+            continue
+        kept = made.read_text().splitlines()
+        assert found.damaged in (1, 2)
+        assert len(kept) >= 1
+        assert [line for line in expected if line in kept] == kept
+        made.unlink()
+        made.with_name("made.jsonl.json").unlink(missing_ok=True)
+
+
+def test_a_journals_first_line_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "r.csv.0123456789ab.partial"
+    for head in ({"format": 1, "target": "r.csv", "evidence": 5}, [1], None, {"format": 7}, "format"):
+        path.write_text(json.dumps(head) + "\n")
+        with pytest.raises(ValueError, match="is not what a run of tanl judge or watch leaves"):
+            recover(path)
+
+
 def test_recover_writes_other_formats_and_what_the_run_said_of_itself(tmp_path):
     journal = left_behind(tmp_path, 4)
     made = recover(journal, tmp_path / "made.parquet")

@@ -296,6 +296,8 @@ def _prefix_share(detector: TANL, z: Tensor, negatives: Tensor) -> Tensor:
     for rows in torch.split(z, _ROWS):
         id_lse = (bank.logit_scale * rows @ bank.embeddings[: bank.num_id].double().T).logsumexp(dim=1)
         prefixes = (bank.logit_scale * rows @ negatives.T).logcumsumexp(dim=1)[:, ends]
+        if detector.weighing == "balanced":
+            prefixes = prefixes + (bank.num_id / (torch.tensor(ends).double() + 1)).log()
         parts.append((prefixes - id_lse[:, None]).sigmoid().mean(dim=1))
     return torch.cat(parts)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..checks import Embeddings, fraction, number, unit_embeddings, whole_number
+from ..checks import Embeddings, fraction, not_negative, unit_embeddings, whole_number
 from ..functional import grouped_negative_share
 from ..kernels.surroundings import product, require_float64, undisturbed
 from ..labels.bank import KEPT_TOLERANCE, LabelBank
@@ -48,12 +48,6 @@ class _Now(Now):
     shared: int = field(
         kw_only=True, default=0
     )  # the last batch that the streams beside this one have seen too
-
-
-def _weight(value: float, name: str) -> float:
-    if number(value, name) < 0:
-        raise ValueError(f"{name} must be finite and not negative, not {value}")
-    return number(value, name)
 
 
 class AdaNeg(GroupedNegatives):
@@ -93,7 +87,7 @@ class AdaNeg(GroupedNegatives):
         TypeError, ValueError: an unusable setting; a bank without negatives, or with fewer than ``groups``.
     """
 
-    checked: ClassVar = {"lambda_value": _weight, "memory_threshold": fraction, "gap": fraction}
+    checked: ClassVar = {"lambda_value": not_negative, "memory_threshold": fraction, "gap": fraction}
     lasting: ClassVar = {
         **{name: NegLabel.lasting[name] for name in ("num_negatives", "groups", "seed")},
         "memory_length": partial(whole_number, at_least=2),

@@ -47,7 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "medical": {"num_selected": 1000, "step": 1, "gap": 0.0, "alpha": 0.95, "capacity": 300},
     "siglip": {"num_selected": 1000, "step": 0, "gap": 0.5, "alpha": 0.0, "capacity": 300},
     # For streams as people have them, with few outliers; see docs/method.md, "The guarded memory".
-    "practice": {"alpha": 1.0, "memory": "guarded", "candidates": 30_000},
+    "practice": {"alpha": 1.0, "memory": "guarded", "candidates": 30_000, "weighing": "balanced"},
 }
 
 

@@ -1,22 +1,23 @@
 """Results in files: CSV, JSON lines or Parquet, safe against interruptions, kills and full disks.
 
-While a run goes on its rows are kept in a journal beside the target, ``NAME.*.partial``, each batch with one write.
+While a run goes on its rows are kept in a journal beside the target, ``NAME.*.partial``, each batch with one write and
+each line with a checksum.
 When the run ends, in whatever way, the target is made of the journal and put into its place as a whole. A run that is
 killed leaves the journal, and `recover` makes the target of it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import glob
 import json
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -168,7 +169,7 @@ class ResultWriter:
                     "key": key,
                     "evidence": evidence,
                 }
-                self._append(json.dumps(head) + "\n", 0)
+                self._append([head])
         except BaseException:
             self._file.close()
             if not is_there:
@@ -182,7 +183,7 @@ class ResultWriter:
 
     def describe(self, about: Mapping[str, Any]) -> None:
         """Say how the rows were made: the last such word goes into Parquet's metadata, or into NAME.json beside it."""
-        self._append(json.dumps({"about": about}) + "\n", 0)
+        self._append([{"about": dict(about)}])
 
     def write(self, results: Sequence[Result], *, noted: Mapping[str, Any] | None = None) -> None:
         """Append rows, all or none.
@@ -194,17 +195,13 @@ class ResultWriter:
         Raises:
             OSError: the disk is full, or another failure; the rows before are kept, and the message says where.
         """
-        lines = [json.dumps(row_of(result)) for result in results]
-        lines += [json.dumps({"noted": dict(noted)})] if noted else []
-        self._append("".join(line + "\n" for line in lines), len(results))
+        beside = [{"noted": dict(noted)}] if noted else []
+        self._append([*map(row_of, results), *beside], len(results))
 
     def notes(self) -> Iterator[dict[str, Any]]:
         """What was noted with the rows, in their order."""
         with self.journal.open("rb") as file:
-            for line in file:
-                if line.startswith(b'{"noted"'):
-                    with contextlib.suppress(ValueError):  # a line that is damaged
-                        yield json.loads(line)["noted"]
+            yield from _words(file, "noted")
 
     def publish(self) -> None:
         """Make the results file of the rows that are there by now; not while another thread writes.
@@ -219,8 +216,8 @@ class ResultWriter:
         except OSError as error:
             raise self._told(error, self._kept.rows) from error
 
-    def _append(self, lines: str, rows: int) -> None:
-        content = lines.encode("ascii")
+    def _append(self, lines: Iterable[Any], rows: int = 0) -> None:
+        content = b"".join(map(_sealed, lines))
         kept = _Kept(self._kept.rows + rows, self._kept.size + len(content))
         try:
             # An interruption or a failure may leave a part of this, or of what was tried before, behind what is kept.
@@ -310,33 +307,43 @@ def recover(journal: str | os.PathLike[str], out: str | os.PathLike[str] | None 
 # --- the journal --------------------------------------------------------------------------------------------
 
 
+def _sealed(value: Any) -> bytes:
+    """A line of the journal: the value as JSON, and its checksum."""
+    text = json.dumps(value).encode("ascii")
+    return b"%s\t%08x\n" % (text, zlib.crc32(text))
+
+
+def _values(file: IO[bytes]) -> Iterator[Any]:
+    """What the lines say, from where the file is; None for one that is damaged, as the last one may be."""
+    for line in file:
+        text, _, checksum = line.rstrip(b"\n").rpartition(b"\t")
+        yield json.loads(text) if b"%08x" % zlib.crc32(text) == checksum and text else None
+
+
+def _words(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
+    """What is said beside the rows, under that name."""
+    return (value[name] for value in _values(file) if isinstance(value, dict) and name in value)
+
+
 def _head(file: IO[bytes], journal: Path) -> dict[str, Any]:
-    try:
-        head = json.loads(file.readline())
-        if head["format"] == _FORMAT:
-            return dict(head)
-    except (ValueError, TypeError, KeyError):
-        pass
+    head = next(_values(file), None)
+    if isinstance(head, dict) and head.get("format") == _FORMAT:
+        return head
     raise ValueError(
         f"{shown_path(journal)} is not what a run of tanl judge or watch leaves, or of another version"
     )
 
 
 def _records(journal: Path, damaged: list[int] | None = None) -> Iterator[Record]:
-    """The rows as records, the evidence as dicts. A line that is damaged, as the last one may be, is left out."""
+    """The rows as records, the evidence as dicts, without those whose lines are damaged."""
     with journal.open("rb") as file:
         key = _head(file, journal)["key"]
-        for number, line in enumerate(file, start=2):
-            try:
-                row = json.loads(line)
-                if isinstance(row, dict):
-                    continue
-                record = record_of(key, row)
-            except (ValueError, TypeError):
-                if damaged is not None:
-                    damaged.append(number)
+        for number, row in enumerate(_values(file), start=2):
+            if row is None and damaged is not None:
+                damaged.append(number)
+            if not isinstance(row, list):
                 continue
-            yield record
+            yield record_of(key, row)
 
 
 def _holds_rows(journal: Path) -> bool:
@@ -348,13 +355,8 @@ def _holds_rows(journal: Path) -> bool:
 
 def _about(journal: Path) -> dict[str, Any]:
     """The last word on how the rows were made."""
-    about: dict[str, Any] = {}
     with journal.open("rb") as file:
-        for line in file:
-            if line.startswith(b'{"about"'):
-                with contextlib.suppress(ValueError):
-                    about = json.loads(line)["about"]
-    return about
+        return reduce(lambda _, about: about, _words(file, "about"), {})
 
 
 # --- the formats --------------------------------------------------------------------------------------------

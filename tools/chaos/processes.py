@@ -53,6 +53,9 @@ class Process:
 
     def __init__(self, work: Callable[[], int | None], output: Path, largest_file: int | None = None) -> None:
         self._output = output
+        output.write_bytes(
+            b""
+        )  # here: a process that is killed at once would leave what an earlier one printed
         sys.stdout.flush()
         sys.stderr.flush()
         self._pid = os.fork()
@@ -60,7 +63,7 @@ class Process:
             code = RAISED
             try:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                descriptor = os.open(output, os.O_WRONLY)
                 os.dup2(descriptor, 1)
                 os.dup2(descriptor, 2)
                 if largest_file is not None:
