@@ -26,7 +26,7 @@ from .engine.ablation import ablate
 from .engine.ablation_plan import ADJECTIVES, DIMENSIONS, PAPER, Plan, plan_values
 from .engine.options import add_image_options, add_stream_options, config_of
 from .engine.run_folder import RunFolder
-from .engine.tasks import Config, tracks_of
+from .engine.tasks import PUBLISHED, Config, tracks_of
 from .output import targets
 from .output.figures import Figures, read_figures
 from .output.remarks import MEANINGS, notes
@@ -49,6 +49,7 @@ _CSV_COLUMNS = (
     "method",
 )
 _CATEGORIES = ("corpus", "templates", "order", "backbones")
+_START = Config(batch_size=int(PUBLISHED["batch_size"]))
 _SHOWN = 28  # characters of a value on a chart's axis
 
 
@@ -286,7 +287,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     add_image_options(parser, tracks=DEFAULT_TRACKS)
-    add_stream_options(parser.add_argument_group("streams"))
+    add_stream_options(
+        parser.add_argument_group("streams"),
+        batch_size=f"images that are judged at a time (default: {_START.batch_size}, the paper's)",
+    )
     parser.add_argument("--no-chart", action="store_true", help="draw none; needs no matplotlib")
     parser.add_argument(
         "--out",
@@ -332,7 +336,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         ValueError: an unknown dimension, value, split or track; the message names it.
     """
     backbones = names_in(arguments.backbones)
-    start = config_of(arguments, methods=(PAPER.name,))
+    start = config_of(arguments, _START, methods=(PAPER.name,))
     config = replace(
         start,
         backbone=backbones[0] if backbones else start.backbone,

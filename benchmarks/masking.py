@@ -20,7 +20,7 @@ from torch import Tensor
 from tanl.backbones import load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.detectors import conjugated_words
-from tanl.io.options import add_options, check_settings, setting, settings_of
+from tanl.io.options import BATCH_SIZE, add_options, check_settings, setting, settings_of
 from tanl.io.progress import Progress
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
@@ -53,7 +53,7 @@ class Config:
         (0, 10, 30, 50, 70, 90), "shares of masked patches", names=("--percent",), metavar="N", at_least=0
     )
     seeds: tuple[int, ...] = setting((0, 1, 2), "of masks and orders", metavar="N", at_least=0)
-    batch_size: int = setting(64, "images that are judged at a time", metavar="N", at_least=1)
+    batch_size: int = setting(BATCH_SIZE, "images that are judged at a time", metavar="N", at_least=1)
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -16,12 +16,12 @@ from statistics import fmean
 import torch
 
 from tanl.backbones import load_backbone
-from tanl.io.options import add_options, check_settings, setting, settings_of
+from tanl.io.options import BATCH_SIZE, add_options, check_settings, setting, settings_of
 from tanl.io.text import did_you_mean
 
 from .engine.shipped import SHIPPED
 from .engine.trust.images import Images, made_up, variants_of
-from .engine.trust.measures import BATCH, JUDGED, MEASURED, Found, measure
+from .engine.trust.measures import JUDGED, MEASURED, Found, measure
 from .output.targets import add_json_option, check_targets, write_json
 
 STRUCTURED = "structured"
@@ -53,7 +53,7 @@ class Config:
         f"ID sets (default: {'; '.join(f'of {split} ' + ', '.join(names) for split, (_, names) in _SPLITS.items())})",
         metavar="NAMES",
     )
-    length: int = setting(2400, "images a stream", metavar="N", at_least=20 * BATCH)
+    length: int = setting(2400, "images a stream", metavar="N", at_least=20 * BATCH_SIZE)
     seeds: int = setting(3, "orders of each", metavar="N", at_least=1)
     augment_seed: int = setting(1, "of the variants", metavar="N", at_least=1)
     parts: tuple[str, ...] = setting(
@@ -107,7 +107,7 @@ def main(arguments: argparse.Namespace) -> int:
     )
     print(
         f"{config.split}: means over {', '.join(config.tracks)} and {config.seeds} orders; {config.length} images a "
-        f"stream, batches of {BATCH}; percent"
+        f"stream, batches of {BATCH_SIZE}; percent"
     )
     print(format_tables(found))
     if arguments.json is not None:

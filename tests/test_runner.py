@@ -31,6 +31,7 @@ from tanl.cli import main as cli
 from tanl.detectors import TANL
 from tanl.detectors.registry import METHODS as NAMED
 from tanl.detectors.registry import make_detector
+from tanl.io.options import BATCH_SIZE
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
@@ -418,13 +419,14 @@ QUICK = ["--methods", "mcm,TANL batch-adaptive", "--batch-size", "8"]
 def test_published_is_the_papers_words_and_images_and_the_rows_that_print_has_figures_for():
     config = command_module._config(parse("--published"))
     assert (config.corpus, config.removal, config.preprocessing) == ("neglabel", "names", "published")
+    assert config.batch_size == 256
     assert config.is_published
     assert config.methods == PUBLISHED
     assert {"TANL (batch-adaptive, float16)", "TANL (official-script, float16)"} == set(PUBLISHED) - set(
         DEFAULT
     )
-    words = "--corpus neglabel --removal names --preprocessing published"
-    assert words in command(config)
+    words = "--corpus neglabel --removal names --preprocessing published --batch-size 256"
+    assert all(part in command(config) for part in words.split(" --"))
     spelled = command_module._config(parse(*words.split()))
     assert spelled == config
     assert command_module._config(parse(*shlex.split(command(config))[3:])) == config
@@ -432,8 +434,11 @@ def test_published_is_the_papers_words_and_images_and_the_rows_that_print_has_fi
     own = command_module._config(parse())
     assert (own.corpus, own.removal, own.preprocessing) == ("wordnet", "synonyms", "own")
     assert own.methods == DEFAULT and not own.is_published
+    assert own.batch_size == BATCH_SIZE
     with pytest.raises(ValueError, match="--published stands for --corpus neglabel; leave --corpus csp out"):
         command_module._config(parse("--published", "--corpus", "csp"))
+    with pytest.raises(ValueError, match="--published stands for --batch-size 256; leave --batch-size 9 out"):
+        command_module._config(parse("--published", "--batch-size", "9"))
     with pytest.raises(ValueError, match=r"removal must be one of .*, not 'name'; did you mean 'names'"):
         Config(removal="name")
 

@@ -12,7 +12,7 @@ import tanl
 from tanl.cli.main import command_names
 
 pytest.importorskip("material", reason='needs mkdocs-material: pip install "tanl[docs]"')
-from tools.site import BESIDE_THE_CODE, commands_page, on_page_markdown
+from tools.site import BESIDE_THE_CODE, NOTEBOOKS, commands_page, on_page_markdown
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,7 +33,7 @@ def site(tmp_path_factory) -> Path:
 
 def test_every_page_is_in_the_site(site):
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
-    pages |= {*BESIDE_THE_CODE.values(), "commands.md"}
+    pages |= {*BESIDE_THE_CODE.values(), "commands.md", *(f"notebooks/{name}.md" for name in NOTEBOOKS)}
     assert len(pages) > 15
     absent = [page for page in pages if not (site / page.removesuffix(".md") / "index.html").exists()]
     assert absent == ["index.md"] and (site / "index.html").exists()
@@ -76,3 +76,12 @@ def test_the_page_of_commands_has_each_with_its_help():
     for words in command_names():
         assert f"## `{' '.join(('tanl', *words))}`" in page
     assert page.count("--help") >= len(command_names())
+
+
+def test_notebooks_are_pages_with_their_code_and_their_file(site):
+    assert NOTEBOOKS
+    for name in NOTEBOOKS:
+        text = (site / "notebooks" / name / "index.html").read_text(encoding="utf-8")
+        assert (site / "notebooks" / f"{name}.ipynb").is_file()
+        assert f'href="../{name}.ipynb"' in text
+        assert "<h1" in text and 'class="highlight' in text

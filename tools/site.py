@@ -6,6 +6,7 @@ mkdocs calls these functions (``hooks`` in mkdocs.yml).
 from __future__ import annotations
 
 import io
+import json
 import posixpath
 import re
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ BESIDE_THE_CODE = {
     "CONTRIBUTING.md": "contributing.md",
 }
 """Pages that lie beside what they describe, and where the site has them."""
+NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))}
+"""Notebooks: each is a page too, with a link to its file."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -46,6 +49,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(
             File.generated(config, target, content=_without_links((ROOT / source).read_text("utf-8")))
         )
+    for name, path in NOTEBOOKS.items():
+        files.append(File.generated(config, f"notebooks/{name}.md", content=notebook_page(path)))
     return files
 
 
@@ -76,6 +81,23 @@ def _with_formulas(markdown: str) -> str:
         return f"<span>{convert(found['inline'])}</span>"
 
     return _CODE_OR_FORMULA.sub(drawn, markdown)
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook's cells as a page; it is kept without outputs."""
+    title, *rest = (
+        ("".join(cell["source"]), cell["cell_type"] == "code")
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+    )
+    parts = [title[0], f"This page is [a notebook]({path.name}): download it, and run it."]
+    for text, is_code in rest:
+        kind = "sh" if text.startswith("!") else "py"
+        parts.append(f"```{kind}\n{text}\n```" if is_code else text)
+    others = [name for name in NOTEBOOKS if name != path.stem]
+    page = "\n\n".join(parts)
+    for name in others:  # a link to another notebook leads to its page
+        page = page.replace(f"]({name}.ipynb)", f"]({name}.md)")
+    return page
 
 
 def commands_page() -> str:

@@ -12,6 +12,8 @@ from tanl.io.options import add_options, settings_of
 from ..data.splits import SPLITS
 from .tasks import CUSTOM, PUBLISHED, Config, tracks_of
 
+_START = Config()
+
 
 def add_image_options(parser: argparse.ArgumentParser, *, tracks: Sequence[str] = ()) -> Arguments:
     """Add the options that say which images are judged.
@@ -39,16 +41,18 @@ def add_image_options(parser: argparse.ArgumentParser, *, tracks: Sequence[str] 
     return images
 
 
-def add_stream_options(group: Arguments) -> None:
-    """Add the options that say how streams are judged."""
-    add_options(group, Config, "seeds", "batch_size", "corpus", "removal", "preprocessing")
-    spelled = " ".join(f"--{name} {value}" for name, value in PUBLISHED.items())
-    group.add_argument("--published", action="store_true", help=f"the papers' words and images: {spelled}")
+def add_stream_options(group: Arguments, **helps: str) -> None:
+    """Add the options that say how streams are judged, some with a help of their own."""
+    add_options(group, Config, "seeds", "batch_size", "corpus", "removal", "preprocessing", **helps)
+    spelled = " ".join(map(_spelled, PUBLISHED, PUBLISHED.values()))
+    group.add_argument(
+        "--published", action="store_true", help=f"the papers' words, images and batches: {spelled}"
+    )
     group.add_argument("--device", default="cpu", help="where the model runs (default: %(default)s)")
 
 
-def config_of(arguments: argparse.Namespace, **more: Any) -> Config:
-    """What the options say, with ``more`` in its place; all else is as `Config` has it.
+def config_of(arguments: argparse.Namespace, start: Config = _START, **more: Any) -> Config:
+    """What the options say, with ``more`` in its place; all else is as ``start`` has it.
 
     Raises:
         ValueError: an unknown split, track or method, or options that do not go together.
@@ -57,6 +61,12 @@ def config_of(arguments: argparse.Namespace, **more: Any) -> Config:
     for name, value in words.items():
         if getattr(arguments, name, value) != value:
             given = getattr(arguments, name)
-            raise ValueError(f"--published stands for --{name} {value}; leave --{name} {given} out")
+            raise ValueError(
+                f"--published stands for {_spelled(name, value)}; leave {_spelled(name, given)} out"
+            )
     own = "split" not in arguments and ("id" in arguments or "ood" in arguments)
-    return settings_of(arguments, Config(), **({"split": CUSTOM} if own else {}), **words, **more)
+    return settings_of(arguments, start, **({"split": CUSTOM} if own else {}), **words, **more)
+
+
+def _spelled(name: str, value: object) -> str:
+    return f"--{name.replace('_', '-')} {value}"

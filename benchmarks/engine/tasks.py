@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tanl.backbones import Backbone
 from tanl.io.arguments import a_name_or_path
-from tanl.io.options import check_settings, setting
+from tanl.io.options import BATCH_SIZE, check_settings, setting
 from tanl.io.text import did_you_mean
 from tanl.labels.label_files import read_labels
 from tanl.labels.terms import REMOVALS
@@ -47,8 +47,8 @@ _AUGMENTATION_SEED = 0
 _VARIANTS_AT_ONCE = 1024
 
 
-PUBLISHED: Mapping[str, str] = MappingProxyType(
-    {"corpus": "neglabel", "removal": "names", "preprocessing": "published"}
+PUBLISHED: Mapping[str, str | int] = MappingProxyType(
+    {"corpus": "neglabel", "removal": "names", "preprocessing": "published", "batch_size": 256}
 )
 """What NegLabel, AdaNeg and TANL were measured with, where this library's own defaults differ; prompts do not."""
 
@@ -92,7 +92,7 @@ class Config:
     orders: tuple[str, ...] = setting(
         ("shuffled",), f"of the stream: {', '.join(ORDERS)}", names=("--orders", "--order"), metavar="NAMES"
     )
-    batch_size: int = setting(256, "images that are judged at a time", metavar="N", at_least=1)
+    batch_size: int = setting(BATCH_SIZE, "images that are judged at a time", metavar="N", at_least=1)
     limit: int | None = setting(None, "at most N images of a set, for a quick look", metavar="N", at_least=2)
     stream_length: int | None = setting(
         None,
@@ -169,7 +169,7 @@ class Config:
 
     @property
     def is_published(self) -> bool:
-        """Whether words and preprocessing are those of the papers."""
+        """Whether words, preprocessing and batches are those of the papers."""
         return all(getattr(self, name) == value for name, value in PUBLISHED.items())
 
     def takes(self, ood: str) -> bool:

@@ -26,7 +26,6 @@ INTERVALS = (
     "seed, of the streams as they were measured."
 )
 
-_BATCH = 256
 _NAMES_SHOWN = 5
 
 
@@ -148,8 +147,6 @@ def _not_comparable(folder: RunFolder) -> list[str]:
         reasons.append("class names of one's own")
     if any(part.get("unreadable") or _is_miscounted(part, config) for part in folder.run["sets"]):
         reasons.append("sets that are not whole")
-    if config.get("batch_size") != _BATCH:
-        reasons.append(f"batches of {config.get('batch_size')}, not {_BATCH}")
     return reasons
 
 

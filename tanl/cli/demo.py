@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..io.arguments import a_path, positive_number
+from ..io.options import BATCH_SIZE
 from ..io.text import shown_percentage
 from ..streams.results import Result
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ..guard.guard import Guard
 
 _TRACK = "animals"
-_BATCH_SIZE = 64
 _KEPT = 0.95  # the share of animals that the threshold is to keep
 _LISTED = 16
 _PICTURED = 28
@@ -151,12 +151,12 @@ def main(arguments: argparse.Namespace) -> int:
         _say(
             f"threshold  {threshold:.4f}, to keep {_KEPT:.0%} of animals: from {len(known)} that are not in the stream"
         )
-    _say(f"stream     {len(stream)} images, animals and others shuffled, in batches of {_BATCH_SIZE}\n")
+    _say(f"stream     {len(stream)} images, animals and others shuffled, in batches of {BATCH_SIZE}\n")
 
     timings = Timings()
     paths = [picture.path for picture in stream]
     batches = judge_images(
-        ImageEncoder(backbone), paths, guard.detect_embeddings, batch_size=_BATCH_SIZE, timings=timings
+        ImageEncoder(backbone), paths, guard.detect_embeddings, batch_size=BATCH_SIZE, timings=timings
     )
     judged = [Judged(*pair) for pair in zip(stream, chain.from_iterable(batches), strict=True)]
 

@@ -33,6 +33,7 @@ exit codes: 0 done; 2 a mistake in what was asked for, or a model that cannot be
 _PACKAGES = ("torch", "open_clip_torch", "numpy", "Pillow", "safetensors")
 _EXTRAS: Mapping[str, str] = {
     "parquet": "pyarrow",
+    "pandas": "pandas",
     "hf": "transformers",
     "faiss": "faiss",
     "heif": "pillow_heif",

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..io.arguments import Arguments, a_path, positive
+from ..io.options import BATCH_SIZE
 from ..io.text import one_line, shown_path, some_of
 from .judge_made import calibrate_detector
 from .judged import corpus_of, image_files, loaded_backbone
@@ -62,7 +63,7 @@ def add_guard_arguments(parser: argparse.ArgumentParser) -> Arguments:
         help="keep what has changed so often, and at the end (default: %(default)g)",
     )
     # What `corpus_of` and `calibrate_detector` ask for besides.
-    parser.set_defaults(seed=0, batch_size=64, quiet=False)
+    parser.set_defaults(seed=0, batch_size=BATCH_SIZE, quiet=False)
     return kept
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..integrations.ray.settings import RaySettings
 from ..io.arguments import a_path, a_path_or_address, positive_number
-from ..io.options import add_options
+from ..io.options import BATCH_SIZE, add_options
 from ..io.paths import local_path
 from ..io.progress import Progress
 from ..io.text import one_line, shown_path
@@ -127,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size",
         metavar="N",
         type=positive_number,
-        default=64,
+        default=BATCH_SIZE,
         help="images or embeddings a batch; TANL learns once a batch (default: %(default)s)",
     )
     add_calibration_arguments(method, "DIR_OR_FILE", "images, or embeddings,")

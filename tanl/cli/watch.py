@@ -13,6 +13,7 @@ from .. import __version__
 from ..io.arguments import a_path, not_negative, positive, positive_number
 from ..io.arrivals import Arrivals, Stamp, key_of
 from ..io.keeping import Keeper
+from ..io.options import BATCH_SIZE
 from ..io.text import shown_path
 from ..streams.result_files import ResultWriter, continue_results
 from . import guards
@@ -90,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size",
         metavar="N",
         type=positive_number,
-        default=64,
+        default=BATCH_SIZE,
         help="images a batch, at most; TANL learns once a batch (default: %(default)s)",
     )
     watching.add_argument(

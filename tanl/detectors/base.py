@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..checks import Embeddings, as_tensor, finite, sources_of, unit_embeddings, whole_number
+from ..io.options import BATCH_SIZE
 from ..kernels.surroundings import undisturbed
 from ..labels.bank import LabelBank
 from ..labels.index import LabelIndex
@@ -160,7 +161,9 @@ class Detector:
         self._now = replace(self._now, threshold=threshold, tpr=float(tpr), known=None)
         return threshold
 
-    def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95, *, batch_size: int = 64) -> float:
+    def calibrate_embeddings(
+        self, z: Embeddings, tpr: float = 0.95, *, batch_size: int = BATCH_SIZE
+    ) -> float:
         """Set the threshold from ID images themselves, ``[n, D]``; see `calibrate`. The stream stays as it is.
 
         A method whose scores move with its stream may keep the images, so that the threshold follows (`TANL`).

@@ -14,6 +14,7 @@ from torch import Tensor
 from .. import kernels
 from ..checks import Embeddings, fraction, seed_number, sources_of, unit_embeddings, whole_number
 from ..functional import confident, half_precision_share, otsu_value, weighed_prefix_share
+from ..io.options import BATCH_SIZE
 from ..io.text import did_you_mean
 from ..kernels.surroundings import product, require_float64, undisturbed
 from ..labels.bank import LabelBank
@@ -271,7 +272,9 @@ class TANL(Detector):
         return ahead.scores > (1 - ahead.threshold if threshold is None else threshold)
 
     @undisturbed
-    def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95, *, batch_size: int = 64) -> float:
+    def calibrate_embeddings(
+        self, z: Embeddings, tpr: float = 0.95, *, batch_size: int = BATCH_SIZE
+    ) -> float:
         """Set the threshold from ID images, and keep it where they are while the stream goes on.
 
         The images are kept, and with every batch the threshold becomes the conformal quantile of *their* scores under

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from ..checks import Embeddings, as_tensor, whole_number
-from ..io.text import shown_percentage
+from ..io.text import counted, shown_percentage
 from ..kernels.surroundings import product, undisturbed
 from . import Detector, Evidence
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Verdict(NamedTuple):
@@ -106,14 +109,14 @@ class Detection:
 
     def __repr__(self) -> str:
         decided = "no verdicts" if self.is_ood is None else f"{int(self.is_ood.sum())} OOD"
-        return f"Detection({len(self)} images, {decided})"
+        return f"Detection({counted(len(self), 'image')}, {decided})"
 
     def describe(self) -> list[str]:
         """Each image's verdict and its reasons in a line, see `Verdict.describe`."""
         return [verdict.describe() for verdict in self]
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """The columns as JSON can hold them, and as ``pandas.DataFrame`` takes them: a list a field, B entries long.
+        """The columns as JSON can hold them: a list a field, B entries long.
 
         ``is_ood`` is a list of None while there is no threshold; each piece of evidence is a dict.
         """
@@ -121,6 +124,46 @@ class Detection:
         columns["evidence"] = [[item._asdict() for item in evidence] for evidence in self.evidence]
         columns["warnings"] = [list(self.warnings) for _ in self.label]
         return columns
+
+    def to_pandas(self, index: Sequence[Any] | None = None) -> pandas.DataFrame:
+        """The verdicts as a `pandas.DataFrame`, a row an image: the columns of ``tanl judge --out results.csv``.
+
+        ``evidence_1``, ``evidence_1_probability`` and so on hold the negative labels, as many as the image with most of
+        them has. ``is_ood`` has the dtype "boolean", all missing while there is no threshold. `warnings` are of no
+        image, and stand in ``attrs["warnings"]``.
+
+        Args:
+            index: what the rows are called, such as the paths of the images, B of them; numbers from 0 on without it.
+
+        Raises:
+            ImportError: pandas is not installed.
+            ValueError: the index has another length.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("a DataFrame needs pandas: pip install 'tanl[pandas]'") from error
+        if index is not None and len(index) != len(self):
+            raise ValueError(f"index names {len(index)} images, and there are {len(self)}")
+        ood_score, is_ood, label, id_probability, *_ = self._columns()
+        columns: dict[str, Any] = {
+            "ood_score": pandas.Series(ood_score, dtype="float64"),
+            "is_ood": pandas.Series(is_ood, dtype="boolean"),
+            "label": pandas.Series(label, dtype=object),
+            "id_probability": pandas.Series(id_probability, dtype="float64"),
+        }
+        for number in range(max(map(len, self.evidence), default=0)):
+            named = [items[number] if number < len(items) else None for items in self.evidence]
+            name = f"evidence_{number + 1}"
+            columns[name] = pandas.Series([item and item.label for item in named], dtype=object)
+            columns[f"{name}_probability"] = pandas.Series(
+                [item and item.probability for item in named], dtype="float64"
+            )
+        frame = pandas.DataFrame(columns)
+        if index is not None:
+            frame.index = pandas.Index(list(index))
+        frame.attrs["warnings"] = list(self.warnings)
+        return frame
 
     def _columns(self) -> tuple[list[Any], ...]:
         """What the verdicts are made of; a GPU is waited for once, not once a tensor or an image."""

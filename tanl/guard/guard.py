@@ -30,6 +30,7 @@ from ..detectors.registry import FROM_OUTLIERS, METHODS, WITH_NEGATIVES, make_de
 from ..detectors.verdict import Answer, Detection, Verdict, answers, detect_embeddings
 from ..io.images import UnreadableImage
 from ..io.volumes import Grey, Volume, Window, cut
+from ..io.options import BATCH_SIZE
 from ..labels.bank import LabelBank
 from ..labels.build import build_bank
 from ..labels.corpus import Corpus
@@ -336,7 +337,7 @@ class Guard:
         self,
         images: Iterable[OneImage],
         *,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
         max_wait: float | None = None,
         read_ahead: int | None = None,
         source: str | None = None,
@@ -348,7 +349,7 @@ class Guard:
         self,
         images: Iterable[OneImage],
         *,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
         max_wait: float | None = None,
         read_ahead: int | None = None,
         source: str | None = None,
@@ -359,7 +360,7 @@ class Guard:
         self,
         images: Iterable[OneImage],
         *,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
         max_wait: float | None = None,
         read_ahead: int | None = None,
         source: str | None = None,
@@ -413,7 +414,7 @@ class Guard:
         self,
         images: Iterable[OneImage] | AsyncIterable[OneImage],
         *,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
         max_wait: float | None = None,
         read_ahead: int | None = None,
         source: str | None = None,
@@ -425,7 +426,7 @@ class Guard:
         self,
         images: Iterable[OneImage] | AsyncIterable[OneImage],
         *,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
         max_wait: float | None = None,
         read_ahead: int | None = None,
         source: str | None = None,
@@ -436,7 +437,7 @@ class Guard:
         self,
         images: Iterable[OneImage] | AsyncIterable[OneImage],
         *,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
         max_wait: float | None = None,
         read_ahead: int | None = None,
         source: str | None = None,
@@ -462,7 +463,7 @@ class Guard:
             errors=errors,
         )
 
-    def calibrate(self, images: Images, tpr: float = 0.95, *, batch_size: int = 64) -> float:
+    def calibrate(self, images: Images, tpr: float = 0.95, *, batch_size: int = BATCH_SIZE) -> float:
         """Set the threshold from ID images, so that new ones are kept with probability at least ``tpr``.
 
         The images are scored with the stream as it stands, which stays as it is. TANL keeps their embeddings, and its
@@ -478,7 +479,9 @@ class Guard:
         """
         return self.calibrate_embeddings(self.encode(images), tpr, batch_size=batch_size)
 
-    def calibrate_embeddings(self, z: Embeddings, tpr: float = 0.95, *, batch_size: int = 64) -> float:
+    def calibrate_embeddings(
+        self, z: Embeddings, tpr: float = 0.95, *, batch_size: int = BATCH_SIZE
+    ) -> float:
         """Set the threshold from embeddings ``[n, D]`` of ID images; see `calibrate`."""
         with self._lock:
             return self.detector.calibrate_embeddings(z, tpr, batch_size=batch_size)

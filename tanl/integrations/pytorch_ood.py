@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from ..checks import whole_number
 from ..detectors import Detector
 from ..functional import shuffled
+from ..io.options import BATCH_SIZE
 
 
 def as_pytorch_ood(
@@ -20,7 +21,7 @@ def as_pytorch_ood(
     encoder: Callable[[Tensor], Tensor] | None = None,
     *,
     whole_sets: bool | None = None,
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
     seed: int | None = 0,
 ) -> Any:
     """A detector of pytorch-ood (a ``FeaturesDetector``) that scores with one of tanl::

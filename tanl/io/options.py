@@ -27,6 +27,9 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from .arguments import Arguments
 from .text import did_you_mean
 
+BATCH_SIZE = 64
+"""Images of a batch where nobody says how many: the default of every command and of the library."""
+
 _OPTION = "option"
 _T = TypeVar("_T")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..io.options import BATCH_SIZE
 from .batches import Ready, Unusable
 from .pump import Batch, Pump, Timings, judged
 
@@ -25,7 +26,7 @@ def judge_embeddings(
     bank: LabelBank,
     judge: Callable[[Tensor], Iterable[Verdict]],
     *,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     normalize: bool = False,
     timings: Timings | None = None,
 ) -> Iterator[list[Result]]:
@@ -55,7 +56,7 @@ def embedding_batches(
     files: Sequence[EmbeddingFile],
     bank: LabelBank | None,
     *,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     normalize: bool = False,
     timings: Timings | None = None,
 ) -> Iterator[Batch]:

@@ -15,6 +15,7 @@ from ..backbones.base import height_and_width
 from ..backbones.toys import tell_limits
 from ..checks import is_dense, off_norm
 from ..io.images import UnreadableImage, read_image, to_rgb
+from ..io.options import BATCH_SIZE
 from ..kernels.surroundings import finished, held
 from .batches import Ready, Unusable
 from .pump import Batch, Pump, Timings, judged, what_is_wrong
@@ -155,7 +156,7 @@ def embed_images(
     encoder: ImageEncoder,
     images: Iterable[OneImage],
     *,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     timings: Timings | None = None,
 ) -> Generator[Batch, None, None]:
     """Read and embed images, batch by batch, without judging them; closing it ends the threads.
@@ -178,7 +179,7 @@ def judge_images(
     images: Iterable[OneImage],
     judge: Callable[[Tensor], Iterable[Verdict]],
     *,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     timings: Timings | None = None,
 ) -> Iterator[list[Result]]:
     """Judge images in the order given and yield a list of results a batch.

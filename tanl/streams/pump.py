@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checks import off_norm, whole_number
+from ..io.options import BATCH_SIZE
 from .batches import End, Read, Reader, Ready, Unusable, default_threads
 from .results import Result
 
@@ -98,7 +99,7 @@ class Pump(Iterator[Batch]):
         prepare: Callable[[int, S], Ready | Unusable],
         encode: Callable[[Sequence[Tensor]], Tensor],
         *,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
         read_ahead: int | None = None,
         max_wait: float | None = None,
         in_background: bool = False,

@@ -13,6 +13,7 @@ from tanl.detectors import Detector
 from tanl.detectors.registry import make_detector
 from tanl.detectors.thresholds import threshold_from_stream
 from tanl.guard.monitor import Monitor, kind_of
+from tanl.io.options import BATCH_SIZE
 from tanl.io.progress import Progress
 from tanl.metrics import OODMetrics
 
@@ -21,7 +22,6 @@ from .attacks import floods
 from .images import SHARES, SIZES, Images
 
 BATCH_SIZES = (1, 8, 64, 256)
-BATCH = 64
 CALIBRATION = 150
 _SOURCE = "attacker"
 
@@ -123,7 +123,7 @@ def _attacks(detector: Detector, images: Images, length: int, seed: int) -> Case
     for case, before in floods(detector, images, seed):
         for source in (None, _SOURCE) if len(before) and detector.bounds_sources else (None,):
             detector.reset()
-            for part in torch.split(before, BATCH) if len(before) else ():
+            for part in torch.split(before, BATCH_SIZE) if len(before) else ():
                 detector(part, source=source)
             judged = judge_stream(detector, stream, reset=False)
             aimed = {name: judged[name] for name in ("target class flagged", "hidden kind caught")}
@@ -158,12 +158,12 @@ def _noticed(detector: Detector, before: Tensor, later: Tensor) -> dict[str, flo
     detector.reset()
     monitor = Monitor()
     early = 0
-    batches = torch.split(before, BATCH) if len(before) else ()
+    batches = torch.split(before, BATCH_SIZE) if len(before) else ()
     for z in batches:
         early += bool(_watched(detector, monitor, z))
     values = {"too early": 100 * early / len(batches)} if batches else {}
     noticed: dict[str, int] = {}
-    for number, z in enumerate(torch.split(later, BATCH), start=1):
+    for number, z in enumerate(torch.split(later, BATCH_SIZE), start=1):
         for warning in _watched(detector, monitor, z):
             noticed.setdefault(kind_of(warning), number)
     for kind in ("runaway", "flood", "shift"):
@@ -225,7 +225,7 @@ def _ranked(judged: Mapping[str, float]) -> dict[str, float]:
 
 
 def judge_stream(
-    detector: Detector, stream: Stream, *, size: int = BATCH, reset: bool = True
+    detector: Detector, stream: Stream, *, size: int = BATCH_SIZE, reset: bool = True
 ) -> dict[str, float]:
     """AUROC and FPR95_ID of a stream; and which shares of its images were flagged, by the running threshold.
 
