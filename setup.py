@@ -1,10 +1,13 @@
 """What has to be computed: the map from folders to packages, and the C++ library. All else is in pyproject.toml."""
 
 import sys
+import zipfile
+from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 packages = find_packages(include=["tanl", "tanl.*"])
 packages += ["tanl.corpora", "tanl.benchmarks"]
@@ -40,6 +43,29 @@ class PlainLibrary(build_ext):
         return fullname.replace(".", "/") + (".pyd" if sys.platform == "win32" else ".so")
 
 
+PACKED = "tanl.benchmarks.pictograms"
+"""Thousands of small images: a wheel has them as one archive, which `benchmarks/data/packed.py` takes out."""
+
+
+class PackedImages(build_py):
+    """Puts the images of a package into an archive in place of a file each."""
+
+    def find_data_files(self, package: str, src_dir: str) -> list[str]:
+        found = super().find_data_files(package, src_dir)
+        images = Path(src_dir, "images")
+        return [each for each in found if package != PACKED or images not in Path(each).parents]
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            folder = Path(self.get_package_dir(PACKED))
+            target = Path(self.build_lib, *PACKED.split("."))
+            with zipfile.ZipFile(target / "packed.zip", "w") as archive:
+                for path in sorted([folder / "manifest.csv", *folder.glob("images/**/*.webp")]):
+                    entry = zipfile.ZipInfo(path.relative_to(folder).as_posix())  # the same bytes at any time
+                    archive.writestr(entry, path.read_bytes())
+
+
 class AnyPython(bdist_wheel):
     """One wheel for a platform serves every Python 3."""
 
@@ -52,5 +78,5 @@ setup(
     package_dir={"tanl.corpora": "corpora", "tanl.benchmarks": "benchmarks"},
     include_package_data=True,
     ext_modules=[fused],
-    cmdclass={"build_ext": PlainLibrary, "bdist_wheel": AnyPython},
+    cmdclass={"build_py": PackedImages, "build_ext": PlainLibrary, "bdist_wheel": AnyPython},
 )

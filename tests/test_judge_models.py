@@ -192,10 +192,21 @@ def test_known_images_that_look_less_like_the_classes_than_the_stream_are_doubte
     command = ["judge", "stream", *LABELS, "--backbone", "m", "--method", "neglabel", "--out", "r.csv"]
     assert main([*command, "--calibrate", "wrong"]) == 0
     err = capsys.readouterr().err
-    assert err.startswith(
-        "tanl: warning: 0 of 400 are flagged, and of 400 that belong to the classes about 20 would be"
+    (line,) = [line for line in err.splitlines() if "calibration:" in line]
+    assert re.match(
+        r"tanl: warning: calibration: 0 of (\d+) images are flagged, and of \1 that belong to the classes about ",
+        line,
     )
-    assert "what is in wrong looks less like the classes" in err
+    assert line.endswith(
+        "those that the threshold is from look less like the classes than these; do they belong to them?"
+    )
+    # Embeddings have no guard, and the same is said of them.
+    assert main(["bank", *LABELS, "--backbone", "m", "--out", "b.safetensors"]) == 0
+    command = ["judge", "stream", "--bank", "b.safetensors", "--method", "neglabel", "--out", "r.csv"]
+    capsys.readouterr()
+    assert main([*command, "--calibrate", "wrong"]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "calibration:" in line]
+    assert "0 of 400 images are flagged, and of 400 that belong to the classes about 20 would be" in line
 
 
 @pytest.mark.parametrize(

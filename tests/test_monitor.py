@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 import tanl
 from conftest import unit
 from tanl.detectors.memory import mean_cosine
+from tanl.detectors.thresholds import calibration_doubt
 from tanl.guard.monitor import REFERENCE, WINDOW, Monitor
 
 
@@ -196,3 +197,36 @@ def test_copies_have_a_monitor_of_their_own(world, tmp_path):  # noqa: F811
         assert other.health() == guard.health()
         other.detect_embeddings(world["inside"][:30])
         assert (other.health().images, guard.health().images) == (100, 70)
+
+
+def test_a_calibration_with_images_that_look_ood_is_told(world):  # noqa: F811
+    """With too few flagged for chance; a calibration with ID images is not doubted."""
+    inside, outside = world["inside"], world["outside"]
+    for known, doubted in ((outside[:100], True), (inside[:100], False)):
+        it = detector(world, **tanl.TANL.preset("practice"))
+        it.calibrate_embeddings(known)
+        monitor = watched(it, inside[200:900])
+        assert ("calibration" in kinds(monitor.warnings)) is doubted
+        assert ("calibration" in kinds(monitor.health(it).warnings)) is doubted
+        monitor.calibrated()  # what a new threshold flags is counted anew
+        assert "calibration" not in kinds(monitor.health(it).warnings)
+
+
+@pytest.mark.parametrize(
+    ("flagged", "judged", "tpr", "doubted"),
+    [
+        (0, 0, 0.95, False),
+        (0, 200, 0.95, False),  # chance leaves none of 200 six times in a thousand, at half the rate
+        (0, 300, 0.95, True),
+        (7, 300, 0.95, False),
+        (15, 300, 0.95, False),
+        (300, 300, 0.95, False),
+        (0, 63, 0.9, False),
+        (0, 1001, 0.99, False),
+        (0, 1501, 0.99, True),
+    ],
+)
+def test_a_calibration_is_doubted_beyond_chance(flagged, judged, tpr, doubted):
+    said = calibration_doubt(flagged, judged, tpr)
+    assert bool(said) is doubted
+    assert not doubted or said.startswith(f"{flagged} of {judged} images are flagged")

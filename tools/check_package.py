@@ -8,6 +8,7 @@ The wheel must hold what the library needs when it runs, and nothing that only i
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -47,10 +48,12 @@ WANTED = (
     "tanl/benchmarks/photographs/manifest.csv",
     "tanl/benchmarks/photographs/LICENSES.md",
     "tanl/benchmarks/pictograms/manifest.csv",
+    "tanl/benchmarks/pictograms/packed.zip",
     "tanl/benchmarks/pictograms/LICENSES.md",
 )
 UNWANTED = (
     r"^(?!tanl/|tanl-[^/]*\.dist-info/)|(^|/)(tests?|docs)/|^tanl/tools/|(^|/)(test_|conftest)|\.py[co]$"
+    r"|^tanl/benchmarks/pictograms/images/"  # they are in the archive
 )
 SOURCES = (
     "setup.py",
@@ -59,8 +62,10 @@ SOURCES = (
     "tanl/kernels/native/variant.inc",
     "benchmarks/run.py",
     "corpora/wordnet.tsv.gz",
+    "docs/index.md",
+    "mkdocs.yml",
 )
-"""What a wheel is made from: all of it must be in the source archive."""
+"""What a wheel is made from, and the documentation: all of it must be in the source archive."""
 
 USE = """
 import tanl, tanl.benchmarks, tanl.corpora
@@ -116,7 +121,14 @@ def use(wheel: Path) -> None:
 
         def run(program: str, *arguments: str) -> str:
             command = [str(binaries / program), *arguments]
-            done = subprocess.run(command, cwd=scratch, stdout=subprocess.PIPE, text=True, check=True)
+            done = subprocess.run(
+                command,
+                cwd=scratch,
+                env={**os.environ, "TANL_CACHE": str(Path(scratch) / "cache")},
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
             return done.stdout
 
         run(
@@ -134,7 +146,7 @@ def use(wheel: Path) -> None:
         pictograms = run(
             "python",
             "-c",
-            "import importlib.resources as r; print(r.files('tanl.benchmarks.pictograms') / 'images')",
+            "from tanl.benchmarks.engine.shipped import SHIPPED; print(SHIPPED['pictograms'].folder)",
         ).strip()
         images = [str(path) for path in sorted(Path(pictograms).rglob("*.webp"))[::500]]
         (Path(scratch) / "words.txt").write_text("spider web\nbasketball\nteapot\n", encoding="utf-8")

@@ -7,6 +7,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
@@ -17,6 +18,7 @@ from torch import Tensor
 from tanl.backbones import Backbone
 
 from .image_cache import cached_image_embeddings
+from .packed import unpacked
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -192,17 +194,22 @@ class ShippedSplit:
 
     Attributes:
         name: as given to ``--split``.
-        folder: where its manifest and images lie.
+        package: where its manifest lies, and its images or their archive.
         read: reads the manifest of a folder.
         tracks: its tracks, by name.
         generated: OOD sets of every track that are made from a number of images and a seed, by name.
     """
 
     name: str
-    folder: Path
+    package: Path
     read: Callable[[Path], Sequence[ShippedImage]]
     tracks: Mapping[str, Track]
     generated: Mapping[str, Callable[[int, int], Sequence[Image.Image]]] = field(default_factory=dict)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where its manifest and images lie; an archive's are taken out first, see `unpacked`."""
+        return unpacked(self.package)
 
     def embeddings(
         self,

@@ -17,7 +17,7 @@ from ..io.progress import Progress
 from ..io.text import one_line, shown_path
 from ..streams.result_files import ResultWriter, open_results
 from .judge_made import calibrate_detector, run_told
-from .judge_told import advice, doubt, summary, threshold_told, warning
+from .judge_told import advice, is_doubted, summary, threshold_told, warning
 from .judged import Judged, judged_embeddings, judged_images
 from .label_arguments import (
     add_backbone_argument,
@@ -207,6 +207,7 @@ def _judge(stream: Judged, arguments: argparse.Namespace) -> int:
     timings = Timings()
     counts = {"ID": 0, "OOD": 0, "-": 0, "unreadable": 0}
     stop: KeyboardInterrupt | None = None
+    doubted = False
     with _results(arguments, stream.key) as writer:
         detector, known, results = stream.begin(timings)
         calibration = None if arguments.calibrate is None else calibrate_detector(detector, known, arguments)
@@ -228,6 +229,7 @@ def _judge(stream: Judged, arguments: argparse.Namespace) -> int:
                             writer.write(batch)
                         for result in batch:
                             counts[result.outcome] += 1
+                            doubted = doubted or is_doubted(result)
                             if table is not None:
                                 progress.write(table.row(result), sys.stdout)
                             if result.error is not None:
@@ -249,8 +251,13 @@ def _judge(stream: Judged, arguments: argparse.Namespace) -> int:
         ):
             if line:
                 print(one_line(line))
-    if calibration is not None and (doubtful := doubt(counts, calibration)):
-        print(f"tanl: warning: {one_line(doubtful)}", file=sys.stderr)
+    # Of a guard's stream its monitor has told it.
+    from ..detectors.thresholds import calibration_doubt
+
+    if calibration is not None and not doubted:
+        doubt = calibration_doubt(counts["OOD"], counts["ID"] + counts["OOD"], calibration["tpr"])
+        if doubt:
+            print(f"tanl: warning: calibration: {one_line(doubt)}", file=sys.stderr)
     if stop is not None:
         kept = (
             f"; {writer.rows} rows are kept in {shown_path(writer.target)}" if writer and writer.rows else ""

@@ -11,6 +11,7 @@ from ..io.text import one_line, shown_path
 
 if TYPE_CHECKING:
     from ..streams.pump import Timings
+    from ..streams.results import Result
 
 _FEW_BATCHES = 4
 
@@ -46,22 +47,10 @@ def advice(count: int, what: str, arguments: argparse.Namespace) -> str:
     )
 
 
-def doubt(counts: dict[str, int], calibration: dict[str, Any]) -> str:
-    """What is said where less is flagged than even images of the classes would be, by more than chance; else nothing.
-
-    A share of ``1 - tpr`` of what belongs to the classes is flagged. Where not half of that is, and chance would do so
-    once in a thousand times, what was calibrated on scores higher than what is judged.
-    """
-    from scipy.stats import binom
-
-    judged = counts["ID"] + counts["OOD"]
-    if not judged or binom.cdf(counts["OOD"], judged, (1 - calibration["tpr"]) / 2) > 0.001:
-        return ""
-    return (
-        f"{counts['OOD']} of {judged} are flagged, and of {judged} that belong to the classes about "
-        f"{(1 - calibration['tpr']) * judged:.0f} would be: what is in {calibration['of']} looks less like the classes "
-        "than what is judged; does it belong to them?"
-    )
+def is_doubted(result: Result) -> bool:
+    """Whether a guard's monitor says of this image's stream that what it was calibrated on looks OOD itself."""
+    warnings = () if result.verdict is None else result.verdict.warnings
+    return any(warning.startswith("calibration:") for warning in warnings)
 
 
 def summary(counts: dict[str, int], timings: Timings, what: str) -> str:

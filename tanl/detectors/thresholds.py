@@ -61,6 +61,32 @@ def threshold_from_stream(scores: Tensor) -> float:
     return high - (high - low) * otsu_threshold((high - scores) / (high - low))
 
 
+def calibration_doubt(flagged: int, judged: int, tpr: float) -> str:
+    """What is to be said where less is flagged than even ID images would be, by more than chance; else nothing.
+
+    A share of ``1 - tpr`` of ID images is flagged, and outliers come on top. Where not half of that is, and chance
+    would do so once in a thousand times (the binomial distribution's lower tail), the images that the threshold is
+    from score higher than what is judged: as they do that look OOD themselves.
+
+    Args:
+        flagged: how many were judged OOD under the calibrated threshold.
+        judged: of how many.
+        tpr: of the calibration.
+    """
+    half = (1 - tpr) / 2
+    if flagged >= half * judged:
+        return ""
+    from scipy.stats import binom  # seldom needed, and slow to load
+
+    if binom.cdf(flagged, judged, half) > 0.001:
+        return ""
+    return (
+        f"{flagged} of {judged} images are flagged, and of {judged} that belong to the classes about "
+        f"{(1 - tpr) * judged:.0f} would be: those that the threshold is from look less like the classes than these; "
+        "do they belong to them?"
+    )
+
+
 def _checked_scores(scores: Tensor, name: str) -> Tensor:
     if isinstance(scores, Tensor):
         if not is_dense(scores) or scores.is_meta or scores.is_complex():

@@ -484,7 +484,9 @@ class Guard:
     ) -> float:
         """Set the threshold from embeddings ``[n, D]`` of ID images; see `calibrate`."""
         with self._lock:
-            return self.detector.calibrate_embeddings(z, tpr, batch_size=batch_size)
+            threshold = self.detector.calibrate_embeddings(z, tpr, batch_size=batch_size)
+            self._monitor.calibrated()
+        return threshold
 
     def calibrate_unlabelled(self, images: Images) -> float:
         """Set the threshold from images of which nobody knows whether they are ID or OOD, by Otsu's method.

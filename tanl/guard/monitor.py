@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..detectors import Detector
 from ..detectors.memory import MemoryReport, mean_cosine
+from ..detectors.thresholds import calibration_doubt
 
 WINDOW = 256
 """Images that each look is at: the latest ones."""
@@ -46,7 +47,8 @@ class Health:
         shift: how far the mean image is from the mean of the first 512, in standard deviations of what chance does;
             None until they are there.
         memory: what the memory holds; None for a method without one.
-        warnings: what looks wrong, a sentence each, beginning with "runaway", "flood" or "shift".
+        warnings: what looks wrong, a sentence each, beginning with "runaway", "flood", "shift" or
+            "calibration".
     """
 
     images: int
@@ -96,6 +98,11 @@ class Monitor:
         self._first: list[Tensor] = []
         self._usual: _Usual | None = None
         self._admitted: deque[tuple[int, int, int]] = deque(maxlen=4 * WINDOW)  # images, into either side
+        self.calibrated()
+
+    def calibrated(self) -> None:
+        """There is another threshold: what it flags is counted anew."""
+        self._judged_since = self._flagged_since = 0
 
     def observe(self, detector: Detector, z: Tensor, is_ood: Tensor | None) -> tuple[str, ...]:
         """Take a batch ``[B, D]`` and its verdicts ``[B]`` in, after the detector has; the warnings as they are now."""
@@ -104,6 +111,9 @@ class Monitor:
         latest = z[-WINDOW:].float().clone()
         self._rows.extend(latest.unbind())
         self._flagged.extend([None] * len(latest) if is_ood is None else map(bool, is_ood[-WINDOW:].tolist()))
+        if is_ood is not None:
+            self._judged_since += len(z)
+            self._flagged_since += int(is_ood.sum())
         if self._usual is None:
             self._gather(z.float())
         if self._images - self._looked >= EVERY:
@@ -139,7 +149,11 @@ class Monitor:
             "memory": report,
             **self._memory_figures(report),
         }
-        return Health(**figures, warnings=_warnings(figures))
+        doubt = ""
+        if detector.tpr is not None:
+            doubt = calibration_doubt(self._flagged_since, self._judged_since, detector.tpr)
+        warnings = _warnings(figures) + ((f"calibration: {doubt}",) if doubt else ())
+        return Health(**figures, warnings=warnings)
 
     def _gather(self, z: Tensor) -> None:
         self._first.append(z[: REFERENCE - sum(map(len, self._first))].clone())
@@ -197,7 +211,7 @@ def _shift(rows: Tensor, usual: _Usual) -> float:
 
 
 def kind_of(warning: str) -> str:
-    """What a warning is of: runaway, flood or shift."""
+    """What a warning is of: runaway, flood, shift or calibration."""
     return warning.partition(":")[0]
 
 
