@@ -29,8 +29,8 @@ from ..detectors import Detector, Evidence
 from ..detectors.registry import FROM_OUTLIERS, METHODS, WITH_NEGATIVES, make_detector, unknown_method
 from ..detectors.verdict import Answer, Detection, Verdict, answers, detect_embeddings
 from ..io.images import UnreadableImage
-from ..io.volumes import Grey, Volume, Window, cut
 from ..io.options import BATCH_SIZE
+from ..io.volumes import Grey, Volume, Window, cut
 from ..labels.bank import LabelBank
 from ..labels.build import build_bank
 from ..labels.corpus import Corpus
