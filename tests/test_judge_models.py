@@ -1,6 +1,7 @@
 """Which model judges: what is said of the ones that ship, banks that judge images, precision; and what a run says of
 its threshold and its batches."""
 
+import json
 import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from PIL import Image
 import tanl
 from tanl.backbones import toys
 from tanl.cli.main import main
+from tanl.io.options import BATCH_SIZE, batch_size_for
 from tanl.streams.images import ImageEncoder
 
 OWN = Path(str(resources.files("tanl.benchmarks"))) / "pictograms" / "images"
@@ -216,3 +218,19 @@ def test_few_batches_are_told_of_methods_that_learn(workplace, loaded, capsys, m
     command = ["judge", "images", *LABELS, "--backbone", "m", "--method", method, "--batch-size", str(size)]
     assert main([*command, "--out", "r.csv"]) == 0
     assert (f"80 images are fewer than 4 batches of {size}" in capsys.readouterr().out) is told
+
+
+@pytest.mark.parametrize(("method", "size"), [("tanl", 10), ("tanl-paper", 10), ("neglabel", BATCH_SIZE)])
+def test_a_short_stream_has_batches_to_learn_from(workplace, loaded, capsys, method, size):
+    command = ["judge", "images", *LABELS, "--backbone", "m", "--method", method, "--out", "r.csv"]
+    assert main(command) == 0
+    assert json.loads(Path("r.csv.json").read_text(encoding="utf-8"))["batch_size"] == size
+    assert "batches of" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("count", "size"),
+    [(None, 64), (0, 8), (1, 8), (71, 8), (72, 9), (207, 25), (511, 63), (512, 64), (10**6, 64)],
+)
+def test_batches_are_smaller_where_a_stream_is_known_to_be_short(count, size):
+    assert batch_size_for(count) == size

@@ -16,8 +16,8 @@ from ..io.paths import local_path
 from ..io.progress import Progress
 from ..io.text import one_line, shown_path
 from ..streams.result_files import ResultWriter, open_results
-from .judge_made import calibrate_detector, run_told
-from .judge_told import advice, is_doubted, summary, threshold_told, warning
+from .judge_made import calibrate_detector, choose_batch_size, run_told
+from .judge_told import advice, doubt, is_doubted, summary, threshold_told, warning
 from .judged import Judged, judged_embeddings, judged_images
 from .label_arguments import (
     add_backbone_argument,
@@ -127,8 +127,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size",
         metavar="N",
         type=positive_number,
-        default=BATCH_SIZE,
-        help="images or embeddings a batch; TANL learns once a batch (default: %(default)s)",
+        help=f"images or embeddings a batch; TANL learns once a batch (default: {BATCH_SIZE}, and fewer of short "
+        "streams, so that it has eight batches to learn from)",
     )
     add_calibration_arguments(method, "DIR_OR_FILE", "images, or embeddings,")
     add_device_argument(method)
@@ -204,6 +204,8 @@ def _judge(stream: Judged, arguments: argparse.Namespace) -> int:
     """Judge a stream into a file or a table, and return the exit code."""
     from ..streams.pump import Timings
 
+    told_size = arguments.batch_size is not None
+    choose_batch_size(arguments, stream.count)
     timings = Timings()
     counts = {"ID": 0, "OOD": 0, "-": 0, "unreadable": 0}
     stop: KeyboardInterrupt | None = None
@@ -247,17 +249,13 @@ def _judge(stream: Judged, arguments: argparse.Namespace) -> int:
         print(summary(counts, timings, stream.what))
         for line in (
             threshold_told(detector.threshold, calibration),
-            advice(sum(counts.values()), stream.what, arguments) if stop is None else "",
+            advice(sum(counts.values()), stream.what, arguments) if told_size and stop is None else "",
         ):
             if line:
                 print(one_line(line))
     # Of a guard's stream its monitor has told it.
-    from ..detectors.thresholds import calibration_doubt
-
-    if calibration is not None and not doubted:
-        doubt = calibration_doubt(counts["OOD"], counts["ID"] + counts["OOD"], calibration["tpr"])
-        if doubt:
-            print(f"tanl: warning: calibration: {one_line(doubt)}", file=sys.stderr)
+    if calibration is not None and not doubted and (doubtful := doubt(counts, calibration)):
+        print(f"tanl: warning: {one_line(doubtful)}", file=sys.stderr)
     if stop is not None:
         kept = (
             f"; {writer.rows} rows are kept in {shown_path(writer.target)}" if writer and writer.rows else ""

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..detectors.registry import LEARNING
+from ..io.options import BATCH_SIZE, batch_size_for
 from ..io.progress import Progress
 from ..io.text import shown_path
 from .judge_told import warning
@@ -75,3 +77,10 @@ def calibrate_detector(
         "tpr": tpr,
         "threshold": threshold,
     }
+
+
+def choose_batch_size(arguments: argparse.Namespace, count: int | None) -> None:
+    """Set ``--batch-size`` where it was not given, by how many images there are."""
+    if arguments.batch_size is None:
+        learns = arguments.method in LEARNING
+        arguments.batch_size = batch_size_for(count) if learns else BATCH_SIZE

@@ -12,7 +12,7 @@ from ..io.options import settings_of
 from ..io.progress import Progress
 from ..io.text import one_line, shown_path
 from ..streams.results import Result
-from .judge_made import calibrate_detector, run_told
+from .judge_made import calibrate_detector, choose_batch_size, run_told
 from .judge_told import doubt, threshold_told
 from .judged import hidden_labels, image_method, known_images
 from .label_arguments import labels_told, removal_of
@@ -48,6 +48,7 @@ def judge_on_ray(arguments: argparse.Namespace) -> int:
         )
     for note in shards.notes:
         print(f"tanl: warning: {one_line(note)}", file=sys.stderr)
+    choose_batch_size(arguments, shards.count)
     known, unlisted_known = known_images(arguments)
 
     from ..streams.images import ImageEncoder, embed_images

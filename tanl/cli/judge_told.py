@@ -47,6 +47,14 @@ def advice(count: int, what: str, arguments: argparse.Namespace) -> str:
     )
 
 
+def doubt(counts: dict[str, int], calibration: dict[str, Any]) -> str:
+    """What `tanl.guard.monitor` says of a calibration whose images look OOD themselves; nothing of any other."""
+    from ..detectors.thresholds import calibration_doubt
+
+    said = calibration_doubt(counts["OOD"], counts["ID"] + counts["OOD"], calibration["tpr"])
+    return f"calibration: {said}" if said else ""
+
+
 def is_doubted(result: Result) -> bool:
     """Whether a guard's monitor says of this image's stream that what it was calibrated on looks OOD itself."""
     warnings = () if result.verdict is None else result.verdict.warnings

@@ -29,6 +29,8 @@ from .text import did_you_mean
 
 BATCH_SIZE = 64
 """Images of a batch where nobody says how many: the default of every command and of the library."""
+# Chosen on the ID sets animals and food of the pictograms, see docs/streams.md.
+_BATCHES, _SMALLEST = 8, 8
 
 _OPTION = "option"
 _T = TypeVar("_T")
@@ -45,6 +47,15 @@ class _Option:
     gather: Callable[[Sequence[Any]], tuple[Any, ...]] | None
     at_least: int | None
     choices: tuple[str, ...] | None
+
+
+def batch_size_for(count: int | None) -> int:
+    """Images of a batch where a method learns from batch to batch and the stream has so many images.
+
+    `BATCH_SIZE`, and fewer where it would have less than eight batches to learn from, down to 8; with None nobody knows
+    the stream's length.
+    """
+    return BATCH_SIZE if count is None else min(BATCH_SIZE, max(_SMALLEST, count // _BATCHES))
 
 
 def setting(

@@ -17,6 +17,7 @@ from ...checks import whole_number
 from ...detectors import Detector
 from ...detectors.base import Evidence
 from ...detectors.verdict import Verdict
+from ...io.options import BATCH_SIZE
 from ...io.shards import Shards, open_shards
 from ...io.stores import open_store
 from ...labels.not_shown import hidden_in
@@ -100,7 +101,7 @@ def judge(
     *,
     settings: RaySettings | None = None,
     backbone: Callable[[str], Backbone] | None = None,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     about: Mapping[str, Any] | None = None,
     seen: Callable[[list[Result]], object] | None = None,
 ) -> Done:
