@@ -8,6 +8,7 @@ from tanl.cli.main import Parser, carry_out, set_up, write_any_text
 
 STUDIES = {
     "speed": "the time and memory of one step of TANL against a bare matrix product",
+    "costs": "texts and images a second and megabytes, of the models that ship and of CLIP's sizes",
     "overhead": "what detection adds to the time of encoding images with a ViT-B/16",
     "label-index": "nearest labels with faiss, and TANL on them, against exact search",
     "corpus-size": "what fewer negative labels cost, for several rules of choosing them from WordNet",
