@@ -26,11 +26,12 @@ from tanl.benchmarks.engine.protocol import stream_order
 from tanl.benchmarks.engine.shipped import SHIPPED
 from tanl.benchmarks.engine.tasks import Config, Gathering
 from tanl.benchmarks.engine.trust.images import Images, variants_of
-from tanl.benchmarks.engine.trust.measures import BATCH, CALIBRATION, judge_stream, mixed_at
+from tanl.benchmarks.engine.trust.measures import CALIBRATION, judge_stream, mixed_at
 from tanl.benchmarks.output.targets import write_json
 from tanl.detectors import TANL, Detector, Fused, GuardedMemory, NegLabel, VisualDictionary
 from tanl.detectors.registry import MINED
 from tanl.io.arguments import a_path
+from tanl.io.options import BATCH_SIZE
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
@@ -153,7 +154,7 @@ class Bench:
                 found[mix][order] = {name: fmean(values[name] for values in listed) for name in HEADLINE}
         for share in SHARES:
             stream = mixed_at(self._images, self._half.length, share, seed)
-            for mix, values in self._judged(detector, stream.z, stream.is_ood, BATCH):
+            for mix, values in self._judged(detector, stream.z, stream.is_ood, BATCH_SIZE):
                 found[mix][f"{share:.0%}"] = values
         detector.reset()
         detector.calibrate_embeddings(self._images.known[:CALIBRATION])
