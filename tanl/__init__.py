@@ -20,6 +20,7 @@ _HOME = {
     "LabelIndex": "labels.index",
     "near_duplicates": "labels.index",
     "ApproximateActivation": "detectors.approximate",
+    "ShortlistActivation": "detectors.shortlist",
     "CapturedTANL": "detectors.captured",
     "Detector": "detectors",
     "Evidence": "detectors",
@@ -52,6 +53,7 @@ _HOME = {
     "build_bank": "labels.build",
     "save_bank": "labels.files",
     "load_bank": "labels.files",
+    "save_bank_parts": "labels.files",
     "SavedBank": "labels.files",
     "read_labels": "labels.label_files",
     "understood_labels": "labels.understood",
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
     )
     from .detectors.approximate import ApproximateActivation
     from .detectors.captured import CapturedTANL
+    from .detectors.shortlist import ShortlistActivation
     from .detectors.state import ActivationState
     from .detectors.verdict import Answer, Detection, Verdict, detect_embeddings
     from .guard.guard import Guard
@@ -125,7 +128,7 @@ if TYPE_CHECKING:
     from .labels.bank import LabelBank
     from .labels.build import build_bank
     from .labels.corpus import Corpus
-    from .labels.files import SavedBank, load_bank, save_bank
+    from .labels.files import SavedBank, load_bank, save_bank, save_bank_parts
     from .labels.index import LabelIndex, near_duplicates
     from .labels.inter_modal import InterModal
     from .labels.label_files import read_labels

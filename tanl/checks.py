@@ -17,6 +17,7 @@ Embeddings = Tensor | NDArray[np.floating[Any]]
 
 # Rounding a unit vector to half precision moves its norm by up to about 5e-4 (fp16) and 4e-3 (bf16).
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_NORMS_AT_ONCE = 1 << 16
 _NORM_TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1e-2}
 _LARGEST = 1e12  # times the largest logit, 1e6, and squared, it is still a float32
 
@@ -64,7 +65,9 @@ def norm_tolerance(dtype: torch.dtype) -> float:
 
 def off_norm(z: Tensor, tolerance: float | None = None) -> tuple[Tensor, Tensor]:
     """The norms ``[n]`` of rows ``[n, D]``, and which are not 1; ``tolerance`` as in `unit_embeddings`."""
-    norms = torch.linalg.vector_norm(z, dim=1, dtype=torch.promote_types(z.dtype, torch.float32))
+    wide = torch.promote_types(z.dtype, torch.float32)
+    # In parts: half precision becomes float32 on the way, and the rows may be more than memory holds.
+    norms = torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=wide) for part in z.split(_NORMS_AT_ONCE)])
     off = (norms - 1).abs() > (norm_tolerance(z.dtype) if tolerance is None else tolerance)
     return norms, off | ~norms.isfinite()
 

@@ -19,6 +19,7 @@ import tanl
 from conftest import unit
 from tanl.io.tensors import read_tensors, write_tensors
 from tanl.labels import index as index_module
+from tanl.labels import lists as lists_module
 from tanl.labels.index import LabelIndex, near_duplicates
 from tanl.labels.nearest import Neighbours, nearest, products
 from tools import label_index
@@ -358,3 +359,153 @@ def test_the_measurement_has_a_line_for_every_index_and_setting() -> None:
         ValueError, match="kinds must be one of flat, ivf, ivf-flat, ivf-sq8, hnsw, not 'annoy'"
     ):
         label_index.Config(kinds=("annoy",))
+
+
+# --- edits, shards, files without labels ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_struck_labels_are_not_found_and_later_ones_are(kind: Any) -> None:
+    embeddings, late, z = clustered(2003), clustered(9, seed=4), unit(63, 32, seed=5)
+    index = LabelIndex(names(2003), embeddings, kind=kind, probe=1.0)
+    gone = [*range(0, 700, 7), 2002]
+    edited = index.extended(names(9, "late"), late).without([f"word {i}" for i in gone] + ["late 3"])
+    alive = torch.tensor([i for i in range(2012) if i not in {*gone, 2006}])
+    expected = brute(z, torch.cat([embeddings, late]), 40, alive)
+    found = edited.search(z, 40, fetch=1500)
+    assert recall(found.rows, expected.rows) > 0.99
+    assert not set(found.rows.flatten().tolist()) & {*gone, 2006}
+    loose = edited.candidates(z, 1500)
+    assert loose.rows.shape == (63, 1500)
+    assert not set(loose.rows.flatten().tolist()) & {*gone, 2006}
+    assert (len(edited), edited.num_struck, edited.is_edited) == (2012, 102, True)
+    assert torch.equal(
+        edited.vectors(torch.tensor([2011, 0, 2003])), torch.stack([late[8], embeddings[0], late[0]])
+    )
+    everything = edited.search(z[:5], 5000)
+    assert everything.rows.shape == (5, 1910)
+    assert torch.equal(everything.rows.sort(dim=1).values, alive.expand(5, -1))
+    # What it was made from is as it was.
+    assert (len(index), index.num_struck, index.is_edited) == (2003, 0, False)
+    assert same(
+        index.search(z, 5, fetch=300),
+        LabelIndex(names(2003), embeddings, kind=kind, probe=1.0).search(z, 5, fetch=300),
+    )
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_edited_index_comes_back(kind: Any, labels: bool, tmp_path: Path) -> None:
+    bank = tanl.LabelBank(["id", *names(1003)], clustered(1004), num_id=1, dtype=torch.float16)
+    index = LabelIndex.of(bank, kind=kind)
+    for seed in (3, 4):  # the second time one of the later labels goes and comes again
+        index = index.without(["word 5"]).extended(["word 5"], clustered(1, seed=seed))
+    path = tmp_path / "i.safetensors"
+    index.save(path, labels=labels)
+    again = LabelIndex.load(path, bank=None if labels else bank)
+    assert again.fingerprint == index.fingerprint
+    z = unit(9, 32, seed=5)
+    assert same(again.search(z, 30, fetch=200), index.search(z, 30, fetch=200))
+    if not labels:
+        assert again.embeddings.data_ptr() == bank.negative_embeddings.data_ptr()
+        assert path.stat().st_size < bank.embeddings.nbytes or kind == "ivf"
+
+
+def test_an_index_without_its_labels_wants_the_bank_that_has_them(tmp_path: Path) -> None:
+    path = tmp_path / "i.safetensors"
+    bank = tanl.LabelBank(["id", *names(1003)], clustered(1004), num_id=1)
+    LabelIndex.of(bank, kind="ivf").save(path, labels=False)
+    fewer = tanl.LabelBank(bank.names[:-1], bank.embeddings[:-1], num_id=1)
+    renamed = tanl.LabelBank(["id", *names(1003, "other")], bank.embeddings, num_id=1)
+    turned = tanl.LabelBank(bank.names, bank.embeddings.flip(0), num_id=1)
+    for wrong in (fewer, renamed, turned, bank.to(dtype=torch.float16)):
+        with pytest.raises(
+            ValueError, match=r"i\.safetensors cannot be used.*it is of another bank, with 1003 negatives"
+        ):
+            LabelIndex.load(path, bank=wrong)
+    with pytest.raises(ValueError, match="load it with the bank that has them"):
+        LabelIndex.load(path)
+    LabelIndex.of(bank, kind="ivf").save(path)
+    with pytest.raises(ValueError, match="it holds its labels itself: load it without a bank"):
+        LabelIndex.load(path, bank=bank)
+
+
+def test_edits_that_cannot_be_are_refused() -> None:
+    index = LabelIndex(names(65), unit(65, 16))
+    cases: list[tuple[Any, str]] = [
+        (lambda: index.without(["nothing"]), "not among the labels of .*nothing"),
+        (lambda: index.without(["word 1"]).without(["word 1"]), "not among the labels of .*word 1"),
+        (lambda: index.without(names(65)), "these are all the labels"),
+        (lambda: index.extended(["word 3"], unit(1, 16)), "word 3.* among the labels of .* already"),
+        (lambda: index.extended(["new"], unit(2, 16)), "1 names, but 2 embeddings"),
+        (lambda: index.extended(["new"], unit(1, 15)), "D = 15"),
+        (lambda: index.extended(["new"], 2 * unit(1, 16)), "norm 2"),
+        (lambda: LabelIndex(names(65), unit(65, 16), lists=0), "lists must be at least 1"),
+    ]
+    for call, message in cases:
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert not index.is_edited
+
+
+def test_shards_make_the_same_index_and_a_stopped_build_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embeddings, z = clustered(4003), unit(63, 32, seed=5)
+    whole = LabelIndex(names(4003), embeddings, kind="ivf", lists=40)
+    monkeypatch.setattr(lists_module, "_SHARD", 1000)
+    filled: list[int] = []
+    add = lists_module.Lists.add
+
+    def stopped(self: Any, rows: Tensor, first: int) -> None:
+        filled.append(first)
+        if filled == [0, 1000, 2000]:
+            raise KeyboardInterrupt
+        add(self, rows, first)
+
+    monkeypatch.setattr(lists_module.Lists, "add", stopped)
+    folder = tmp_path / "shards"
+    with pytest.raises(KeyboardInterrupt):
+        LabelIndex(names(4003), embeddings, kind="ivf", lists=40, folder=folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "shard-0000.safetensors",
+        "shard-0001.safetensors",
+        "trained.safetensors",
+    ]
+    index = LabelIndex(names(4003), embeddings, kind="ivf", lists=40, folder=folder)
+    assert filled == [0, 1000, 2000, 2000, 3000, 4000]
+    for one, other in zip(index.candidates(z, 300).rows, whole.candidates(z, 300).rows, strict=True):
+        assert len(set(one.tolist()) & set(other.tolist())) >= 299  # equal codes at the end may be either
+    assert same(index.search(z, 30, fetch=300), whole.search(z, 30, fetch=300))
+
+
+def test_shards_of_other_labels_or_damaged_ones_are_refused(tmp_path: Path) -> None:
+    embeddings = clustered(1003)
+    LabelIndex(names(1003), embeddings, kind="ivf", folder=tmp_path)
+    for other in (clustered(1003, seed=1), embeddings[:1002], embeddings.half()):
+        with pytest.raises(ValueError, match="is no shard of this index: it is of other labels or settings"):
+            LabelIndex(names(len(other)), other, kind="ivf", folder=tmp_path)
+    with pytest.raises(ValueError, match="other labels or settings"):
+        LabelIndex(names(1003), embeddings, kind="ivf", folder=tmp_path, seed=1)
+    shard = tmp_path / "shard-0000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"shard-0000\.safetensors is no shard of this index"):
+        LabelIndex(names(1003), embeddings, kind="ivf", folder=tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full")
+def test_a_full_disk_leaves_the_older_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "i.safetensors"
+    index = LabelIndex(names(65), unit(65, 16))
+    index.save(path)
+    before, kept = path.read_bytes(), Path.open
+
+    def full(self: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        return kept(Path("/dev/full") if mode == "r+b" else self, mode, *rest, **named)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OSError, match=r"No space left on device.*i\.safetensors'"):
+        index.save(path)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -35,7 +35,8 @@ from tanl.functional import activation_sums
 from tanl.io.options import add_options, check_settings, setting, settings_of
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
-from tanl.labels.index import LabelIndex, load_faiss
+from tanl.labels.index import LabelIndex
+from tanl.labels.lists import load_faiss
 from tanl.labels.nearest import nearest
 
 KINDS = ("flat", "ivf", "ivf-flat", "ivf-sq8", "hnsw")

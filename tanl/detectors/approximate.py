@@ -16,6 +16,7 @@ from ..labels.nearest import products
 CANDIDATES = 4096
 SAMPLE = 4096
 
+_COMPARED = 1 << 16  # labels that are compared at once
 _ROWS = 256  # rows whose candidates are held at once
 
 
@@ -81,7 +82,9 @@ class ApproximateActivation:
                 f"{index!r} is not an index of the {bank.num_negatives} negatives of {bank!r}, in their order; "
                 "LabelIndex.of(bank) makes one"
             )
-        elif not torch.equal(index.embeddings.float(), bank.negative_embeddings.float()):
+        elif index.is_edited:
+            raise ValueError(f"{index!r} is edited, and {bank!r} is not: give an index of the bank as it is")
+        elif not _same_rows(index.embeddings, bank.negative_embeddings):
             raise ValueError(f"{index!r} has other embeddings than {bank!r}; LabelIndex.of(bank) makes one")
         self.bank = bank
         self.index = index
@@ -164,3 +167,11 @@ class ApproximateActivation:
             f"ApproximateActivation({self.bank!r}, {self.index!r}, candidates={self.candidates}, "
             f"sample={self.sample}, seed={self.seed})"
         )
+
+
+def _same_rows(one: Tensor, other: Tensor) -> bool:
+    """Whether two ``[N, D]`` hold the same values, in parts: in float32 they may be more than memory holds."""
+    if one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.dtype == other.dtype:
+        return True
+    pairs = zip(torch.split(one, _COMPARED), torch.split(other, _COMPARED), strict=True)
+    return one.shape == other.shape and all(torch.equal(a.float(), b.float()) for a, b in pairs)

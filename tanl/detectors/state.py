@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..checks import unit_embeddings
 from ..functional import shuffled
-from ..kernels import Segments, queued
+from ..kernels import Segments, queued, segment_colsum
 from ..kernels.surroundings import product
 from ..labels.bank import KEPT_TOLERANCE, LabelBank
 from .merging import Shared, merged_streams, trimmed
@@ -223,6 +223,32 @@ class ActivationRing:
         ring = cls(bank, capacity)
         ring._total, ring._rows = len(rows), rows.clone()
         return ring
+
+    def over(self, bank: LabelBank, columns: Tensor) -> ActivationRing:
+        """The same rows with the same log-sum-exps over other labels: the sums of those that are new are made.
+
+        Args:
+            bank: the other labels, M' negatives.
+            columns: ``[M']`` int64: where each of them is here; -1 for one that is new.
+        """
+        other, new = self.copied(), columns < 0
+        other._bank = bank
+        there = columns[~new]
+        blocks = self._whole_sums()
+        merged = blocks.new_empty(len(blocks), len(columns))
+        merged[:, ~new] = blocks[:, there]
+        plan, sums = self.lacking(), None
+        if len(self._rows) and bool(new.any()):
+            labels = bank.negative_embeddings[new].contiguous()
+            sums = segment_colsum(self._rows, labels, bank.logit_scale, self._lse, plan.placed(0, 0))
+            merged[:, new] = sums[: len(blocks)]
+        other._sums, other._whole = merged, None
+        if plan.front_less_evicted is not None:
+            other._whole = merged[0].clone()
+            merged[0, ~new] = self._sums[0, there]
+            if sums is not None:
+                merged[0, new] = sums[len(blocks)]
+        return other
 
     @property
     def lacks_sums(self) -> bool:
@@ -453,6 +479,18 @@ class ActivationState:
         )
         other._make_sums()
         return other
+
+    def over(self, bank: LabelBank, activations: Activations, columns: Tensor) -> ActivationState:
+        """The same state over other labels of the same ID labels, some of which are here.
+
+        Args:
+            bank: the other labels, M' negatives.
+            activations: gives their sums, with denominators that are the same whatever labels are here.
+            columns: ``[M']`` int64: where each of them is here; -1 for one that is new.
+        """
+        rings = (ring.over(bank, columns) for ring in (self.positive, self.negative))
+        positive, negative = rings
+        return replace(self, bank=bank, activations=activations, positive=positive, negative=negative)
 
     @property
     def relevance(self) -> Tensor:

@@ -33,6 +33,7 @@ from .memory import MemoryReport, mean_cosine
 from .merging import ROUNDING, merged_streams
 from .neglabel import Choice, checked_choice, chosen
 from .saved import saved_tensor
+from .shortlist import Shortlist, ShortlistActivation
 from .state import Activations, ActivationState, RingUpdate
 from .thresholds import threshold_at_tpr
 from .weighing import Weighing, checked_weighing, odds_of, weighing_of
@@ -50,6 +51,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     # For streams as people have them, with few outliers; see docs/method.md, "The guarded memory".
     "practice": {"alpha": 1.0, "memory": "guarded", "candidates": 30_000, "weighing": "balanced"},
 }
+
+
+Activation = str | Activations | ShortlistActivation
+"""What TANL takes as ``activation``."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,9 @@ class TANL(Detector):
         activation: how confident images' activations are computed. "exact" streams all labels; "approximate"
             retrieves the nearest labels and estimates the rest (`tanl.ApproximateActivation`, for millions of
             labels; needs faiss). Or what gives the sums yourself: an `ApproximateActivation` of this bank with
-            settings of your own, or any function of rows ``[n, D]``, segments of them and the log-sum-exps ``[e]`` of
-            the first e rows, to sums ``[G, M]`` and the log-sum-exps ``[n - e]`` of the other rows.
+            settings of your own; a `ShortlistActivation`, for ten million labels; or any function of rows ``[n, D]``,
+            segments of them and the log-sum-exps ``[e]`` of the first e rows, to sums ``[G, M]`` and the log-sum-exps
+            ``[n - e]`` of the other rows.
         memory: "published", as the paper has it; "guarded", which does not run away where outliers are rare; or the
             latter with settings of your own, a `GuardedMemory`. Not the paper's.
         candidates: of the bank's negatives only this many, those farthest from the ID labels (`LabelBank.mined`), may
@@ -145,14 +151,15 @@ class TANL(Detector):
         capacity: int = 300,
         seed: int | None = 0,
         initial_ood: Embeddings | None = None,
-        activation: str | Activations = "exact",
+        activation: Activation = "exact",
         memory: str | GuardedMemory = "published",
         candidates: Choice = None,
         final_pass: str = "float32",
         weighing: str | Weighing = "sum",
     ) -> None:
         super().__init__(bank)
-        self._require_negatives()
+        if not isinstance(activation, ShortlistActivation):
+            self._require_negatives()
         require_float64(bank.device, type(self).__name__)
         self.num_selected, self.step, self.gap, self.alpha = num_selected, step, gap, alpha
         self.capacity, self.seed, self.memory, self.candidates = capacity, seed, memory, candidates
@@ -162,7 +169,9 @@ class TANL(Detector):
         if initial_ood is not None:
             initial_ood = unit_embeddings(initial_ood, "initial_ood", dim=bank.dim, device=bank.device)
         self._guarded = memory_settings(memory)
-        self._labels = self._candidates(bank)
+        if isinstance(activation, ShortlistActivation):
+            _check_shortlist(activation, bank, self._guarded, candidates)
+        self._every = self._candidates(bank)
         self.activations = self._activations(activation)
         self._now = self._beginning(Now(), initial_ood)
 
@@ -200,25 +209,38 @@ class TANL(Detector):
         return None if self._guarded is None else max(1, int(self._guarded.per_source * self.capacity))
 
     @property
+    def _labels(self) -> LabelBank:
+        """The labels that the rings' means are over."""
+        return self._now.state.bank
+
+    @property
     def _start(self) -> Start:
         return self._now.start
 
     def _beginning(self, calibration: Now, initial_ood: Tensor | None) -> _Now:
         """What there is before a stream, with that calibration."""
+        labels, activations = self._every, self.activations
+        if isinstance(activations, ShortlistActivation):
+            activations = activations.first(initial_ood, self.num_selected)
+            labels = activations.bank
         state = ActivationState.initial(
-            self._labels, self.activations, self.capacity, self.seed, initial_ood, self._per_source
+            labels, activations, self.capacity, self.seed, initial_ood, self._per_source
         )
         started = self.bank.id_embeddings
         if initial_ood is not None:
             started = torch.cat([started, initial_ood])
         selected = self._selected(state.relevance)
-        first = 1 - self._share(started, selected)
+        if isinstance(activations, Shortlist):  # the first choice stays on the list, in front
+            activations, order = activations.fronted(selected)
+            state = state.over(activations.bank, activations, order)
+            selected = torch.arange(len(selected), dtype=torch.int64, device=selected.device)
+        first = 1 - self._share(started, selected, state.bank)
         state.begin(first)
         num_id, means = self.bank.num_id, (state.positive.mean, state.negative.mean)
         start = Start(*means, selected, first[:num_id], first[num_id:])
         threshold, tpr, known = calibration.threshold, calibration.tpr, calibration.known
         if known is not None and tpr is not None:
-            threshold = threshold_at_tpr(self._final_share(known, selected), tpr)
+            threshold = threshold_at_tpr(self._final_share(known, selected, state.bank), tpr)
         running = float(self._otsu(state.history, start))
         return _Now(threshold, tpr, known, state=state, start=start, running=running, initial_ood=initial_ood)
 
@@ -247,9 +269,19 @@ class TANL(Detector):
         state.learn(
             len(z), ahead.history, ahead.positive, ahead.negative, ahead.sources_id, ahead.sources_ood
         )
+        if isinstance(state.activations, Shortlist) and ahead.negative is not None:
+            state = self._followed(state, state.activations, ahead.negative.rows)
         threshold = now.threshold if ahead.calibrated is None else ahead.calibrated
         self._now = replace(now, threshold=threshold, state=state, running=ahead.threshold)
         return ahead.scores
+
+    def _followed(self, state: ActivationState, shortlist: Shortlist, outliers: Tensor) -> ActivationState:
+        """The state over the short list after these confident outliers."""
+        found = shortlist.followed(outliers, state.relevance, len(self._start.selected))
+        if found is None:
+            return state
+        after, columns = found
+        return state.over(after.bank, after, columns)
 
     def as_share(self, scores: Tensor) -> Tensor:
         """They are shares."""
@@ -380,11 +412,11 @@ class TANL(Detector):
         other = copy.copy(self)
         other.bank = bank
         other._require_negatives()
-        other._labels = other._candidates(bank)
+        other._every = other._candidates(bank)
         other.activations = other._activations(self.activation)
         other.reset()
         if self.state.images:
-            moved = self.state.relabelled(other._labels, other.activations)
+            moved = self.state.relabelled(other._every, other.activations)
             other._now = replace(other._now, state=moved, running=self._now.running)
             calibrated = other._calibrated_for(other._selected(other._relevance()))
             if calibrated is not None:
@@ -398,8 +430,10 @@ class TANL(Detector):
             compact: leave out the sums of activations, the most of it: 1.4 MB at most instead of 11 for 70 000
                 labels, D = 512 and L = 300. See `Detector.state_dict`.
         """
+        shortlist = self.state.activations
         return {
             **super().state_dict(compact=compact),
+            **({"shortlist": shortlist.rows.clone()} if isinstance(shortlist, Shortlist) else {}),
             "stream": self.state.state_dict(compact=compact),
             "running_threshold": self._now.running,
             "initial_ood": None if self.initial_ood is None else self.initial_ood.clone(),
@@ -424,8 +458,12 @@ class TANL(Detector):
             running is None and "labels" in state
         )  # what these labels make of the stream is not known yet
         running = 0.0 if merged else fraction(running, "the state's running_threshold")
+        labels, activations = self._every, self.activations
+        if isinstance(activations, ShortlistActivation):
+            activations = activations.of_rows(_listed(state, activations, self._start))
+            labels = activations.bank
         stream = ActivationState.from_state_dict(
-            self._labels, self.activations, self.capacity, state["stream"], self._per_source
+            labels, activations, self.capacity, state["stream"], self._per_source
         )
         start = self._start
         if initial_ood is not None and not torch.equal(initial_ood, self.initial_ood):  # type: ignore[arg-type]
@@ -461,7 +499,8 @@ class TANL(Detector):
             for name in ("initial_ood", "calibration")
         }
         streams = merged_streams([state["stream"] for state in states], partial=partial)
-        return {"stream": streams, "running_threshold": None, **alike}
+        lists = {"shortlist": _joined(states)} if "shortlist" in states[0] else {}
+        return {"stream": streams, "running_threshold": None, **lists, **alike}
 
     def _calibration(self, saved: Tensor | None, tpr: float | None) -> Tensor | None:
         """The calibration images of a state, and enough of them for its rate."""
@@ -506,14 +545,14 @@ class TANL(Detector):
             "weighing": self.weighing if isinstance(self.weighing, str) else repr(self.weighing),
         }
 
-    def _activations(self, activation: str | Activations) -> Activations:
-        if callable(activation):
+    def _activations(self, activation: Activation) -> Activations | ShortlistActivation:
+        if callable(activation) or isinstance(activation, ShortlistActivation):
             return activation
         if activation == "exact":
-            return ExactActivation(self._labels)
+            return ExactActivation(self._every)
         from .approximate import ApproximateActivation
 
-        return ApproximateActivation(self._labels)
+        return ApproximateActivation(self._every)
 
     def _candidates(self, bank: LabelBank) -> LabelBank:
         """The labels that the stream's activations are over: the ID labels, and the negatives that may be selected."""
@@ -542,9 +581,9 @@ class TANL(Detector):
             return otsu_value(history)
         return anchored_value(history, start, self._guarded.anchor)
 
-    def _share(self, z: Tensor, selected: Tensor) -> Tensor:
-        """The score of rows with these negatives, ``[B]``."""
-        return self._prefix_share(self._id_lse(z), self._logits(z, selected))
+    def _share(self, z: Tensor, selected: Tensor, labels: LabelBank | None = None) -> Tensor:
+        """The score of rows with these negatives (of the labels, or of those of now), ``[B]``."""
+        return self._prefix_share(self._id_lse(z), self._logits(z, selected, labels))
 
     def _prefix_share(self, id_lse: Tensor, logits: Tensor) -> Tensor:
         """The score of rows with negatives of these logits, ``[B]``."""
@@ -553,11 +592,11 @@ class TANL(Detector):
             return kernels.prefix_share(id_lse, logits, self.step)
         return weighed_prefix_share(id_lse, logits, self.step, odds)
 
-    def _final_share(self, z: Tensor, selected: Tensor) -> Tensor:
+    def _final_share(self, z: Tensor, selected: Tensor, labels: LabelBank | None = None) -> Tensor:
         """The same as it is returned, ``[B]``."""
         if self.final_pass == "float32":
-            return self._share(z, selected)
-        bank, negatives = self.bank, self._labels.negative_embeddings[selected].float()
+            return self._share(z, selected, labels)
+        bank, negatives = self.bank, (labels or self._labels).negative_embeddings[selected].float()
         return half_precision_share(z, bank.id_embeddings, negatives, bank.logit_scale, self.step)
 
     def _calibrated_for(self, selected: Tensor) -> float | None:
@@ -614,9 +653,10 @@ class TANL(Detector):
     def _id_lse(self, z: Tensor) -> Tensor:
         return kernels.row_lse(z, self.bank.id_embeddings, self.bank.logit_scale)
 
-    def _logits(self, z: Tensor, selected: Tensor) -> Tensor:
-        """Logits of the selected negatives, ``[B, K]``."""
-        return product(z * self.bank.logit_scale, self._labels.negative_embeddings[selected].float().T)
+    def _logits(self, z: Tensor, selected: Tensor, labels: LabelBank | None = None) -> Tensor:
+        """Logits of the selected negatives (of the labels, or of those of now), ``[B, K]``."""
+        negatives = (labels or self._labels).negative_embeddings[selected].float()
+        return product(z * self.bank.logit_scale, negatives.T)
 
     def _chosen_again(self, z: Tensor, logits: Tensor, first: Tensor, final: Tensor) -> Tensor:
         """Logits of the final choice: those of the first one in another order, and the few that are new."""
@@ -661,9 +701,14 @@ def _memory(value: str | GuardedMemory) -> str | GuardedMemory:
     return value
 
 
-def _activation(value: str | Activations) -> str | Activations:
-    if not callable(value) and value not in ("exact", "approximate"):
-        raise ValueError(f'activation must be "exact", "approximate" or a function, not {value!r}')
+def _activation(value: Activation) -> Activation:
+    if not (callable(value) or isinstance(value, ShortlistActivation)) and value not in (
+        "exact",
+        "approximate",
+    ):
+        raise ValueError(
+            f'activation must be "exact", "approximate", a ShortlistActivation or a function, not {value!r}'
+        )
     return value
 
 
@@ -702,3 +747,41 @@ def _are_alike(rows: Tensor | None, other: Tensor | None) -> bool:
 
 def _rows(outliers: Tensor | None) -> str:
     return "none" if outliers is None else f"{len(outliers)} rows"
+
+
+def _check_shortlist(
+    activation: ShortlistActivation, bank: LabelBank, guarded: GuardedMemory | None, candidates: Choice
+) -> None:
+    if activation.bank is not bank and activation.bank.fingerprint != bank.fingerprint:
+        raise ValueError(
+            f"{activation!r} was made for {activation.bank!r}, not for {bank!r}: make one for this bank"
+        )
+    if guarded is not None:
+        raise ValueError(
+            'the guarded memory compares all labels with the start, which a short list has not: memory="published"'
+        )
+    if candidates is not None:
+        raise ValueError(
+            f"candidates={candidates!r} needs all labels at once: give index.without([...]) to the ShortlistActivation"
+        )
+
+
+def _listed(state: dict[str, Any], whole: ShortlistActivation, start: Start) -> Tensor:
+    """The rows of a saved short list."""
+    rows = saved_tensor(state["shortlist"], "the state's short list", (None,), torch.int64, whole.bank.device)
+    if len(rows) < len(start.selected) or not 0 <= int(rows.min()) <= int(rows.max()) < len(whole.index):
+        raise ValueError(f"the state's short list holds rows that {whole.index!r} has not")
+    if len(rows.unique()) < len(rows) or bool(whole.index.struck[rows].any()):
+        raise ValueError("the state's short list names a label twice, or one that was struck out")
+    return rows
+
+
+def _joined(states: Sequence[dict[str, Any]]) -> Tensor:
+    """The rows of several short lists, those of the first one first: what was selected at the start is in all."""
+    lists = [
+        saved_tensor(s["shortlist"], "the state's short list", (None,), torch.int64, "cpu") for s in states
+    ]
+    rows = lists[0]
+    for other in lists[1:]:
+        rows = torch.cat([rows, other[~torch.isin(other, rows)]])
+    return rows

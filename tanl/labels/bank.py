@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..checks import Embeddings, positive, unit_embeddings, whole_number
+from ..io.mapped import MappedFile
 from ..kernels.surroundings import product, undisturbed
 from .names import checked_names
 
@@ -36,7 +39,12 @@ class LabelBank:
         TypeError: names that are not strings, embeddings that are not a floating tensor.
         ValueError: an empty or repeated name, no ID label, counts that do not fit, rows that are not unit
             vectors, a scale that is not positive.
+
+    Attributes:
+        file: what the embeddings are mapped from (``load_bank(path, mmap=True)``); None where they are in memory.
     """
+
+    file: MappedFile | None = None
 
     def __init__(
         self,
@@ -47,7 +55,7 @@ class LabelBank:
         logit_scale: float = 100.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        rows = unit_embeddings(embeddings, "label embeddings", dtype=_checked_dtype(dtype))
+        rows = unit_embeddings(embeddings, "label embeddings", dtype=checked_dtype(dtype))
         self._set_up(names, rows, num_id, logit_scale)
 
     @classmethod
@@ -78,15 +86,8 @@ class LabelBank:
 
     def _set_up(self, names: Sequence[str], embeddings: Tensor, num_id: int, logit_scale: float) -> None:
         names = checked_names(names, "label")
-        _checked_dtype(embeddings.dtype)
-        num_id = whole_number(num_id, "num_id", at_least=1)
-        if num_id > len(names):
-            raise ValueError(f"num_id is {num_id}, but there are only {len(names)} labels")
-        logit_scale = positive(logit_scale, "logit_scale")
-        if logit_scale > _LARGEST_SCALE:
-            raise ValueError(
-                f"logit_scale is {logit_scale:g}; beyond {_LARGEST_SCALE:g} the logits of float32 cosines say nothing"
-            )
+        checked_dtype(embeddings.dtype)
+        num_id, logit_scale = checked_counts(num_id, len(names)), checked_scale(logit_scale)
         if len(embeddings) != len(names):
             raise ValueError(f"{len(names)} names, but {len(embeddings)} embeddings; give one row a name")
         self._keep(names, embeddings, num_id, logit_scale)
@@ -162,7 +163,7 @@ class LabelBank:
         Raises:
             TypeError, ValueError: another dtype; no such device, or not on this machine.
         """
-        dtype = _checked_dtype(self.dtype if dtype is None else dtype)
+        dtype = checked_dtype(self.dtype if dtype is None else dtype)
         try:
             embeddings = self.embeddings.to(self.device if device is None else device, dtype)
         except torch.OutOfMemoryError:
@@ -205,10 +206,19 @@ class LabelBank:
             logit_scale=self.logit_scale,
         )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> LabelBank:
+        """A bank is never changed; a mapped one is not copied into memory."""
+        if self.file is not None:
+            return self
+        other = copy.copy(self)
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
+
     def __repr__(self) -> str:
+        mapped = "" if self.file is None else f", mapped from {self.file.path}"
         return (
             f"LabelBank({self.num_id} ID labels, {self.num_negatives} negatives, D={self.dim}, {self.device}"
-            f"{', float16' if self.dtype == torch.float16 else ''})"
+            f"{', float16' if self.dtype == torch.float16 else ''}{mapped})"
         )
 
 
@@ -217,7 +227,26 @@ def mining_parts(negatives: Tensor, num_id: int) -> tuple[Tensor, ...]:
     return torch.split(negatives, max(1, min(_MINING_ROWS, _MINING_CELLS // num_id)))
 
 
-def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
+def checked_counts(num_id: int, labels: int) -> int:
+    """C, if there are so many labels."""
+    num_id = whole_number(num_id, "num_id", at_least=1)
+    if num_id > labels:
+        raise ValueError(f"num_id is {num_id}, but there are only {labels} labels")
+    return num_id
+
+
+def checked_scale(logit_scale: float) -> float:
+    """The logit scale, if a float32 product with it says something."""
+    logit_scale = positive(logit_scale, "logit_scale")
+    if logit_scale > _LARGEST_SCALE:
+        raise ValueError(
+            f"logit_scale is {logit_scale:g}; beyond {_LARGEST_SCALE:g} the logits of float32 cosines say nothing"
+        )
+    return logit_scale
+
+
+def checked_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype, if a bank keeps embeddings as it."""
     if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float16):
         raise ValueError(f"dtype must be torch.float32 or torch.float16, not {dtype!r}")
     return dtype

@@ -34,18 +34,19 @@ class Neighbours(NamedTuple):
 
 
 @undisturbed
-def nearest(z: Tensor, labels: Tensor, k: int) -> Neighbours:
+def nearest(z: Tensor, labels: Tensor, k: int, struck: Tensor | None = None) -> Neighbours:
     """The ``k`` labels nearest to each query, exactly: every label is looked at, a tile of them at a time.
 
     Args:
         z: ``[B, D]`` float32.
         labels: ``[N, D]`` float32 or float16, on z's device.
-        k: how many, at most the labels there are.
+        k: how many, at most the labels there are, less those that are struck out.
+        struck: ``[N]`` bool: labels that are not to be found.
 
     Returns:
         Cosines and rows, ``[B, k]`` each. ``B x 16 384`` cosines are held at once, whatever N.
     """
-    parts = [_nearest(part, labels, k) for part in torch.split(z, QUERIES)]
+    parts = [_nearest(part, labels, k, struck) for part in torch.split(z, QUERIES)]
     return Neighbours(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -67,7 +68,7 @@ def products(z: Tensor, labels: Tensor, out: Tensor | None = None) -> Tensor:
     return out[: len(z)]
 
 
-def _nearest(z: Tensor, labels: Tensor, k: int) -> Neighbours:
+def _nearest(z: Tensor, labels: Tensor, k: int, struck: Tensor | None) -> Neighbours:
     """See `nearest`. Of later tiles only what reaches the k-th best so far is sorted."""
     width = min(_WIDE, len(labels))
     buffer = z.new_empty(-(-len(z) // _ROWS) * _ROWS, width)
@@ -75,6 +76,8 @@ def _nearest(z: Tensor, labels: Tensor, k: int) -> Neighbours:
     for start in range(0, len(labels), width):
         tile = labels[start : start + width]
         cosines = products(z, tile, out=buffer[:, : len(tile)])
+        if struck is not None:
+            cosines.masked_fill_(struck[start : start + width], -torch.inf)
         if best.shape[1] == k:
             least = best[:, -1:]
         elif len(tile) > k:
