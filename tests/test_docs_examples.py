@@ -90,6 +90,7 @@ def test_no_page_has_examples_that_do_not_run():
         "folders.md",
         "corpora.md",
         "beyond.md",
+        "scale.md",
     }
 
 
@@ -145,6 +146,12 @@ def test_example_of_corpora(photos):
     names = run("corpora.md", {})
     assert {"lens cap", "bus"} <= {*names["guard"].bank.negative_names}
     assert "pigeon" not in names["guard"].bank.negative_names
+
+
+def test_example_of_what_is_past_one_machine(photos, capsys):
+    names = run("scale.md", {})
+    assert capsys.readouterr().out == "torch.Size([8])\n"
+    assert names["index"].num_struck == 1
 
 
 def test_examples_of_what_comes_after(photos, capsys):

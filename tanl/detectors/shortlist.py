@@ -114,7 +114,7 @@ class ShortlistActivation:
             near = self._near(
                 outliers, max(self.candidates, -(-fixed // min(len(outliers), self.representatives)))
             )
-            found = near if len(near) >= fixed else torch.cat([near, found]).unique()
+            found = near if len(near) >= fixed else distinct(torch.cat([near, found]))
         return self.of_rows(found.sort().values)
 
     @undisturbed
@@ -123,14 +123,13 @@ class ShortlistActivation:
         if not len(z):
             return z.new_zeros(0)
         logits = products(z.contiguous(), self._always) * self.bank.logit_scale
-        of_id, of_sample = logits.split([self.bank.num_id, len(self._drawn)], dim=1)
+        of_id, of_sample = logits[:, : self.bank.num_id], logits[:, self.bank.num_id :]
         return torch.logaddexp(of_id.logsumexp(dim=1), of_sample.logsumexp(dim=1) + self._stands_for)
 
     def _near(self, outliers: Tensor, count: int) -> Tensor:
         """Rows of labels near to what outliers ``[n, D]`` show, sorted."""
         found = self.index.candidates(representatives_of(outliers, self.representatives), count).rows
-        found = found[found >= 0].unique()
-        return found[: self.size]
+        return distinct(found[found >= 0])[: self.size]
 
     def _vectors(self, rows: Tensor) -> Tensor:
         if self.index.file is not None:
@@ -236,6 +235,12 @@ def representatives_of(rows: Tensor, count: int) -> Tensor:
         length = torch.linalg.vector_norm(means, dim=1, keepdim=True)
         centres = torch.where(length > 0, means / length.clamp(min=1e-12), centres)
     return centres
+
+
+def distinct(rows: Tensor) -> Tensor:
+    """Whole numbers ``[n]`` in order, each once."""
+    rows = rows.sort().values
+    return rows[torch.cat([rows.new_ones(1, dtype=torch.bool), rows[1:] != rows[:-1]])] if len(rows) else rows
 
 
 def _check_same_labels(bank: LabelBank, index: LabelIndex) -> None:

@@ -33,7 +33,7 @@ from .memory import MemoryReport, mean_cosine
 from .merging import ROUNDING, merged_streams
 from .neglabel import Choice, checked_choice, chosen
 from .saved import saved_tensor
-from .shortlist import Shortlist, ShortlistActivation
+from .shortlist import Shortlist, ShortlistActivation, distinct
 from .state import Activations, ActivationState, RingUpdate
 from .thresholds import threshold_at_tpr
 from .weighing import Weighing, checked_weighing, odds_of, weighing_of
@@ -416,6 +416,7 @@ class TANL(Detector):
         other.activations = other._activations(self.activation)
         other.reset()
         if self.state.images:
+            assert not isinstance(other.activations, ShortlistActivation), "it is no string"
             moved = self.state.relabelled(other._every, other.activations)
             other._now = replace(other._now, state=moved, running=self._now.running)
             calibrated = other._calibrated_for(other._selected(other._relevance()))
@@ -771,7 +772,7 @@ def _listed(state: dict[str, Any], whole: ShortlistActivation, start: Start) -> 
     rows = saved_tensor(state["shortlist"], "the state's short list", (None,), torch.int64, whole.bank.device)
     if len(rows) < len(start.selected) or not 0 <= int(rows.min()) <= int(rows.max()) < len(whole.index):
         raise ValueError(f"the state's short list holds rows that {whole.index!r} has not")
-    if len(rows.unique()) < len(rows) or bool(whole.index.struck[rows].any()):
+    if len(distinct(rows)) < len(rows) or bool(whole.index.struck[rows].any()):
         raise ValueError("the state's short list names a label twice, or one that was struck out")
     return rows
 
