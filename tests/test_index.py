@@ -491,21 +491,3 @@ def test_shards_of_other_labels_or_damaged_ones_are_refused(tmp_path: Path) -> N
     shard.write_bytes(shard.read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"shard-0000\.safetensors is no shard of this index"):
         LabelIndex(names(1003), embeddings, kind="ivf", folder=tmp_path)
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full")
-def test_a_full_disk_leaves_the_older_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "i.safetensors"
-    index = LabelIndex(names(65), unit(65, 16))
-    index.save(path)
-    before, kept = path.read_bytes(), Path.open
-
-    def full(self: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
-        return kept(Path("/dev/full") if mode == "r+b" else self, mode, *rest, **named)
-
-    monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(OSError, match=r"No space left on device.*i\.safetensors'"):
-        index.save(path)
-    monkeypatch.undo()
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]

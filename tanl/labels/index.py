@@ -27,7 +27,7 @@ from ..checks import (
 )
 from ..io.mapped import MappedFile, write_parts
 from ..io.paths import local_path
-from ..io.tensors import read_tensors
+from ..io.tensors import read_tensors, write_tensors
 from ..io.text import some_of
 from .bank import KEPT_TOLERANCE as _KEPT
 from .bank import LabelBank
@@ -362,7 +362,9 @@ class LabelIndex:
             tensors |= {"more": self._more, "more_names": _packed(self.names[own:])}
         if self._struck is not None:
             tensors["struck"] = self._struck.nonzero()[:, 0]
-        write_parts(local_path(path), tensors, about)
+        # A mapped file's labels are more than memory may hold.
+        write = write_tensors if self.file is None else write_parts
+        write(local_path(path), tensors, about)
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, bank: LabelBank | None = None) -> LabelIndex:
