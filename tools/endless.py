@@ -113,7 +113,7 @@ def endless(detector: TANL, pool: Tensor, batches: int, batch_size: int, seed: i
         state = detector.state
         rebuilt = ActivationState.from_state_dict(
             state.bank,
-            detector.activations,
+            state.activations,
             detector.capacity,
             state.state_dict(compact=True),
             state.per_source,
