@@ -67,9 +67,9 @@ def off_norm(z: Tensor, tolerance: float | None = None) -> tuple[Tensor, Tensor]
     """The norms ``[n]`` of rows ``[n, D]``, and which are not 1; ``tolerance`` as in `unit_embeddings`."""
     wide = torch.promote_types(z.dtype, torch.float32)
     # In parts: half precision becomes float32 on the way, and the rows may be more than memory holds.
-    norms = torch.cat(
-        [torch.linalg.vector_norm(part, dim=1, dtype=wide) for part in torch.split(z, _NORMS_AT_ONCE)]
-    )
+    parts = (z,) if len(z) <= _NORMS_AT_ONCE else torch.split(z, _NORMS_AT_ONCE)
+    found = [torch.linalg.vector_norm(part, dim=1, dtype=wide) for part in parts]
+    norms = found[0] if len(found) == 1 else torch.cat(found)
     off = (norms - 1).abs() > (norm_tolerance(z.dtype) if tolerance is None else tolerance)
     return norms, off | ~norms.isfinite()
 
