@@ -14,6 +14,7 @@ STUDIES = {
     "corpus-size": "what fewer negative labels cost, for several rules of choosing them from WordNet",
     "gpu-first": "what the first minutes on a GPU tell: parity, ceilings, steps, waits, a profile",
     "beyond": "what the modules of tanl.beyond find where the answer is known",
+    "label-scale": "TANL with 70 thousand, a million and ten million labels: a short list against exact sums",
     "half-precision": "what keeping the labels as float16 does to scores and selected labels",
     "preset": "which settings of TANL are best over ID sets, orders and shares of outliers",
     "endless": "one TANL over a million batches: memory, state, drift of its means, throughput",
