@@ -52,6 +52,7 @@ from .saving import (
 from .volumes import Aggregate, Together, VolumeVerdict, judge_slices
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from typing_extensions import Self
 
 __all__ = ["METHODS", "Detection", "Guard", "Method", "Verdict"]
@@ -602,6 +603,46 @@ class Guard:
                 message names the difference, and nothing changes.
         """
         self._go_on(read_record(folder), exact)
+
+    def merge(self, *others: Guard | str | PathLike[str]) -> None:
+        """Go on from what this guard and others learnt, each from a stream of its own, as one stream.
+
+        For guards that began alike and then watched different cameras, or ran on different machines. What they had seen
+        when they parted counts once, see `Detector.merged`. To go on side by side and meet again, save this guard
+        afterwards and load it in all places. The monitor goes on with this guard's images.
+
+        Args:
+            others: guards, which stay as they are, or folders that they were saved in.
+
+        Raises:
+            FileNotFoundError: no guard was saved there.
+            ValueError: a damaged file; another backbone, corpus, method or dtype, other labels, templates or settings;
+                guards that did not go on from one state. The message names the difference, and nothing changes.
+        """
+        records = [
+            each._record(compact=True) if isinstance(each, Guard) else read_record(each) for each in others
+        ]
+        with self._lock:
+            own = self._record(compact=True)
+            for record in records:
+                record.refuse_other(own)
+                if record.dtype != own.dtype:
+                    raise ValueError(
+                        f"the guards keep labels as {own.dtype} and as {record.dtype}: give one dtype"
+                    )
+            self.detector.merge(*(record.compact for record in records))
+
+    def synchronize(self, group: ProcessGroup | None = None) -> None:
+        """Let the guards of all processes of a `torch.distributed` group go on from what they learnt together.
+
+        See `Detector.synchronize`, which each process calls as often as the others. Other threads' calls of this guard
+        wait meanwhile.
+
+        Raises:
+            ValueError, OSError: as `Detector.synchronize`.
+        """
+        with self._lock:
+            self.detector.synchronize(group)
 
     @property
     def corpus(self) -> Corpus | None:
