@@ -119,7 +119,12 @@ def test_examples_of_streams(photos, capsys):
     assert names["guard"].bank.id_names == ("mammal", "bird", "reptile", "fish")
     assert names["guard"].bank.negative_names[-1] == "lens cap"
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 2 * len(photos)  # a verdict an image, from the stream and from asyncio
+    assert (
+        len(printed) == 2 * len(photos) + 1
+    )  # a verdict an image, from the stream and from asyncio; and the merged
+    left, right = (names[side].detector.state.images for side in ("left", "right"))
+    assert left - right == len(photos[::2])
+    assert printed[-1] == str(left)
 
 
 def test_example_of_the_first_page(photos, capsys):

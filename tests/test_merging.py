@@ -301,3 +301,19 @@ def test_a_stream_without_news_is_not_taken_for_one_with():
         ValueError, match="a stream has seen nothing since it was last like the others, after 27"
     ):
         merged_streams([together, other.state_dict(compact=True)])
+
+
+@pytest.mark.parametrize("more", [2**24, 2**31, 2**53])
+def test_rings_of_any_number_of_rows_go_on_alike(more):
+    """Rows are numbered, and their numbers decide which block they are in."""
+    state = after(begun(30), *range(20))
+    saved = state.state_dict()
+    for ring in ("positive", "negative"):
+        saved[ring]["total"] += 20 * more
+    later = restored(saved, 30)
+    for seed in range(30, 50):
+        for each in (state, later):
+            push(each, batch(7, seed))
+        for ring, own in ((later.positive, state.positive), (later.negative, state.negative)):
+            assert torch.equal(ring.mean, own.mean)
+            assert torch.equal(ring.embeddings, own.embeddings)

@@ -248,6 +248,8 @@ class _Run:
         ray, judgement, partitions = self._ray, self._judgement, self._partitions
         detector = judgement.detector
         first = detector.state_dict(compact=True)
+        if detector.has_stream:  # what it has seen, all workers have seen: it counts once
+            first = detector.merged([first])
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
