@@ -7,7 +7,7 @@ from states import assert_same_state, state_of
 import tanl
 from conftest import golden, golden_bank, unit
 from tanl import kernels
-from tanl.kernels import native, reference
+from tanl.kernels import native, reference, surroundings
 
 CPU = torch.device("cpu")
 SHAPES = [(1, 65, 40), (5, 1003, 64), (63, 1003, 512), (63, 65, 768), (17, 2049, 513)]
@@ -15,10 +15,14 @@ SHAPES = [(1, 65, 40), (5, 1003, 64), (63, 1003, 512), (63, 65, 768), (17, 2049,
 TOLERANCE = {torch.float32: 5e-5, torch.float16: 5e-5}
 
 
-@pytest.fixture(params=["reference", *native.VARIANTS])
+@pytest.fixture(params=["reference", "reference by oneDNN", *native.VARIANTS])
 def backend(request, monkeypatch):
-    """A backend's module; the native one in one of its instruction sets."""
-    if request.param == "reference":
+    """A backend's module; the native one in one of its instruction sets, the reference with either product."""
+    if request.param.startswith("reference"):
+        by_onednn = request.param != "reference"
+        if by_onednn and not torch.backends.mkldnn.is_available():
+            pytest.skip("this torch comes without oneDNN")
+        monkeypatch.setattr(surroundings, "_mkl_is_slow", lambda: by_onednn)
         return reference
     if request.param not in native.variants():
         pytest.skip(f"this processor or build has no {request.param}")

@@ -183,6 +183,7 @@ def test_report_names_everybody_and_says_what_was_not_measured(tiny, monkeypatch
         "rows x labels",
         "labels x rows",
         "labels x rows, oneDNN",
+        "x mm",
         "naive step",
         "tanl reference",
         "exp_store",
@@ -216,7 +217,8 @@ def test_gpu_rows_have_bandwidth_and_share_of_the_roofline():
     )
     roofline = Roofline("a device", 1e12, 1e9, "a test")
     lines = report.gpu_lines([result], roofline)
-    assert "GB/s" in lines[5] and lines[5].endswith("of roofline")
+    assert "GB/s" in lines[7] and lines[7].endswith("of roofline")
+    assert lines[6].startswith("  at best, float16 labels: 20 us for the roofline")
     ours = result.find("tanl", "reference")
     row = gpu_row(case, ours, roofline)
     assert row.share == pytest.approx(311 * 32 * 4 / 1e9 / row.seconds)
@@ -230,6 +232,29 @@ def test_roofline_is_the_larger_of_product_and_stream():
     assert Roofline("slow", 1e12, 3.35e12, "").least_seconds(case, 2) == pytest.approx(
         2 * 256 * 71_000 * 512 / 1e12
     )
+
+
+def test_the_exact_step_needs_two_products_or_stored_exponentials():
+    h100 = Roofline("H100", 989e12, 3.35e12, "data sheet")
+    one, twice, stored = h100.floors(70_000, 1000, 256, 512, 2)
+    stream, exponentials = 71_000 * 512 * 2 / 3.35e12, 71_000 * 256 * 4 / 3.35e12
+    sums = 71_000 * 13 * 4 / 3.35e12
+    assert one == pytest.approx(stream)
+    assert twice == pytest.approx(2 * stream + sums)
+    assert stored == pytest.approx(stream + 2 * exponentials + sums)
+    assert (round(1e6 * twice), round(1e6 * stored)) == (45, 66)
+
+
+def test_the_gpu_alone_is_measured_or_told_to_be_missing(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    target = tmp_path / "speed.json"
+    assert studies.main(["speed", "--gpu-only", "--json", str(target)]) == 2
+    assert "--gpu-only: there is no GPU here that torch can use" in capsys.readouterr().err
+    assert not target.exists()
+    config = Config(labels=(65,), selected=(5,), steps=(1,), capacity=3, batch=5, dim=8, num_id=3, repeats=1)
+    result = run.run(config, connect=InProcess, log=silent, gpu_only=True)
+    assert result.table == result.labels_curve == result.capacity_curve == result.targets == []
+    assert "Targets" not in report.format_report(result)
 
 
 def test_naive_step_that_would_take_too_long_says_why():
@@ -476,3 +501,4 @@ def test_the_fastest_way_to_the_bare_product_is_what_steps_are_compared_with():
     )
     result = CaseResult(TINY.case(130, 20, 1), 0, [bare])
     assert result.bare_for(Spec("tanl", "native")) == ("labels x rows, oneDNN", [1.0])
+    assert result.bare_for(Spec("tanl", "native"), but="labels x rows, oneDNN") == ("labels x rows", [2.0])

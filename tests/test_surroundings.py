@@ -210,6 +210,32 @@ def test_products_keep_full_precision_whatever_torch_is_told(name, precision):
     ]
 
 
+def test_the_product_by_onednn_keeps_full_precision_too(monkeypatch):
+    """It is not taken where convolutions may round their operands, nor where oneDNN is turned off."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch comes without oneDNN")
+    monkeypatch.setattr(surroundings, "_mkl_is_slow", lambda: True)
+    labels, columns = unit(301, 40, seed=1), unit(7, 40, seed=2).T
+    made = []
+    conv2d = torch.nn.functional.conv2d
+    monkeypatch.setattr(torch.nn.functional, "conv2d", lambda *args: made.append(1) or conv2d(*args))
+    exact = (labels.double() @ columns.double()).float()
+
+    def check(by_onednn):
+        made.clear()
+        torch.testing.assert_close(surroundings.tall_product(labels, columns), exact, atol=5e-7, rtol=0)
+        assert bool(made) == by_onednn
+
+    check(by_onednn=True)
+    with torch.backends.mkldnn.flags(enabled=False):
+        check(by_onednn=False)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        check(by_onednn=False)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 @pytest.mark.parametrize("labels", [torch.float32, torch.float16])
 def test_kernels_do_not_depend_on_how_a_thread_treats_denormal_numbers(labels):
     if "native" not in kernels.available():

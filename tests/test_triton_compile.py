@@ -68,5 +68,18 @@ def test_float32_products_keep_their_precision(compiled):
     assert {e["constants"]["PRECISION"] for e in products if e["target"] == "gfx942"} == {"ieee"}
 
 
+def test_other_forms_leave_room_for_two_programs_on_a_multiprocessor(compiled):
+    """Of sm_90, where they are for; all of the narrow form, of the other what only begins with the product."""
+    forms = {
+        (e["form"], e["kernel"]): e for e in compiled if e["target"] == "sm_90" and e["form"] != "addresses"
+    }
+    assert {form for form, _ in forms} == {"descriptors", "two-programs"}
+    assert {kernel for _, kernel in forms} == set(WITH_PRODUCT)
+    for (form, kernel), entry in forms.items():
+        if form == "two-programs" or kernel != "segment_colsum":
+            assert entry["registers"] is None or entry["registers"] <= 128
+            assert entry["shared"] <= 113 << 10
+
+
 def test_every_sum_has_one_owner(compiled):
     assert broken(compiled, lambda e: not e["atomics"]) == []

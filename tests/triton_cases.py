@@ -17,7 +17,7 @@ from tanl.detectors.captured import CapturedTANL
 from tanl.kernels import StoredExponentials, reference
 from tanl.kernels import triton as backend
 from tanl.kernels.triton.ops.product import factor, logits_tile, product_operands
-from tanl.kernels.triton.shapes import SEGMENTS
+from tanl.kernels.triton.shapes import FORMS, SEGMENTS, forms_on, product_shape, target
 from tools.gpu_first.counts import counted
 from tools.speed.data import Features
 
@@ -65,6 +65,32 @@ def test_log_sum_exps_and_segment_sums(shape, dtype):
     torch.testing.assert_close(backend.segment_colsum_stored(stored, segments), expected, **tolerance)
     recomputed = backend.segment_colsum(z, labels, scale, lse, segments)
     torch.testing.assert_close(recomputed, expected, **tolerance)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shape", [(1, 65, 40), (63, 203, 512), (33, 65, 768), (5, 65, 513)], ids=str)
+def test_other_forms_of_the_kernels_are_the_same_to_rounding(monkeypatch, shape, form):
+    if form not in forms_on(target(DEVICE)):
+        pytest.skip("this device has not this form")
+    z, labels = problem(*shape, torch.float16)
+    scale, segments = 100.0, cut(len(z))
+    lse = reference.row_lse(z, labels, scale)
+    expected = reference.segment_colsum(z, labels, scale, lse, segments)
+    tolerance = {"atol": TOLERANCE[torch.float16], "rtol": TOLERANCE[torch.float16]}
+    monkeypatch.setenv("TANL_TRITON_FORM", form)
+    assert product_shape(labels).descriptors == (shape[2] % 8 == 0)
+    torch.testing.assert_close(backend.row_lse(z, labels, scale), lse, **tolerance)
+    stored = backend.exp_store(z, labels, scale)
+    torch.testing.assert_close(stored.lse, lse, **tolerance)
+    torch.testing.assert_close(backend.segment_colsum_stored(stored, segments), expected, **tolerance)
+    torch.testing.assert_close(backend.segment_colsum(z, labels, scale, lse, segments), expected, **tolerance)
+
+
+def test_a_form_that_is_not_there_is_told(monkeypatch):
+    z, labels = problem(1, 65, 40, torch.float16)
+    monkeypatch.setenv("TANL_TRITON_FORM", "fast")
+    with pytest.raises(ValueError, match=r"TANL_TRITON_FORM='fast': for .* there are addresses"):
+        backend.row_lse(z, labels, 100.0)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -252,15 +278,22 @@ def test_stable_topk_keeps_the_order_of_equal_values():
     assert backend.stable_topk(values, 4).tolist() == [1, 3, 2, 4]
 
 
-def test_few_rows_are_stored_and_many_are_not():
-    def rows(n, count, dim):
-        one = torch.zeros(1, 1, device=DEVICE)
+def test_few_rows_are_stored_and_many_are_not(monkeypatch):
+    def rows(n, count, dim, dtype=torch.float32):
+        one = torch.zeros(1, 1, dtype=dtype, device=DEVICE)
         return backend.stored_rows(one.expand(n, dim), one.expand(count, dim))
 
     assert rows(32, 1000, 64) == 32
     assert rows(33, 1000, 64) == 0  # more than D / 2
+    assert rows(16, 1000, 64, torch.float16) == 16
+    assert rows(17, 1000, 64, torch.float16) == 0  # more than D / 4
     assert rows(256, 1 << 20, 1024) == 256  # 1 GiB
     assert rows(257, 1 << 20, 1024) == 0
+    monkeypatch.setenv("TANL_TRITON_STORED", "40")
+    assert (rows(40, 1000, 64), rows(41, 1000, 64), rows(40, 1 << 23, 64)) == (40, 0, 0)
+    monkeypatch.setenv("TANL_TRITON_STORED", "many")
+    with pytest.raises(ValueError, match="TANL_TRITON_STORED='many': give a number of rows"):
+        rows(1, 1000, 64)
 
 
 def test_labels_of_another_dtype_are_refused():

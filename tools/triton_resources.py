@@ -6,6 +6,7 @@ code generation: registers, spills, shared memory, tensor cores. It tells nothin
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -30,12 +31,14 @@ from tanl.kernels.triton.ops.segment_colsum import segment_colsum_kernel
 from tanl.kernels.triton.ops.segment_colsum_stored import segment_colsum_stored_kernel
 from tanl.kernels.triton.shapes import (
     OTSU_SCORES,
+    PLAIN,
     PREFIX_COLUMNS,
     PRODUCT,
     SEGMENTS,
     STAGES,
     STORED_ROWS,
     WARPS,
+    forms_on,
     shape_on,
 )
 
@@ -75,18 +78,18 @@ class Configuration:
     Attributes:
         kernel: its name.
         target: a key of TARGETS.
+        form: of the kernels that begin with the product, see `FORMS`.
         dtype: of the labels, where it takes any; else of what it reads.
         constants: its compile-time arguments.
-        warps: to a program.
-        stages: of the pipeline.
+        options: how it is compiled: warps to a program, stages of the pipeline, the most registers.
     """
 
     kernel: str
     target: str
+    form: str
     dtype: str
     constants: dict[str, Any]
-    warps: int
-    stages: int
+    options: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -122,23 +125,24 @@ KERNELS = {
 
 def configurations() -> Iterator[Configuration]:
     """Everything that is shipped, target by target."""
+    options = {"num_warps": WARPS, "num_stages": STAGES}
     for target in TARGETS:
         tiles = set()
-        for dtype, dim in product(PRODUCT[target], DIMS):
-            shape = shape_on(target, dtype, dim)
+        for form, dtype, dim in product(forms_on(target), PRODUCT[target], DIMS):
+            shape = shape_on(target, dtype, dim, form)
+            if form != PLAIN and shape == shape_on(target, dtype, dim):
+                continue
             tiles.add(shape.columns)
-            constants: dict[str, Any] = shape.constants(dim)
+            constants: dict[str, Any] = shape.constants_for(dtype, dim)
             for kernel in ("row_lse", "exp_store", "segment_colsum"):
                 segments = {"SEGMENTS": SEGMENTS} if kernel == "segment_colsum" else {}
-                yield Configuration(
-                    kernel, target, DTYPES[dtype], constants | segments, shape.warps, shape.stages
-                )
+                yield Configuration(kernel, target, form, DTYPES[dtype], constants | segments, shape.options)
         for columns in sorted(tiles):
             constants = {"ROWS": STORED_ROWS, "COLUMNS": columns}
-            yield Configuration("segment_colsum_stored", target, "fp32", constants, WARPS, STAGES)
+            yield Configuration("segment_colsum_stored", target, PLAIN, "fp32", constants, options)
         constants = {"LARGEST": LARGEST_EXPONENT, "COLUMNS": PREFIX_COLUMNS}
-        yield Configuration("prefix_share", target, "fp32", constants, WARPS, STAGES)
-        yield Configuration("otsu_histogram", target, "fp32", {"SCORES": OTSU_SCORES}, WARPS, STAGES)
+        yield Configuration("prefix_share", target, PLAIN, "fp32", constants, options)
+        yield Configuration("otsu_histogram", target, PLAIN, "fp32", {"SCORES": OTSU_SCORES}, options)
 
 
 def compile_ahead(configuration: Configuration) -> Any:
@@ -152,8 +156,7 @@ def compile_ahead(configuration: Configuration) -> Any:
         constexprs={(names.index(name),): value for name, value in configuration.constants.items()},
         attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name][0] == "*"},
     )
-    options = {"num_warps": configuration.warps, "num_stages": configuration.stages}
-    return triton.compile(source, target=TARGETS[configuration.target], options=options)
+    return triton.compile(source, target=TARGETS[configuration.target], options=configuration.options)
 
 
 def resources(compiled: Any) -> Resources:
@@ -166,18 +169,60 @@ def resources(compiled: Any) -> Resources:
 
 
 def main() -> None:
-    """Print them all."""
+    """Print them all, or with ``--table`` those of one target at D = 512 as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])  # type: ignore[union-attr]
+    parser.add_argument("--table", choices=TARGETS, metavar="TARGET", help="a table of one of %(choices)s")
+    target = parser.parse_args().table
     if not isinstance(row_lse_kernel, triton.JITFunction):
         raise SystemExit("TRITON_INTERPRET is set: there is nothing to compile")
+    if target is None:
+        for configuration in configurations():
+            measured = resources(compile_ahead(configuration))
+            print(json.dumps(asdict(configuration) | asdict(measured)), flush=True)
+        return
+    print("| kernel | form | labels | tile | warps | registers | stack | shared memory | programs at once |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for configuration in configurations():
-        measured = resources(compile_ahead(configuration))
-        print(json.dumps(asdict(configuration) | asdict(measured)), flush=True)
+        if configuration.target == target and configuration.constants.get("D", DIMS[0]) == DIMS[0]:
+            print(_row(configuration, resources(compile_ahead(configuration))), flush=True)
+
+
+def at_once(registers: int, warps: int, shared: int) -> int:
+    """How many programs a multiprocessor of compute capability 9.0 or 10.0 has registers and shared memory for.
+
+    It has 65 536 registers, which a warp takes by 256, and 227 KB of shared memory, of which a program takes 1 KB more
+    than it asks for; 64 warps at most.
+    """
+    by_registers = 65_536 // (warps * -(-32 * registers // 256) * 256)
+    return min(by_registers, (228 << 10) // (shared + 1024), 64 // warps)
+
+
+def _row(configuration: Configuration, taken: Resources) -> str:
+    of, warps = configuration.constants, configuration.options["num_warps"]
+    tile = "x".join(str(of[name]) for name in ("ROWS", "COLUMNS", "DEPTH") if name in of)
+    fits = configuration.target in ("sm_90", "sm_100") and taken.registers is not None
+    cells = [
+        configuration.kernel,
+        configuration.form if "D" in of else "",
+        configuration.dtype if "D" in of else "",
+        tile,
+        warps,
+        "?" if taken.registers is None else taken.registers,
+        "?" if taken.stack is None else taken.stack,
+        f"{taken.shared / 1024:.0f} KB",
+        at_once(taken.registers, warps, taken.shared) if fits and taken.registers is not None else "",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _type(name: str, configuration: Configuration) -> str:
     if name in configuration.constants:
         return "constexpr"
     if name in ("z", "labels"):
+        of = configuration.constants
+        if of["DESCRIPTORS"]:
+            rows = of["ROWS" if name == "z" else "COLUMNS"]
+            return f"tensordesc<{configuration.dtype}[{rows}, {of['DEPTH']}]>"
         return f"*{configuration.dtype}"
     return ARGUMENTS.get(name, "i32")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .operands import check_segments
 from .stored import Segments, StoredExponentials, memory_for
-from .surroundings import must_repeat, product
+from .surroundings import must_repeat, product, tall_product
 
 # With 256 rows a tile's exponentials are 2 MiB: the next operation finds them in the cache.
 TILE_LABELS = 2048
@@ -24,7 +24,7 @@ LARGEST_EXPONENT = 75.0
 def row_lse(z: Tensor, labels: Tensor, scale: float) -> Tensor:
     """Log-sum-exp over the labels: each tile's, joined."""
     scaled = (z * scale).T
-    parts = [product(tile.float(), scaled).logsumexp(dim=0) for tile in torch.split(labels, TILE_LABELS)]
+    parts = [tall_product(tile.float(), scaled).logsumexp(dim=0) for tile in torch.split(labels, TILE_LABELS)]
     return torch.stack(parts).logsumexp(dim=0)
 
 
@@ -44,9 +44,10 @@ def exp_store(
     maxima = z.new_empty(len(tiles), len(z))
     totals = torch.empty_like(maxima)
     for t, (tile, kept) in enumerate(tiles):
-        product(tile.float(), scaled, out=kept)
-        torch.amax(kept, dim=0, out=maxima[t])
-        torch.sum(kept.sub_(maxima[t]).exp_(), dim=0, out=totals[t])
+        logits = tall_product(tile.float(), scaled, out=kept)
+        torch.amax(logits, dim=0, out=maxima[t])
+        torch.sub(logits, maxima[t], out=kept)
+        torch.sum(kept.exp_(), dim=0, out=totals[t])
     lse = (maxima + totals.log()).logsumexp(dim=0)
     return StoredExponentials("reference", values, maxima, lse, len(labels))
 
@@ -68,7 +69,7 @@ def segment_colsum(z: Tensor, labels: Tensor, scale: float, lse: Tensor, segment
     members = _members(segments, lse).T
     scaled = (z * scale).T
     sums = [
-        product((product(tile.float(), scaled) - lse).exp(), members)
+        product((tall_product(tile.float(), scaled) - lse).exp(), members)
         for tile in torch.split(labels, TILE_LABELS)
     ]
     return torch.cat(sums).T

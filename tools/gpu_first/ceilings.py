@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch
 import tanl
 from tanl.kernels import available
 from tanl.labels.on_gpu import gpu_faiss
+from tools.speed.roofline import Roofline
 
 from .clock import seconds_of
 from .sizes import Sizes
@@ -47,6 +49,26 @@ def environment(device: torch.device) -> dict[str, Any]:
     return found
 
 
+def floors(device: torch.device, sizes: Sizes) -> list[dict[str, Any]]:
+    """What these ceilings leave a step with float16 labels, for every M: see `tools.speed.roofline.Roofline`."""
+    found = ceilings(device, sizes)
+    limits = Roofline("", 1e12 * found["product_fp16_tflop_s"], 1e9 * found["copy_gb_s"], "measured")
+    rows = []
+    for count in sizes.labels:
+        shape = {"labels": count, "num_id": sizes.num_id, "batch": sizes.batch, "dim": sizes.dim}
+        one, twice, stored = (1e6 * part for part in limits.floors(**shape, label_bytes=2))
+        rows.append(
+            {
+                "M": count,
+                "one_product_or_stream_us": one,
+                "two_products_us": twice,
+                "stored_exponentials_us": stored,
+            }
+        )
+    return rows
+
+
+@lru_cache(maxsize=1)
 def ceilings(device: torch.device, sizes: Sizes) -> dict[str, float]:
     """GB/s of a copy, TFLOP/s of bare products, microseconds of a launch and of a value read back."""
     generator = torch.Generator(device).manual_seed(0)

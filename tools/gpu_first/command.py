@@ -15,7 +15,8 @@ import torch
 from tanl.benchmarks.output.targets import check_targets, write_json
 from tanl.io.arguments import a_path
 
-from .ceilings import ceilings, environment
+from .ceilings import ceilings, environment, floors
+from .choices import choices
 from .operations import operations
 from .parity import against_float64, golden_cases, surroundings
 from .sizes import QUICK, Sizes
@@ -26,6 +27,8 @@ PARTS: dict[str, Callable[[torch.device, Sizes], Any]] = {
     "parity": against_float64,
     "golden": golden_cases,
     "ceilings": ceilings,
+    "floors": floors,
+    "choices": choices,
     "steps": steps,
     "asked": asked,
     "surroundings": surroundings,

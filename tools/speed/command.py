@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="M = 10 000 and K = 1000 only, in a minute or two"
     )
+    parser.add_argument(
+        "--gpu-only", action="store_true", help="the GPU's cases alone; without a GPU an error"
+    )
     add_options(parser, Config)
     parser.add_argument(
         "--json",
@@ -55,14 +58,25 @@ def main(arguments: argparse.Namespace) -> int:
 
     Raises:
         ImportError: a chart is wanted, and matplotlib is missing.
-        ValueError: an unusable setting, or a file that cannot be written. Nothing is measured before.
+        ValueError: an unusable setting, a file that cannot be written, or the GPU's cases alone where there is no GPU.
+            Nothing is measured before.
     """
     config = configuration(arguments)
+    if arguments.gpu_only and not torch.cuda.is_available():
+        raise ValueError(
+            "--gpu-only: there is no GPU here that torch can use; without the option CPUs are measured"
+        )
+    arguments.no_chart |= arguments.gpu_only  # the chart is of CPUs
     targets = [arguments.json] if arguments.no_chart else [arguments.json, arguments.chart]
     check_targets(*targets)
     if not arguments.no_chart:
         require_matplotlib()
-    result = run(config, connect=OwnProcess, log=lambda line: print(line, file=sys.stderr, flush=True))
+    result = run(
+        config,
+        connect=OwnProcess,
+        log=lambda line: print(line, file=sys.stderr, flush=True),
+        gpu_only=arguments.gpu_only,
+    )
     write_json(arguments.json, result.as_json())
     if not arguments.no_chart:
         chart.draw(result, arguments.chart)

@@ -81,16 +81,18 @@ class CaseResult:
                 return one
         return None
 
-    def bare_for(self, spec: Spec) -> tuple[str, list[float | None]] | None:
+    def bare_for(self, spec: Spec, *, but: str | None = None) -> tuple[str, list[float | None]] | None:
         """What a contender is compared with: the fastest way to make the bare product, by medians, and its seconds.
 
-        On the CPU that is the float32 product whatever the labels' dtype; on a GPU it has the labels' dtype.
+        ``but`` leaves a way out. On the CPU that is the float32 product whatever the labels' dtype; on a GPU it has
+        the labels' dtype.
         """
         dtype = spec.dtype if spec.device != "cpu" else "float32"
         measured = self.find("bare", dtype=dtype, device=spec.device)
         if measured is None:
             return None
-        fastest = min(measured.seconds, key=lambda way: spread(measured.seconds[way]).median)
+        ways = [way for way in measured.seconds if way != but]
+        fastest = min(ways, key=lambda way: spread(measured.seconds[way]).median)
         return fastest, measured.seconds[fastest]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from .config import Case
+from .contenders import ONEDNN
 from .measure import (
     CaseResult,
     Measured,
@@ -22,7 +24,7 @@ from .run import Result
 from .targets import curve
 
 _NAME, _TIME, _RATIO = 30, 27, 23
-_HEADER = f"  {'':{_NAME}}{'ms':>{_TIME}}{'x bare':>{_RATIO}}{'naive / this':>{_RATIO}}{'peak MB':>9}"
+_HEADER = f"  {'':{_NAME}}{'ms':>{_TIME}}{'x bare':>{_RATIO}}{'x mm':>{_RATIO}}{'naive / this':>{_RATIO}}{'peak MB':>9}"
 _MET = {True: "met", False: "NOT met", None: "-"}
 
 
@@ -37,17 +39,18 @@ def format_report(result: Result) -> str:
         f"B = {config.batch}, D = {config.dim}, C = {thousands(config.num_id)}, L = {config.capacity}, "
         f"gap 0.2, alpha 0.95, seed {config.seed}; structured synthetic features",
         "Times are medians [smallest, largest] of the rounds, in ms; everybody gets the same batches, in turn.",
-        "Ratios are taken round by round, to the fastest way to make the bare fp32 product, MKL's two and oneDNN's; "
-        "their median [smallest, largest].",
+        "Ratios are taken round by round, to the fastest way to make the bare fp32 product (x bare), and to the faster "
+        "of torch's mm alone (x mm), which is MKL's and on AMD's processors slow; their median [smallest, largest].",
         "Memory is the peak above labels and stream, everything that a contender keeps included.",
     ]
     for case in result.table:
         lines += ["", *_case_lines(case)]
-    if config.curves:
+    if config.curves and result.table:
         lines += ["", *_curve_lines(result, "labels"), "", *_curve_lines(result, "capacity")]
     lines += ["", *_gpu_lines(result)]
-    lines += ["", "Targets (for a quiet 2-core CPU):"]
-    width = max(len(target.what) for target in result.targets)
+    if result.targets:
+        lines += ["", "Targets (for a quiet 2-core CPU):"]
+    width = max((len(target.what) for target in result.targets), default=0)
     for target in result.targets:
         lines.append(f"  {target.what:{width}}  {target.limit:>11}  {target.measured:24}  {_MET[target.met]}")
     lines += ["", f"{result.seconds:.0f} s"]
@@ -75,11 +78,13 @@ def _contender_lines(result: CaseResult, one: Measured, roofline: Roofline | Non
     if one.note is not None:
         return [f"  {one.spec.name:{_NAME}}{one.note}"]
     bare, naive = result.bare_for(one.spec), result.find("naive", device=one.spec.device)
+    mm = result.bare_for(one.spec, but=ONEDNN)
     lines = []
     for action, seconds in one.seconds.items():
         name = one.spec.name if one.spec.kind != "bare" else f"{one.spec.name}, {action}"
         cells = [f"  {name:{_NAME}}{_milliseconds(spread(seconds)):>{_TIME}}"]
-        cells.append(f"{_ratio_text(ratio(seconds, bare[1])) if bare else '-':>{_RATIO}}")
+        for base in (bare, mm):
+            cells.append(f"{_ratio_text(ratio(seconds, base[1])) if base else '-':>{_RATIO}}")
         to_naive = ""
         if naive is not None and one.spec.kind == "tanl":
             to_naive = _ratio_text(ratio(step_seconds(naive), seconds))
@@ -148,17 +153,28 @@ def gpu_lines(cases: Sequence[CaseResult], roofline: Roofline) -> list[str]:
         f"GPU: {roofline.name}; roofline from {roofline.source}: {roofline.flop_per_second / 1e12:.0f} TFLOP/s in "
         f"half precision, {roofline.bytes_per_second / 1e12:.2f} TB/s",
         "Bandwidth counts labels read and exponentials written and read; the roofline is the larger of one product",
-        "of the whole batch and one stream of the labels.",
+        "of the whole batch and one stream of the labels. The exact step cannot reach it: it needs every row's",
+        "log-sum-exp before the sums, so it makes two products, or writes and reads the exponentials.",
     ]
     for result in cases:
         lines += [
             "",
             f"{describe(result.case)}: {_rows_text(result)}",
+            _floors_line(result.case, roofline),
             f"{_HEADER}{'GB/s':>8}{'of roofline':>13}",
         ]
         for one in result.contenders:
             lines += _contender_lines(result, one, roofline)
     return lines
+
+
+def _floors_line(case: Case, roofline: Roofline) -> str:
+    shape = {"labels": case.labels, "num_id": case.num_id, "batch": case.batch, "dim": case.dim}
+    one, twice, stored = (f"{1e6 * part:.0f} us" for part in roofline.floors(**shape, label_bytes=2))
+    return (
+        f"  at best, float16 labels: {one} for the roofline, {twice} for two products, "
+        f"{stored} for stored exponentials"
+    )
 
 
 def _milliseconds(value: Spread) -> str:

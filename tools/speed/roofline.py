@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from tanl.detectors.state import BLOCK
+
 from .config import Case
 from .contenders import STEP
 from .measure import Measured, spread
@@ -37,14 +39,29 @@ class Roofline:
     source: str
 
     def least_seconds(self, case: Case, label_bytes: int) -> float:
-        """The least time of a step: one product of the batch with all labels, one stream of the labels.
+        """The least time of a step: one product of the batch with all labels, or one stream of the labels."""
+        return self.floors(case.labels, case.num_id, case.batch, case.dim, label_bytes)[0]
 
-        The exact step cannot reach it: sums of activations need every row's log-sum-exp first, so there are two
-        products, or exponentials written and read.
+    def floors(
+        self, labels: int, num_id: int, batch: int, dim: int, label_bytes: int
+    ) -> tuple[float, float, float]:
+        """Seconds that a step takes at least, by three ways.
+
+        Sums of activations need every row's log-sum-exp first. So the exact step cannot reach the first figure: it
+        makes two products, or writes the exponentials and reads them.
+
+        Returns:
+            One product of the batch with all labels, or one stream of the labels, whichever takes longer; two of them,
+            and the writing of a sum for every 20 rows; one of them, where a write of the exponentials goes along, then
+            a read of them, and the sums.
         """
-        labels = case.num_id + case.labels
-        product = 2 * case.batch * labels * case.dim / self.flop_per_second
-        return max(product, labels * case.dim * label_bytes / self.bytes_per_second)
+        count = labels + num_id
+        product = 2 * batch * count * dim / self.flop_per_second
+        stream = count * dim * label_bytes / self.bytes_per_second
+        exponentials = 4 * batch * count / self.bytes_per_second
+        sums = 4 * -(-batch // BLOCK) * count / self.bytes_per_second
+        one = max(product, stream)
+        return one, 2 * one + sums, max(product, stream + exponentials) + exponentials + sums
 
 
 class GpuRow(NamedTuple):

@@ -77,13 +77,14 @@ class Result:
         }
 
 
-def run(config: Config, *, connect: Connect, log: Log) -> Result:
+def run(config: Config, *, connect: Connect, log: Log, gpu_only: bool = False) -> Result:
     """Measure everything that the configuration asks for.
 
     Args:
         config: what to run.
         connect: makes workers, `process.OwnProcess` for figures that are meant.
         log: takes a line of progress.
+        gpu_only: leave the CPU's cases out, and with them the targets.
     """
     started = time.perf_counter()
     backends = kernels.available("cpu")
@@ -98,9 +99,14 @@ def run(config: Config, *, connect: Connect, log: Log) -> Result:
             results.append(measure(case, specs, repeats=config.repeats, connect=connect))
         return results
 
-    table = measured(config.table, "case", [Spec("bare"), Spec("naive"), *ours, *halves])
-    labels_curve = measured(config.labels_curve, "curve against M,", [Spec("bare"), *ours])
-    capacity_curve = measured(config.capacity_curve, "curve against L,", [Spec("bare"), *ours])
+    on_cpu = [] if gpu_only else config.table
+    table = measured(on_cpu, "case", [Spec("bare"), Spec("naive"), *ours, *halves])
+    labels_curve = measured(
+        [] if gpu_only else config.labels_curve, "curve against M,", [Spec("bare"), *ours]
+    )
+    capacity_curve = measured(
+        [] if gpu_only else config.capacity_curve, "curve against L,", [Spec("bare"), *ours]
+    )
     gpu, roofline = None, None
     if torch.cuda.is_available():
         roofline = roofline_of(torch.device("cuda"))
@@ -108,7 +114,8 @@ def run(config: Config, *, connect: Connect, log: Log) -> Result:
     result = Result(
         config, environment, table, labels_curve, capacity_curve, gpu, roofline, targets=[], seconds=0.0
     )
-    result.targets = judge(table, labels_curve, capacity_curve, config, backends)
+    if not gpu_only:
+        result.targets = judge(table, labels_curve, capacity_curve, config, backends)
     result.seconds = time.perf_counter() - started
     return result
 

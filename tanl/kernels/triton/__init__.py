@@ -43,13 +43,18 @@ def row_lse(z: Tensor, labels: Tensor, scale: float) -> Tensor:
 
 
 def stored_rows(z: Tensor, labels: Tensor) -> int:
-    """All of them, up to D / 2 rows and 1 GiB; else none.
+    """All of them where there are few, and they fit into 1 GiB; else none.
 
-    Storing costs 8 bytes a row and label, to write and to read; the product anew 2 D operations a row and label, and
-    the labels read again. So few rows are for storing.
+    Storing costs 8 bytes a row and label, to write and to read; the product anew costs the labels read again, 2 D or
+    4 D bytes a label, as long as memory is what it waits for. So up to D / 4 rows are for storing beside float16
+    labels, and D / 2 beside float32. That is an estimate: ``TANL_TRITON_STORED`` sets the number of rows that
+    `python -m tools gpu-first` found for a device.
     """
-    few = len(z) <= labels.shape[1] // 2
-    return len(z) if few and 4 * len(z) * len(labels) <= STORED_BYTES else 0
+    told = os.environ.get("TANL_TRITON_STORED", "")
+    if told and not told.isdecimal():
+        raise ValueError(f"TANL_TRITON_STORED={told!r}: give a number of rows, 0 to store none")
+    most = int(told) if told else labels.shape[1] * labels.element_size() // 8
+    return len(z) if len(z) <= most and 4 * len(z) * len(labels) <= STORED_BYTES else 0
 
 
 def exp_store(

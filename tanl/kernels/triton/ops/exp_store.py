@@ -11,7 +11,7 @@ from torch import Tensor
 from ...operands import operand
 from ...stored import StoredExponentials, memory_for
 from ..shapes import product_shape
-from .product import factor, logits_tile, product_operands
+from .product import factor, logits_tile, passed, product_operands
 
 
 @triton.jit(do_not_specialize=["n", "num_labels"])
@@ -29,6 +29,8 @@ def exp_store_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
+    PARTS: tl.constexpr,
+    DESCRIPTORS: tl.constexpr,
 ):
     """``exp(logit - the row's maximum in the tile)``, that maximum, and the row's sum, of one tile.
 
@@ -43,7 +45,20 @@ def exp_store_kernel(
     column = tl.arange(0, COLUMNS)
     row_there = first_row + row < n
     logits = logits_tile(
-        z, labels, first_row, first_label, n, num_labels, scale, D, ROWS, COLUMNS, DEPTH, PRECISION
+        z,
+        labels,
+        first_row,
+        first_label,
+        n,
+        num_labels,
+        scale,
+        D,
+        ROWS,
+        COLUMNS,
+        DEPTH,
+        PRECISION,
+        PARTS,
+        DESCRIPTORS,
     )
     logits = tl.where((first_label + column < num_labels)[None, :], logits, float("-inf"))
     maximum = tl.max(logits, 1)
@@ -72,17 +87,15 @@ def exp_store(
     parts, labels = product_operands(z, labels)
     maxima, totals = torch.empty(2, tiles, n, dtype=torch.float32, device=z.device)
     exp_store_kernel[(tiles * blocks,)](
-        parts,
-        labels,
+        *passed(parts, labels, shape),
         operand(values, "values", (tiles, n, shape.columns), torch.float32, z.device),
         operand(maxima, "maxima", (tiles, n), torch.float32, z.device),
         operand(totals, "totals", (tiles, n), torch.float32, z.device),
         n,
         len(labels),
         scale / factor(labels),
-        **shape.constants(labels.shape[1]),
-        num_warps=shape.warps,
-        num_stages=shape.stages,
+        **shape.constants(labels),
+        **shape.options,
     )
     lse = (maxima + totals.log()).logsumexp(dim=0)
     return StoredExponentials("triton", values, maxima, lse, len(labels))

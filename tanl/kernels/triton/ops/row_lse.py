@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...operands import operand
 from ..shapes import product_shape
-from .product import factor, logits_tile, product_operands
+from .product import factor, logits_tile, passed, product_operands
 
 # Enough for some to each multiprocessor. A constant, not a property of the device, so that the order of the
 # additions, and with it the last digit, does not hang on it.
@@ -32,6 +32,8 @@ def row_lse_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
+    PARTS: tl.constexpr,
+    DESCRIPTORS: tl.constexpr,
 ):
     """The maximum logit, and the sum of exponentials relative to it, of a block of rows over one split of the labels.
 
@@ -46,7 +48,20 @@ def row_lse_kernel(
     for tile in range(split * tiles_per_split, stop):
         first_label = tile * COLUMNS
         logits = logits_tile(
-            z, labels, first_row, first_label, n, num_labels, scale, D, ROWS, COLUMNS, DEPTH, PRECISION
+            z,
+            labels,
+            first_row,
+            first_label,
+            n,
+            num_labels,
+            scale,
+            D,
+            ROWS,
+            COLUMNS,
+            DEPTH,
+            PRECISION,
+            PARTS,
+            DESCRIPTORS,
         )
         label_there = first_label + tl.arange(0, COLUMNS) < num_labels
         logits = tl.where(label_there[None, :], logits, float("-inf"))
@@ -68,17 +83,15 @@ def row_lse(z: Tensor, labels: Tensor, scale: float) -> Tensor:
     parts, labels = product_operands(z, labels)
     maxima, totals = torch.empty(2, splits, n, dtype=torch.float32, device=z.device)
     row_lse_kernel[(blocks, splits)](
-        parts,
-        labels,
+        *passed(parts, labels, shape),
         operand(maxima, "maxima", (splits, n), torch.float32, z.device),
         operand(totals, "totals", (splits, n), torch.float32, z.device),
         n,
         len(labels),
         tiles_per_split,
         scale / factor(labels),
-        **shape.constants(labels.shape[1]),
-        num_warps=shape.warps,
-        num_stages=shape.stages,
+        **shape.constants(labels),
+        **shape.options,
     )
     lse: Tensor = (maxima + totals.log()).logsumexp(dim=0)
     return lse

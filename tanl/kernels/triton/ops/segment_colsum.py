@@ -18,7 +18,7 @@ from torch import Tensor
 from ...operands import operand
 from ...stored import Segments
 from ..shapes import SEGMENTS, product_shape
-from .product import factor, logits_tile, product_operands
+from .product import factor, logits_tile, passed, product_operands
 from .segments import bounds_of
 
 SCALE = tl.constexpr(32768.0)
@@ -41,6 +41,8 @@ def segment_colsum_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
+    PARTS: tl.constexpr,
+    DESCRIPTORS: tl.constexpr,
     SEGMENTS: tl.constexpr,
 ):
     """Column sums of ``exp(logit - lse)`` over SEGMENTS segments of rows, for one tile of labels.
@@ -57,7 +59,20 @@ def segment_colsum_kernel(
     total = tl.zeros((SEGMENTS, COLUMNS), tl.float32)
     for first_row in range(0, n, ROWS):
         logits = logits_tile(
-            z, labels, first_row, first_label, n, num_labels, scale, D, ROWS, COLUMNS, DEPTH, PRECISION
+            z,
+            labels,
+            first_row,
+            first_label,
+            n,
+            num_labels,
+            scale,
+            D,
+            ROWS,
+            COLUMNS,
+            DEPTH,
+            PRECISION,
+            PARTS,
+            DESCRIPTORS,
         )
         row = first_row + tl.arange(0, ROWS)
         row_lse = tl.load(lse + row, mask=row < n, other=float("inf"))
@@ -83,8 +98,7 @@ def segment_colsum(z: Tensor, labels: Tensor, scale: float, lse: Tensor, segment
     parts, labels = product_operands(z, labels)
     sums = torch.empty(len(bounds), len(labels), dtype=torch.float32, device=z.device)
     segment_colsum_kernel[(triton.cdiv(len(labels), shape.columns), triton.cdiv(len(bounds), SEGMENTS))](
-        parts,
-        labels,
+        *passed(parts, labels, shape),
         operand(lse, "lse", (n,), torch.float32, z.device),
         operand(bounds, "segments", (len(bounds), 2), torch.int32, z.device),
         operand(sums, "sums", (len(bounds), len(labels)), torch.float32, z.device),
@@ -92,9 +106,8 @@ def segment_colsum(z: Tensor, labels: Tensor, scale: float, lse: Tensor, segment
         len(labels),
         len(bounds),
         scale / factor(labels),
-        **shape.constants(labels.shape[1]),
+        **shape.constants(labels),
         SEGMENTS=SEGMENTS,
-        num_warps=shape.warps,
-        num_stages=shape.stages,
+        **shape.options,
     )
     return sums
