@@ -227,8 +227,11 @@ def test_the_product_by_onednn_keeps_full_precision_too(monkeypatch):
         assert bool(made) == by_onednn
 
     check(by_onednn=True)
-    with torch.backends.mkldnn.flags(enabled=False):
+    torch._C._set_mkldnn_enabled(False)
+    try:
         check(by_onednn=False)
+    finally:
+        torch._C._set_mkldnn_enabled(True)
     torch.set_float32_matmul_precision("medium")
     try:
         check(by_onednn=False)

@@ -202,7 +202,9 @@ class AdaNeg(GroupedNegatives):
         memory: dict[str, Any] = {
             "batches": self._now.batches,
             "shared": self._now.shared,
-            "numbers": torch.tensor([n for images in remembered for n in images.numbers], dtype=torch.int64),
+            "numbers": torch.tensor(
+                [n for images in remembered for n in images.numbers], dtype=torch.int64, device="cpu"
+            ),
             "counts": self._indices([len(images.rows) for images in remembered]),
             "rows": torch.cat([images.rows for images in remembered] or [self.bank.id_embeddings[:0]]),
             "entropies": torch.tensor(

@@ -115,7 +115,9 @@ class CapturedTANL:
             stream[f"numbers_{of_stream}"] = held.numbers[side, evicted : evicted + kept].cpu()
         stream["history"] = held.history[held.history > -1].clone()
         steps = self._images // self.batch_size
-        sizes = torch.cat([stream["history_sizes"], torch.full((steps,), self.batch_size, dtype=torch.int32)])
+        sizes = torch.cat(
+            [stream["history_sizes"], torch.full((steps,), self.batch_size, dtype=torch.int32, device="cpu")]
+        )
         stream["history_sizes"] = trimmed(sizes, len(stream["history"]))
         stream["batches"] += steps
         stream["images"] += self._images

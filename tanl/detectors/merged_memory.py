@@ -114,7 +114,7 @@ def merged_memories(
         if flat
         else states[0]["rows"][:0].clone(),
         "entropies": torch.tensor([image.entropy for image in flat], dtype=torch.float64, device=device),
-        "numbers": torch.tensor([image.number for image in flat], dtype=torch.int64),
+        "numbers": torch.tensor([image.number for image in flat], dtype=torch.int64, device="cpu"),
     }
 
 

@@ -119,7 +119,9 @@ class _Stream:
         except (KeyError, AttributeError) as error:
             raise ValueError(f"the stream's state lacks {error}") from error
         first = totals.batches - len(sizes) + 1
-        numbers = torch.arange(first, totals.batches + 1).repeat_interleave(sizes)
+        numbers = torch.arange(first, totals.batches + 1, dtype=torch.int64, device="cpu").repeat_interleave(
+            sizes
+        )
         return cls(shared, totals, (rings[0], rings[1]), history, numbers, capacity, per_source)
 
     @property
@@ -261,7 +263,7 @@ def _bounded(order: Tensor, sources: Sequence[str | None], most: int) -> Tensor:
         if source is None or places[source] < most:
             places[source] += 1
             kept.append(row)
-    return torch.tensor(kept[::-1], dtype=torch.int64)
+    return torch.tensor(kept[::-1], dtype=torch.int64, device="cpu")
 
 
 def _merged_history(streams: Sequence[_Stream], trunk: _Stream | None) -> tuple[Tensor, Tensor]:

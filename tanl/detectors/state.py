@@ -320,11 +320,11 @@ def _sum(blocks: Tensor) -> Tensor:
 
 
 def _no_numbers() -> Tensor:
-    return torch.zeros(0, dtype=torch.int64)
+    return torch.zeros(0, dtype=torch.int64, device="cpu")
 
 
 def _no_sizes() -> Tensor:
-    return torch.zeros(0, dtype=torch.int32)
+    return torch.zeros(0, dtype=torch.int32, device="cpu")
 
 
 @dataclass
@@ -534,7 +534,7 @@ class ActivationState:
     def begin(self, confidences: Tensor) -> None:
         """Begin the history of a stream with what was known before it, ``[n]``."""
         self.history = self.extended_history(confidences)
-        self.history_sizes = torch.tensor([len(self.history)], dtype=torch.int32)
+        self.history_sizes = torch.tensor([len(self.history)], dtype=torch.int32, device="cpu")
 
     def learn(
         self,
@@ -549,7 +549,7 @@ class ActivationState:
 
         The batch gets the number after the last one's. By it `merge` knows what other streams saw at the same time.
         """
-        sizes = torch.cat([self.history_sizes, torch.tensor([images], dtype=torch.int32)])
+        sizes = torch.cat([self.history_sizes, torch.tensor([images], dtype=torch.int32, device="cpu")])
         self.images += images
         self.batches += 1
         self.history, self.history_sizes = history, trimmed(sizes, len(history))
@@ -622,7 +622,7 @@ class ActivationState:
         return (*held, *(unknown if new is None else new))[-self.positive.capacity :]
 
     def _numbered(self, held: Tensor, update: RingUpdate) -> Tensor:
-        new = torch.full((len(update.rows),), self.batches, dtype=torch.int64)
+        new = torch.full((len(update.rows),), self.batches, dtype=torch.int64, device="cpu")
         return torch.cat([held, new])[-self.positive.capacity :]
 
     def extended_history(self, confidences: Tensor) -> Tensor:
