@@ -320,3 +320,40 @@ def test_the_command_writes_what_it_writes_alone(cluster, images, tiny_clip, tmp
 def test_options_that_mean_nothing_are_refused(images, words, told, capsys):
     assert main(["judge", str(images), "--label", "red", *words]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_merged_has_each_image_once_and_learns_from_all(cluster, images, alone, tmp_path):
+    """It is stopped in the middle, and goes on."""
+    settings = RaySettings(mode="merged", merge_every=2, unit_rows=9, partition_rows=30, workers=2)
+    out, seen = tmp_path / "out", []
+
+    def stopped(results):
+        seen.extend(results)
+        if len(seen) == 50:
+            raise KeyboardInterrupt
+
+    def run(guard, told=None):
+        return judge(
+            guard,
+            images,
+            out,
+            settings=settings,
+            backbone=lambda device: ColourBackbone(),
+            batch_size=BATCH,
+            seen=told,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        run(new_guard(), stopped)
+    guard = new_guard()
+    done = run(guard)
+    assert (done.before, done.rows, done.complete, done.counts["unreadable"]) == (50, COUNT, True, 1)
+    rows = rows_in(out)
+    assert [row[0] for row in rows] == [row[0] for row in alone[0]]
+    assert rows[:50] == [row_of(result) for result in seen]
+    # What was in flight when it was stopped was learnt, and is learnt again; nothing is left out.
+    assert guard.detector.state.images >= COUNT - 1
+    agree = sum(ours[4] == theirs[4] for ours, theirs in zip(rows, alone[0], strict=True))
+    assert agree > 0.9 * COUNT
+    with pytest.raises(ValueError, match="mode: 'merged' there, 'ordered' here"):
+        judge(new_guard(), images, out, settings=SMALL, batch_size=BATCH)

@@ -18,6 +18,8 @@ STUDIES = {
     "half-precision": "what keeping the labels as float16 does to scores and selected labels",
     "preset": "which settings of TANL are best over ID sets, orders and shares of outliers",
     "endless": "one TANL over a million batches: memory, state, drift of its means, throughput",
+    "merged-streams": "what a stream costs that several workers share, each with a memory of its own",
+    "ray-throughput": "images a second through judge --engine ray, for one worker and for more",
     "numerics": "every method's scores against its formula in float64, at all sizes and scales",
 }
 
