@@ -255,11 +255,11 @@ def test_another_model_on_the_workers_is_told_in_one_line(cluster, images, tmp_p
 def test_ray_that_is_missing_or_old_is_told_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(ray, "__version__", "2.9.3")
     with pytest.raises(
-        ImportError, match=r"Ray 2.9.3 is too old, 2.\d+ is needed: pip install -U 'tanl\[ray\]'"
+        ImportError, match=r"Ray 2.9.3 is too old, 2.60 is needed: pip install -U 'tanl\[ray\]'"
     ):
         judge(new_guard(), tmp_path, tmp_path / "out")
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match=r"this needs Ray Data, 2.\d+ or newer: pip install 'tanl\[ray\]'"):
+    with pytest.raises(ImportError, match=r"this needs Ray Data, 2.60 or newer: pip install 'tanl\[ray\]'"):
         judge(new_guard(), tmp_path, tmp_path / "out")
 
 

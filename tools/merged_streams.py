@@ -160,7 +160,7 @@ def _shared_streams(
     num_id = len(parts[0])
     embeddings = torch.cat(parts)
     positions = stream_order(num_id, len(parts[1]), "shuffled", seed)
-    batches = [*positions.split(arguments.batch_size)]
+    batches = [*torch.split(positions, arguments.batch_size)]
     ways = [(1, NEVER), *((workers, every) for workers in arguments.workers for every in arguments.every)]
     rows: list[Row] = []
     ordered: Tensor | None = None

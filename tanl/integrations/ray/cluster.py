@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-OLDEST = (2, 51)
+OLDEST = (2, 60)
 NAMESPACE = "tanl"
 
 
