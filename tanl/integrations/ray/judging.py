@@ -153,7 +153,7 @@ def _plan(judgement: Judgement, shards: Shards, settings: RaySettings, batch_siz
         "method": type(detector).__name__,
         "settings": {name: str(value) for name, value in detector.settings.items()},
         "labels": detector.bank.fingerprint,
-        "threshold": detector.tpr,
+        "tpr": detector.tpr,
         "backbone": judgement.fingerprint,
         "evidence": judgement.evidence,
         "hidden": len(judgement.hidden),
