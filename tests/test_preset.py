@@ -49,14 +49,14 @@ def bench(monkeypatch):
 
 
 def test_a_candidate_has_every_condition_alone_and_in_every_mix(bench):
-    found = bench.measured(preset.CANDIDATES["practice"], 10)
+    found = bench.measured(preset.CANDIDATES["guarded"], 10)
     assert tuple(found) == preset.MIXES
     for mix, conditions in found.items():
         assert set(conditions) - {preset.PURE} == set(preset.CONDITIONS)
         assert all(0 <= conditions[name][metric] <= 1 for name in preset.CONDITIONS for metric in HEADLINE)
         assert (preset.PURE in conditions) == (mix == "")
     assert found[""] != found[" + NegLabel"]
-    assert bench.measured(preset.CANDIDATES["practice"], 10) == found
+    assert bench.measured(preset.CANDIDATES["guarded"], 10) == found
     # NegLabel learns nothing: its mean with itself is itself, and no order matters.
     alone = bench.measured(preset.CANDIDATES["neglabel"], 10)[""]
     assert len({str(alone[order]) for order in preset.ORDERS}) == 1
@@ -71,6 +71,10 @@ def test_every_candidate_can_be_made(bench, name):
     assert len(detector(rows(7, 4))) == 7
 
 
+def test_the_preset_of_now_is_among_the_candidates():
+    assert preset.CANDIDATES["balanced"].settings == TANL.preset("practice")
+
+
 def parsed(*words):
     parser = argparse.ArgumentParser()
     preset.add_arguments(parser)
@@ -79,12 +83,12 @@ def parsed(*words):
 
 def test_what_is_there_is_not_measured_again_and_means_are_over_sets_and_conditions(bench, tmp_path, capsys):
     out = tmp_path / "figures.json"
-    asked = ["--out", str(out), "--candidates", "neglabel", "practice"]
+    asked = ["--out", str(out), "--candidates", "neglabel", "guarded"]
     assert preset.main(parsed(*asked, "--seeds", "10")) == 0
     first = json.loads(out.read_text())
     assert preset.main(parsed(*asked)) == 0
     told = capsys.readouterr().out
-    assert told.count("animals, practice, seed 10") == told.count("food, practice, seed 11") == 1
+    assert told.count("animals, guarded, seed 10") == told.count("food, guarded, seed 11") == 1
     second = json.loads(out.read_text())
     for name, measured in first["figures"].items():
         assert measured.items() <= second["figures"][name].items()

@@ -43,7 +43,9 @@ CONDITIONS = (*ORDERS, *(f"{share:.0%}" for share in SHARES))
 PURE = "flagged of a stream without outliers"
 _OF_ORDERS = 256  # images a batch
 
-PRACTICE, SCRIPT = TANL.preset("practice"), TANL.preset("official-script")
+GUARDED: dict[str, Any] = {"alpha": 1.0, "memory": "guarded", "candidates": 30_000}
+"""The preset `practice` as it was before it weighed means: what candidates change one thing of."""
+SCRIPT = TANL.preset("official-script")
 
 
 @dataclass(frozen=True)
@@ -78,41 +80,41 @@ class Candidate:
     dictionary: VisualDictionary | None = None
 
 
-def _practice(**changes: Any) -> Candidate:
-    return Candidate({**PRACTICE, **changes})
+def _guarded(**changes: Any) -> Candidate:
+    return Candidate({**GUARDED, **changes})
 
 
 def _memory(**changes: Any) -> Candidate:
-    return _practice(memory=GuardedMemory(**changes))
+    return _guarded(memory=GuardedMemory(**changes))
 
 
 CANDIDATES: dict[str, Candidate] = {
     "neglabel": Candidate(None),
     "paper": Candidate(TANL.preset("paper")),
     "official-script": Candidate(SCRIPT),
-    "practice": Candidate(PRACTICE),
-    "alpha 0.95": _practice(alpha=0.95),
-    "alpha 0.5": _practice(alpha=0.5),
-    "alpha 0": _practice(alpha=0.0),
-    "gap 0": _practice(gap=0.0),
-    "gap 0.5": _practice(gap=0.5),
-    "K 100": _practice(num_selected=100),
-    "K 300": _practice(num_selected=300),
-    "K 3000": _practice(num_selected=3000),
-    "step 0": _practice(step=0),
-    "candidates all": _practice(candidates=None),
-    "candidates 10000": _practice(candidates=10_000),
-    "candidates 60000": _practice(candidates=60_000),
-    "balanced": _practice(weighing="balanced"),
-    "debiased": _practice(weighing="debiased"),
+    "guarded": Candidate(GUARDED),
+    "alpha 0.95": _guarded(alpha=0.95),
+    "alpha 0.5": _guarded(alpha=0.5),
+    "alpha 0": _guarded(alpha=0.0),
+    "gap 0": _guarded(gap=0.0),
+    "gap 0.5": _guarded(gap=0.5),
+    "K 100": _guarded(num_selected=100),
+    "K 300": _guarded(num_selected=300),
+    "K 3000": _guarded(num_selected=3000),
+    "step 0": _guarded(step=0),
+    "candidates all": _guarded(candidates=None),
+    "candidates 10000": _guarded(candidates=10_000),
+    "candidates 60000": _guarded(candidates=60_000),
+    "balanced": _guarded(weighing="balanced"),
+    "debiased": _guarded(weighing="debiased"),
     "gate 0.3": _memory(gate=0.3),
     "gate 0.7": _memory(gate=0.7),
     "prior 0": _memory(prior=0),
     "prior 200": _memory(prior=200),
     "anchor 0": _memory(anchor=0.0),
-    "kinds": Candidate(PRACTICE, removal="kinds"),
-    "dictionary 1": Candidate(PRACTICE, dictionary=VisualDictionary(least=0.9)),
-    "dictionary 0.25": Candidate(PRACTICE, dictionary=VisualDictionary(least=0.9, weight=0.25)),
+    "kinds": Candidate(GUARDED, removal="kinds"),
+    "dictionary 1": Candidate(GUARDED, dictionary=VisualDictionary(least=0.9)),
+    "dictionary 0.25": Candidate(GUARDED, dictionary=VisualDictionary(least=0.9, weight=0.25)),
     "official-script, guarded": Candidate({**SCRIPT, "memory": "guarded"}),
     "official-script, kinds": Candidate(SCRIPT, removal="kinds"),
 }
