@@ -62,8 +62,13 @@ def test_few_outliers(method):
         outliers(row, found)
 
 
-@pytest.mark.parametrize("track", ["travel", "objects", "coarse-10"])
-@pytest.mark.parametrize(("variants", "ending"), [("1", ""), ("2", "-variants-2")])
+@pytest.mark.parametrize(
+    ("track", "variants", "ending"),
+    [
+        *((track, "1", "") for track in ("travel", "objects", "coarse-10", "coarse-5")),
+        *((track, "2", "-variants-2") for track in ("travel", "objects", "coarse-10")),
+    ],
+)
 def test_id_sets_one_by_one(track, variants, ending):
     found = measured(f"pictograms-{track}{ending}.json")
     rows = table("### One by one, and with other variants", "ID set")
