@@ -60,7 +60,8 @@ class PairEncoder:
     def _embedded(self, tokens: Tensor, place: int) -> Tensor:
         dtype = self._tower.transformer.get_cast_dtype()
         places = self._tower.positional_embedding[place : place + tokens.shape[1]]
-        return self._tower.token_embedding(tokens).to(dtype) + places.to(dtype)
+        embedded: Tensor = self._tower.token_embedding(tokens).to(dtype) + places.to(dtype)
+        return embedded
 
     @staticmethod
     def _projected(block: Any, x: Tensor) -> tuple[Tensor, ...]:
@@ -77,4 +78,5 @@ class PairEncoder:
         mask = torch.ones(asked, there, dtype=torch.bool).tril(there - asked)
         seen = scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         x = x + block.attn.out_proj(seen.transpose(1, 2).reshape(x.shape))
-        return x + block.mlp(block.ln_2(x))
+        through: Tensor = x + block.mlp(block.ln_2(x))
+        return through
