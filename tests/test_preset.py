@@ -83,7 +83,7 @@ def parsed(*words):
 
 def test_what_is_there_is_not_measured_again_and_means_are_over_sets_and_conditions(bench, tmp_path, capsys):
     out = tmp_path / "figures.json"
-    asked = ["--out", str(out), "--candidates", "neglabel", "guarded"]
+    asked = ["--json", str(out), "--candidates", "neglabel", "guarded"]
     assert preset.main(parsed(*asked, "--seeds", "10")) == 0
     first = json.loads(out.read_text())
     assert preset.main(parsed(*asked)) == 0
@@ -111,7 +111,7 @@ def test_what_cannot_be_is_refused(bench, tmp_path):
         (["--seeds", "9"], "no seed 9; there are 10, 11"),
     ):
         with pytest.raises(ValueError, match=message):
-            preset.main(parsed("--out", str(out), *words))
+            preset.main(parsed("--json", str(out), *words))
     out.write_text(json.dumps({"half": "reporting", "figures": {}}))
-    with pytest.raises(ValueError, match="is of the half reporting: give another --out"):
-        preset.main(parsed("--out", str(out)))
+    with pytest.raises(ValueError, match="is of the half reporting: give another --json"):
+        preset.main(parsed("--json", str(out)))

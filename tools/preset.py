@@ -27,7 +27,7 @@ from tanl.benchmarks.engine.shipped import SHIPPED
 from tanl.benchmarks.engine.tasks import Config, Gathering
 from tanl.benchmarks.engine.trust.images import Images, variants_of
 from tanl.benchmarks.engine.trust.measures import CALIBRATION, judge_stream, mixed_at
-from tanl.benchmarks.output.targets import write_json
+from tanl.benchmarks.output.targets import check_targets, write_json
 from tanl.detectors import TANL, Detector, Fused, GuardedMemory, NegLabel, VisualDictionary
 from tanl.detectors.registry import MINED
 from tanl.io.arguments import a_path
@@ -261,22 +261,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep", type=float, default=4.0, metavar="GIB", help="memory for activations (default: %(default)s)"
     )
     parser.add_argument(
-        "--out", type=a_path, required=True, metavar="FILE", help="the figures; what is there is kept"
+        "--json", type=a_path, required=True, metavar="FILE", help="the figures; what is there is kept"
     )
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Measure what is missing, and print the table."""
+    check_targets(arguments.json)
     half = HALVES[arguments.half]
     seeds = tuple(arguments.seeds or half.seeds)
     names = _checked(arguments.candidates or list(CANDIDATES), CANDIDATES, "candidate")
     _checked(seeds, half.seeds, "seed")
-    path: Path = arguments.out
+    path: Path = arguments.json
     figures: Figures = {}
     if path.exists():
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["half"] != arguments.half:
-            raise ValueError(f"{path} is of the half {content['half']}: give another --out")
+            raise ValueError(f"{path} is of the half {content['half']}: give another --json")
         figures = content["figures"]
     backbone: Backbone | None = None
     for track in half.tracks:
