@@ -333,8 +333,9 @@ def test_a_step_asks_no_more_of_a_gpu_than_it_did(monkeypatch, stored_bytes):
         detector(z)
     with counted() as eager:
         detector(batches[3])
-    assert dict(eager.waits) == {"aten._local_scalar_dense": 1, "tolist": 1}
-    assert eager.operations.total() <= 120
+    # "tensor", and one of the reads, are of the history's batch sizes, which lie on the CPU: for them nothing waits.
+    assert dict(eager.waits) == {"aten._local_scalar_dense": 2, "tolist": 1, "tensor": 1}
+    assert eager.operations.total() <= 128
     assert eager.launches.total() <= 6
 
     steps = CapturedTANL(detector, 40)
