@@ -87,7 +87,7 @@ files.write_tensors = write
 TWICE = """
 from tanl.streams.result_files import ResultWriter
 kept = ResultWriter._append
-def append(self, lines, rows):
+def append(self, lines, rows=0):
     kept(self, lines * 2 if rows else lines, rows)
 ResultWriter._append = append
 """

@@ -9,6 +9,7 @@ import pytest
 from colour_backbone import COLOURS, ColourBackbone, paint
 from PIL import Image
 
+import tanl.guard.saving  # noqa: F401, before load_backbone is another for a while
 from tanl import Evidence, Verdict
 from tanl.cli import demo
 from tanl.cli.contact_sheet import Tile, contact_sheet
@@ -122,7 +123,7 @@ def test_demo(tmp_path, monkeypatch, capsys, options, split, backbone, known):
     assert "kept in the cache for the next run" in cold
     table = [line for line in cold.splitlines() if line.startswith("vendor/")]
     assert len(table) == 16
-    assert sum(" OOD " in line for line in table) >= 8
+    assert sum(" OOD " in line for line in table) >= (8 if known else 4)  # uncalibrated, it is a careful one
     for line in table:
         assert line.endswith("%")
         assert line.split()[1] in COLOURS

@@ -90,7 +90,7 @@ def own_metrics(scores, labels):
 @pytest.mark.parametrize("method", MAKERS)
 def test_benchmark_runs_every_detector_and_agrees_with_our_metrics(bank, benchmark_set, method):
     detector = MAKERS[method](bank)
-    adapted = as_pytorch_ood(detector, Encoder(), whole_sets=True, seed=None)
+    adapted = as_pytorch_ood(detector, Encoder(), whole_sets=True, batch_size=1000, seed=None)
     assert isinstance(adapted, FeaturesDetector)
     results = benchmark_set.evaluate(adapted, loader_kwargs={"batch_size": 20})
     assert [result["Dataset"] for result in results] == ["near", "far"]

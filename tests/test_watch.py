@@ -117,7 +117,7 @@ def journal():
     path = Path("results.csv.watch.partial")
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
         if line.startswith(b"[") and line.endswith(b"\n"):
-            found[Path(json.loads(line)[0]).name] += 1
+            found[Path(json.loads(line.rpartition(b"\t")[0])[0]).name] += 1
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -87,7 +88,7 @@ class ShortlistActivation:
         self._drawn = alive[shuffled(len(alive), self.seed)[: self.sample].to(alive.device)]
         # What every row's denominator needs, ID labels first.
         self._always = torch.cat([bank.id_embeddings, index.vectors(self._drawn).float()])
-        self._stands_for = torch.tensor(len(alive) / len(self._drawn)).log()
+        self._stands_for = math.log(len(alive) / len(self._drawn))
 
     @property
     def num_labels(self) -> int:

@@ -207,7 +207,9 @@ class LabelIndex:
         """
         gone = set(checked_names(names, "label"))
         struck = self.struck.clone()
-        rows = torch.tensor([row for row, name in enumerate(self.names) if name in gone], dtype=torch.int64)
+        rows = torch.tensor(
+            [row for row, name in enumerate(self.names) if name in gone], dtype=torch.int64, device="cpu"
+        )
         rows = rows[~struck[rows].cpu()]
         if len(rows) < len(gone):
             here = {self.names[row] for row in rows.tolist()}

@@ -188,7 +188,9 @@ def rows_fingerprint(embeddings: Tensor) -> str:
     at every one.
     """
     digest = hashlib.sha256(f"{tuple(embeddings.shape)} {embeddings.dtype}".encode())
-    places = torch.linspace(0, len(embeddings) - 1, min(4096, len(embeddings)), dtype=torch.float64).long()
+    places = torch.linspace(
+        0, len(embeddings) - 1, min(4096, len(embeddings)), dtype=torch.float64, device="cpu"
+    ).long()
     digest.update(embeddings[places.to(embeddings.device)].cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
