@@ -22,6 +22,7 @@ import torch
 import tanl
 from tanl import kernels
 from tanl.backbones import load_backbone
+from tanl.backbones.clip import ClipBackbone
 from tanl.benchmarks.output.targets import add_json_option, check_targets, write_json
 from tanl.io.options import add_options, check_settings, setting, settings_of
 
@@ -146,13 +147,12 @@ def run(config: Config, *, progress: bool = False) -> dict[str, object]:
     lines: list[Line] = []
     memory: list[Memory] = []
     for labels in config.labels:
-        exact = carried_out(labels, REPORTING, None) if labels in config.exact else None
-        short = carried_out(labels, REPORTING, best)
-        for method, outcome in ((EXACT, exact), (SHORT, short)):
-            if outcome is not None:
-                own = outcome.own
-                memory.append(Memory(labels, method, outcome.build, outcome.index_bytes, outcome.peak, own))
-                lines += _lines(labels, method, outcome, exact)
+        exact = carried_out(labels, REPORTING, None)[0] if labels in config.exact else None
+        short = carried_out(labels, REPORTING, best)[0]
+        for method, found in ((EXACT, exact), (SHORT, short)):
+            if found is not None:
+                memory.append(Memory(labels, method, found.build, found.index_bytes, found.peak, found.own))
+                lines += _lines(labels, method, found, exact)
     return {
         "config": asdict(config),
         "environment": {
@@ -245,6 +245,7 @@ def _stored(folder: Path, labels: int) -> Path:
     if path.exists():
         return path
     backbone = load_backbone("mini", precision="bf16")
+    assert isinstance(backbone, ClipBackbone)  # it embeds tokens, not only texts
     vocabulary = Vocabulary.of(backbone)
     rounds_for(vocabulary, labels)
     return make_store(folder, backbone, vocabulary, labels)
