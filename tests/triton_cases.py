@@ -199,7 +199,9 @@ def test_small_activations_keep_five_digits_too():
 
 @triton.jit
 def one_tile_kernel(z, labels, out, first_label, num_labels, D: tl.constexpr):
-    logits = logits_tile(z, labels, tl.program_id(0), first_label, 32, num_labels, 1.0, D, 32, 32, 32, "ieee")
+    logits = logits_tile(
+        z, labels, tl.program_id(0), first_label, 32, num_labels, 1.0, D, 32, 32, 32, "ieee", 2, False
+    )
     place = tl.arange(0, 32)
     tl.store(out + place[:, None] * 32 + place[None, :], logits)
 
