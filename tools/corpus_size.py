@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,12 +15,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from tanl.backbones import load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.benchmarks.engine.protocol import run_stream
-from tanl.benchmarks.engine.shipped import SHIPPED
 from tanl.benchmarks.output.targets import add_json_option, check_targets, write_json
-from tanl.benchmarks.pictograms import manifest
 from tanl.benchmarks.pictograms.tracks import TRACKS, check_tracks
 from tanl.detectors.registry import FROM_OUTLIERS, METHODS, make_detector
 from tanl.labels.bank import LabelBank
@@ -29,6 +25,8 @@ from tanl.labels.build import build_bank
 from tanl.labels.corpus import Corpus
 from tanl.labels.wordnet import synsets_of_wordnet, words_by_kinds
 from tanl.metrics import OODMetrics
+
+from .embedded_pictograms import embedded_pictograms
 
 WHOLE = "wordnet"
 _BATCH = 64
@@ -146,9 +144,7 @@ def main(arguments: argparse.Namespace) -> int:
             corpora |= {(rule, count): chosen(whole, rule, count) for count in arguments.sizes}
         else:
             corpora[rule, len(Corpus.load(rule))] = Corpus.load(rule)
-    backbone = load_backbone("mini")
-    rows = manifest.read_manifest(manifest.FOLDER)
-    images = SHIPPED["pictograms"].embeddings(backbone, rows, progress=sys.stderr.isatty())
+    backbone, rows, images = embedded_pictograms()
     noise = noise_embeddings(backbone)
     results: list[Row] = []
     for track in tracks:

@@ -14,17 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tanl.backbones import load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.benchmarks.engine.protocol import StreamScores, run_stream, stream_order
-from tanl.benchmarks.engine.shipped import SHIPPED
 from tanl.benchmarks.output.targets import add_json_option, check_targets, write_json
-from tanl.benchmarks.pictograms import manifest
-from tanl.benchmarks.pictograms.tracks import TRACKS, check_tracks
+from tanl.benchmarks.pictograms.tracks import TRACKS
 from tanl.detectors import TANL
 from tanl.labels.bank import LabelBank
 from tanl.labels.build import build_bank
 from tanl.metrics import OODMetrics
+
+from .embedded_pictograms import embedded_pictograms, tracks_of
 
 
 @dataclass(frozen=True)
@@ -64,12 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command and print its table."""
-    tracks = [name.strip() for name in arguments.tracks.split(",")]
-    check_tracks(tracks)
+    tracks = tracks_of(arguments.tracks)
     check_targets(arguments.json)
-    backbone = load_backbone("mini")
-    rows = manifest.read_manifest(manifest.FOLDER)
-    images = SHIPPED["pictograms"].embeddings(backbone, rows, progress=sys.stderr.isatty())
+    backbone, rows, images = embedded_pictograms()
     noise = noise_embeddings(backbone)
     results: list[Row] = []
     for track in tracks:

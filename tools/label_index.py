@@ -25,10 +25,7 @@ from torch.nn.functional import normalize
 
 import tanl
 from tanl import kernels
-from tanl.backbones import load_backbone
-from tanl.benchmarks.engine.shipped import SHIPPED
 from tanl.benchmarks.output.targets import add_json_option, check_targets, write_json
-from tanl.benchmarks.pictograms import manifest
 from tanl.benchmarks.pictograms.tracks import TRACKS
 from tanl.detectors.approximate import CANDIDATES, SAMPLE, ApproximateActivation
 from tanl.functional import activation_sums
@@ -38,6 +35,8 @@ from tanl.labels.build import build_bank
 from tanl.labels.index import LabelIndex
 from tanl.labels.lists import load_faiss
 from tanl.labels.nearest import nearest
+
+from .embedded_pictograms import embedded_pictograms
 
 KINDS = ("flat", "ivf", "ivf-flat", "ivf-sq8", "hnsw")
 QUERIES = 256
@@ -199,9 +198,7 @@ def generated(labels: int, dim: int, seed: int) -> tuple[LabelBank, Tensor, Tens
 
 def real(seed: int, progress: bool = False) -> tuple[LabelBank, Tensor, Tensor]:
     """The embedded model's labels and images: objects are ID; 128 images each of ID and of all OOD sets."""
-    backbone = load_backbone("mini")
-    rows = manifest.read_manifest()
-    images = SHIPPED["pictograms"].embeddings(backbone, rows, progress=progress)
+    backbone, rows, images = embedded_pictograms(progress=progress)
     chosen = TRACKS["objects"].select(rows)
     bank = build_bank(backbone, chosen.classes, progress=progress)
     generator = torch.Generator().manual_seed(seed)

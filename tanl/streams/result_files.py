@@ -313,16 +313,19 @@ def _sealed(value: Any) -> bytes:
     return b"%s\t%08x\n" % (text, zlib.crc32(text))
 
 
-def _values(file: IO[bytes]) -> Iterator[Any]:
-    """What the lines say, from where the file is; None for one that is damaged, as the last one may be."""
+def _values(file: IO[bytes], only: bytes = b"") -> Iterator[Any]:
+    """What the lines that begin so say, from where the file is; None for one that is damaged, as the last may be."""
     for line in file:
+        if not line.startswith(only):
+            continue
         text, _, checksum = line.rstrip(b"\n").rpartition(b"\t")
         yield json.loads(text) if b"%08x" % zlib.crc32(text) == checksum and text else None
 
 
 def _words(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
     """What is said beside the rows, under that name."""
-    return (value[name] for value in _values(file) if isinstance(value, dict) and name in value)
+    said = _values(file, only=b'{"%s"' % name.encode())
+    return (value[name] for value in said if value is not None)
 
 
 def _head(file: IO[bytes], journal: Path) -> dict[str, Any]:

@@ -15,11 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tanl.backbones import load_backbone
 from tanl.backbones.noise import noise_embeddings
 from tanl.benchmarks.engine.protocol import StreamScores, run_stream
-from tanl.benchmarks.engine.shipped import SHIPPED
-from tanl.benchmarks.pictograms import manifest
 from tanl.benchmarks.pictograms.tracks import TRACKS
 from tanl.detectors.shortlist import ShortlistActivation
 from tanl.detectors.tanl import TANL
@@ -30,6 +27,7 @@ from tanl.labels.index import LabelIndex
 from tanl.labels.prompts import TEMPLATES
 from tanl.metrics import OODMetrics
 
+from ..embedded_pictograms import embedded_pictograms
 from .exact import ExactOver, OverIndex
 from .store import PAIR, beginning, make_index
 
@@ -170,9 +168,7 @@ class _Watched:
 
 def _measured(job: Job) -> list[Outcome]:
     torch.set_num_threads(1)
-    backbone = load_backbone("mini")
-    rows = manifest.read_manifest(manifest.FOLDER)
-    images = SHIPPED["pictograms"].embeddings(backbone, rows, progress=False)
+    backbone, rows, images = embedded_pictograms(progress=False)
     noise = noise_embeddings(backbone)
     bank = beginning(job.store, job.labels)
     index, build = None, None
