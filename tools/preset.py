@@ -117,6 +117,15 @@ CANDIDATES: dict[str, Candidate] = {
     "dictionary 0.25": Candidate(GUARDED, dictionary=VisualDictionary(least=0.9, weight=0.25)),
     "official-script, guarded": Candidate({**SCRIPT, "memory": "guarded"}),
     "official-script, kinds": Candidate(SCRIPT, removal="kinds"),
+    "balanced, alpha 0.5": _guarded(weighing="balanced", alpha=0.5),
+    "balanced, alpha 0.8": _guarded(weighing="balanced", alpha=0.8),
+    "balanced, kinds": Candidate({**GUARDED, "weighing": "balanced"}, removal="kinds"),
+    "balanced, candidates 10000": _guarded(weighing="balanced", candidates=10_000),
+    "balanced, candidates all": _guarded(weighing="balanced", candidates=None),
+    "balanced, K 3000": _guarded(weighing="balanced", num_selected=3000),
+    "balanced, dictionary 0.25": Candidate(
+        {**GUARDED, "weighing": "balanced"}, dictionary=VisualDictionary(least=0.9, weight=0.25)
+    ),
 }
 MIXES = ("", " + NegLabel", " + MCM")
 """What a candidate's score is taken alone or in the mean with: MCM's softmax has the model's logit scale here."""
