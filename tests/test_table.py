@@ -26,6 +26,7 @@ from tanl.benchmarks.engine.protocol import StreamScores
 from tanl.benchmarks.engine.run_folder import CellScores, RunFolder
 from tanl.benchmarks.output import remarks, report, summary, table
 from tanl.benchmarks.output.brief import brief
+from tanl.benchmarks.output.gain import gain_markdown, gains
 from tanl.benchmarks.output.published import (
     PUBLISHED,
     TOLERANCE,
@@ -198,6 +199,85 @@ def test_intervals_are_those_of_resampled_scores_paired_over_methods(folder: Run
                 low, high = np.quantile(np.mean(samples, axis=0)[:, place], [0.025, 0.975])
                 assert value.interval == pytest.approx((low, high), abs=1e-12)
                 assert low <= value.mean <= high
+
+
+def test_gains_are_means_of_differences_with_paired_intervals(folder: RunFolder) -> None:
+    """By hand, for a method with a state and one without: over orders, seeds, and near and far sets."""
+    found = gains(folder, TANL)
+    cells = [cell for cell in folder.cells() if cell.track == "animals"]
+    generator = np.random.default_rng(0)
+    id_counts = resample_counts(cells[0].num_id, 1000, generator)
+    counts = {
+        ood: resample_counts(cells[0].num_ood, 1000, generator)
+        for ood in dict.fromkeys(cell.ood for cell in cells)
+    }
+    kept = [cell for cell in cells if cell.role != "extreme"]
+    assert {cell.ood for cell in kept} < {cell.ood for cell in cells}
+
+    def of(method: str) -> tuple[Any, Any]:
+        own = [cell for cell in kept if cell.method == method]
+        samples = [
+            resampled_metrics(
+                StreamScores(*(part.astype(np.float64) for part in folder.scores(cell)[:2])),
+                id_counts,
+                counts[cell.ood],
+            )
+            for cell in own
+        ]
+        return {name: mean(cell.metrics[name] for cell in own) for name in HEADLINE}, np.mean(samples, axis=0)
+
+    over, over_samples = of(TANL)
+    for method in ("AdaNeg", "NegLabel"):
+        means, samples = of(method)
+        for place, metric in enumerate(HEADLINE):
+            gain = found[method, "animals", metric]
+            assert gain.mean == pytest.approx(means[metric] - over[metric], abs=1e-12)
+            wanted = np.quantile(samples[:, place] - over_samples[:, place], [0.025, 0.975])
+            assert gain.interval == pytest.approx(wanted, abs=1e-12)
+    assert not any(method == TANL for method, _, _ in found)
+
+
+def test_gains_of_a_method_that_misses_a_stream_are_not_shown(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    run = without(run, *(cell.key for cell in run.cells() if cell.method == "AdaNeg" and cell.seed == 2))
+    assert {method for method, _, _ in gains(run, TANL)} == set(STATELESS)
+    assert not [line for line in gain_markdown(run, TANL).splitlines() if line.startswith("| AdaNeg")]
+
+
+def test_a_table_of_gains_bolds_the_best_and_counts_clear_ones(folder: RunFolder) -> None:
+    text = gain_markdown(folder, "MCM", ["shuffled"])
+    rows = read_markdown(text)
+    found = gains(folder, "MCM", ["shuffled"])
+    assert len(rows) == 3 * 3
+    for row, metric in zip(rows, [name for name in HEADLINE for _ in range(3)], strict=True):
+        own = [found[row_method(row), track, metric] for track in ("animals", "food")]
+        low, high = (100 * end for end in own[0].interval)
+        assert f"{100 * own[0].mean:+.1f}" in row["animals"] and f"[{low:.1f}, {high:.1f}]" in row["animals"]
+        assert float(row["mean"]) == pytest.approx(100 * mean(gain.mean for gain in own), abs=0.051)
+        better = [gain.is_clear and (gain.mean > 0) == (metric == "AUROC") for gain in own]
+        worse = [gain.is_clear and (gain.mean < 0) == (metric == "AUROC") for gain in own]
+        assert row["better / worse"] == f"{sum(better)} / {sum(worse)}"
+    strongest = [row for row in rows if row["animals"].startswith("**")]
+    assert [row_method(row) for row in strongest] == [TANL] * 3
+
+
+def row_method(row: dict[str, str]) -> str:
+    return next(row[metric] for metric in HEADLINE if metric in row)
+
+
+def test_gains_name_a_method_and_an_order_that_are_not_there(folder: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no method NegLabl; it has .*NegLabel"):
+        gains(folder, "NegLabl")
+    with pytest.raises(ValueError, match="has no order drifty"):
+        gains(folder, TANL, ["drifty"])
+    arguments = argparse.ArgumentParser()
+    table.add_arguments(arguments)
+    given = arguments.parse_args([str(folder.path), "--over", TANL, "--format", "csv"])
+    with pytest.raises(ValueError, match="--over is shown as Markdown, not as csv"):
+        table.main(given)
+    given = arguments.parse_args([str(folder.path), "--over", TANL, "--out", str(tmp_path / "gain.md")])
+    assert table.main(given) == 0
+    assert (tmp_path / "gain.md").read_text(encoding="utf-8") == gain_markdown(folder, TANL)
 
 
 def test_every_table_prints_intervals_where_they_are_asked_for(folder: RunFolder, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tanl.metrics import HEADLINE
 
 from ..engine.run_folder import RunFolder
 from .published import OVERALL
-from .summary import Block, Column, in_brackets, summarise
+from .summary import Block, in_brackets, overall, summarise
 
 
 def brief(
@@ -71,19 +71,12 @@ def _table(methods: Sequence[str], columns: dict[str, list[Block]]) -> list[list
 
 def _mean(blocks: Sequence[Block], method: str, metric: str) -> float | None:
     """In percent, rounded as it is shown; None where a block lacks it."""
-    values = [block.value(method, _overall(block), metric) for block in blocks]
+    values = [block.value(method, overall(block.columns), metric) for block in blocks]
     means = [value.mean for value in values if value is not None]
     return round(100 * fmean(means), 1) if len(means) == len(blocks) else None
 
 
 def _interval(blocks: Sequence[Block], method: str, metric: str) -> str:
     """That of the only block; ID sets may share images, which no mean of intervals would know."""
-    value = blocks[0].value(method, _overall(blocks[0]), metric) if len(blocks) == 1 else None
+    value = blocks[0].value(method, overall(blocks[0].columns), metric) if len(blocks) == 1 else None
     return "" if value is None or value.interval is None else f" {in_brackets(value.interval)}"
-
-
-def _overall(block: Block) -> Column:
-    """The mean over all near and far sets; over all there are, or the only set, where there is no such mean."""
-    means = [column for column in block.columns if column.is_mean]
-    named = [column for column in means if column.name == OVERALL]
-    return (named or means or list(block.columns))[0]

@@ -137,21 +137,27 @@ def summarise(
     blocks = []
     for track in tracks:
         members = [cell for cell in cells if cell.track == track]
-        resampled = _resampled(folder, members, orders or there) if intervals else {}
-        blocks += [_block(members, track, order, resampled) for order in orders or there]
+        samples = {}
+        if intervals:
+            wanted = [cell for cell in members if cell.order in (*(orders or there), ANY_ORDER)]
+            samples = resampled(folder, resamples_of(folder, members), wanted)
+        blocks += [_block(members, track, order, samples) for order in orders or there]
     return blocks
 
 
-def _resampled(folder: RunFolder, cells: Sequence[Cell], orders: Sequence[str]) -> dict[Key, Floats]:
-    """The metrics of each cell's resamples; every cell's scores are read once."""
+def resamples_of(folder: RunFolder, cells: Iterable[Cell]) -> PairedResamples:
+    """The resamples of an ID set and its OOD sets, given all of its cells: the same for the same sets."""
     of_each = {cell.ood: cell for cell in cells}
-    resamples = PairedResamples({ood: folder.sources(cell) for ood, cell in of_each.items()})
+    return PairedResamples({ood: folder.sources(cell) for ood, cell in of_each.items()})
+
+
+def resampled(folder: RunFolder, resamples: PairedResamples, cells: Iterable[Cell]) -> dict[Key, Floats]:
+    """The metrics ``[RESAMPLES, 3]`` of each cell's resamples; every cell's scores are read once."""
     found = {}
     for cell in cells:
-        if cell.order in (*orders, ANY_ORDER):
-            scores = folder.scores(cell)
-            stream = StreamScores(scores.id.astype(np.float64), scores.ood.astype(np.float64))
-            found[cell.key] = resamples.metrics(cell.ood, stream)
+        scores = folder.scores(cell)
+        stream = StreamScores(scores.id.astype(np.float64), scores.ood.astype(np.float64))
+        found[cell.key] = resamples.metrics(cell.ood, stream)
     return found
 
 
@@ -162,10 +168,10 @@ def orders_of(folder: RunFolder, cells: Iterable[Cell]) -> tuple[str, ...]:
     return (*asked, *sorted(found - set(asked))) or (ANY_ORDER,)
 
 
-def _block(cells: Sequence[Cell], track: str, order: str, resampled: Mapping[Key, Floats]) -> Block:
+def _block(cells: Sequence[Cell], track: str, order: str, samples: Mapping[Key, Floats]) -> Block:
     members = [cell for cell in cells if cell.order in (order, ANY_ORDER)]
     roles = {cell.ood: cell.role for cell in cells}
-    columns = _columns(roles)
+    columns = columns_of(roles)
     methods = tuple(dict.fromkeys(cell.method for cell in members))
     by_seed: dict[tuple[str, str], dict[int | None, Cell]] = {}
     for cell in members:
@@ -177,19 +183,22 @@ def _block(cells: Sequence[Cell], track: str, order: str, resampled: Mapping[Key
             seeds = set.intersection(*(set(part) for part in parts))
             name = f"mean {column.name}" if column.is_mean else column.name
             found = [part[seed].key for part in parts for seed in seeds]
-            samples = mean_of_sets([resampled[key] for key in found]) if resampled and found else None
+            means = mean_of_sets([samples[key] for key in found]) if samples and found else None
             for metric in HEADLINE if seeds else ():
                 per_seed = [fmean(part[seed].metrics[metric] for part in parts) for seed in seeds]
                 spread = stdev(per_seed) if len(per_seed) > 1 else None
-                bounds = None if samples is None else interval(samples[:, HEADLINE.index(metric)])
+                bounds = None if means is None else interval(means[:, HEADLINE.index(metric)])
                 values[method, name, metric] = Value(
                     fmean(per_seed), spread, len(seeds), None in seeds, bounds
                 )
     return Block(track, order, methods, columns, values)
 
 
-def _columns(roles: dict[str, str]) -> tuple[Column, ...]:
-    """The sets, then near, far, overall (near and far together) and extreme; a group that is all is called overall."""
+def columns_of(roles: dict[str, str]) -> tuple[Column, ...]:
+    """Of the OOD sets, given with their roles: the sets, near, far, overall (near and far) and extreme.
+
+    A group that is all is called overall.
+    """
     columns = [Column(name, role, (name,)) for name, role in roles.items()]
     headline = [name for name, role in roles.items() if role in _HEADLINE]
     for group in _GROUPS:
@@ -197,6 +206,13 @@ def _columns(roles: dict[str, str]) -> tuple[Column, ...]:
         if members and not (group in _HEADLINE and members == headline):
             columns.append(Column(group, "mean", tuple(members)))
     return tuple(columns)
+
+
+def overall(columns: Sequence[Column]) -> Column:
+    """The mean over all near and far sets; over all there are, or the only set, where there is no such mean."""
+    means = [column for column in columns if column.is_mean]
+    named = [column for column in means if column.name == OVERALL]
+    return (named or means or list(columns))[0]
 
 
 def headline(block: Block) -> list[Column]:

@@ -16,6 +16,8 @@ from tanl.metrics import HEADLINE
 
 from ..engine.run_folder import RunFolder
 from .brief import brief
+from .gain import gain_markdown
+from .markdown import escaped, pipes
 from .published import of_split
 from .remarks import INTERVALS, MEANINGS, caption, notes, reproduction, wants_intervals
 from .summary import Block, Column, Value, beside, headline, summarise
@@ -92,6 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only streams of this order; may be repeated",
     )
     parser.add_argument("--intervals", action="store_true", help=INTERVALS_HELP)
+    parser.add_argument(
+        "--over",
+        metavar="METHOD",
+        help="show instead what each method gains over this one, with paired bootstrap 95 %% intervals (Markdown)",
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -102,10 +109,15 @@ def main(arguments: argparse.Namespace) -> int:
         OSError: a folder that holds no run.
     """
     target: Path | None = arguments.out
+    if arguments.over is not None and arguments.format != "markdown":
+        raise ValueError(f"--over is shown as Markdown, not as {arguments.format}: leave --format out")
     check_targets(target)
     folders = [RunFolder.open(run) for run in arguments.runs]
     intervals = wants_intervals(arguments.intervals, folders)
-    text = _FORMATS[arguments.format](folders, arguments.orders, intervals=intervals)
+    if arguments.over is not None:
+        text = "\n".join(gain_markdown(folder, arguments.over, arguments.orders) for folder in folders)
+    else:
+        text = _FORMATS[arguments.format](folders, arguments.orders, intervals=intervals)
     if target is None:
         sys.stdout.write(text)
     else:
@@ -122,13 +134,13 @@ def markdown(
         blocks, split = summarise(folder, orders, intervals=intervals), _split(folder)
         sources = _Sources()
         parts += [
-            f"**{_markdown(caption(folder))}**",
+            f"**{escaped(caption(folder))}**",
             f"{_SPREAD} {_BESIDE if of_split(split) else _NONE_IN_PRINT} The best of a column is bold.",
             " ".join([*MEANINGS, *([INTERVALS] if intervals else [])]),
         ]
         for block in blocks:
-            head = ["metric", "method", *(_markdown(column.title) for column in block.columns)]
-            lines = [_pipes(head), _pipes(["---"] * 2 + ["---:"] * len(block.columns))]
+            head = ["metric", "method", *(escaped(column.title) for column in block.columns)]
+            lines = [pipes(head), pipes(["---"] * 2 + ["---:"] * len(block.columns))]
             for metric in HEADLINE:
                 for method in block.methods:
                     cells = []
@@ -137,9 +149,9 @@ def markdown(
                         if block.is_best(method, column, metric):
                             shown = f"**{shown}**"
                         cells.append(shown + sources.beside(split, block, method, column, metric))
-                    lines.append(_pipes([metric, _markdown(method), *cells]))
-            parts += [_markdown(_title(block)), "\n".join(lines)]
-        parts += [_markdown(line) for line in [*sources.lines(), *_remarks(folder)]]
+                    lines.append(pipes([metric, escaped(method), *cells]))
+            parts += [escaped(_title(block)), "\n".join(lines)]
+        parts += [escaped(line) for line in [*sources.lines(), *_remarks(folder)]]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -234,16 +246,16 @@ def brief_markdown(
     parts = []
     for folder in folders:
         parts += [
-            f"**{_markdown(caption(folder))}**",
+            f"**{escaped(caption(folder))}**",
             f"{' / '.join(HEADLINE)} in percent, means over seeds of the means over near and far OOD sets. "
             "The best of a column is bold.",
             " ".join([*MEANINGS, *([INTERVALS] if intervals else [])]),
         ]
         for title, (head, *rows) in brief(folder, orders, intervals=intervals):
-            lines = [_pipes([*map(_markdown, head)]), _pipes(["---"] * len(head))]
-            lines += [_pipes([_markdown(method), *cells]) for method, *cells in rows]
+            lines = [pipes([*map(escaped, head)]), pipes(["---"] * len(head))]
+            lines += [pipes([escaped(method), *cells]) for method, *cells in rows]
             parts += [title, "\n".join(lines)]
-        parts += [_markdown(line) for line in _remarks(folder)]
+        parts += [escaped(line) for line in _remarks(folder)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -314,20 +326,8 @@ def _shown(value: Value | None) -> str:
     return "not run" if value is None else value.in_percent()
 
 
-def _markdown(text: str) -> str:
-    """Text in which Markdown and HTML find nothing of theirs, on one line."""
-    text = " ".join(text.split())
-    for mark in "\\`*_[]|":
-        text = text.replace(mark, "\\" + mark)
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def _latex(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
-
-
-def _pipes(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _ampersands(cells: Sequence[str] | map[str]) -> str:
