@@ -8,7 +8,6 @@ from states import assert_same_state, state_of
 
 import tanl
 from conftest import unit
-from tanl.detectors import terms
 
 
 class Texts:
@@ -87,15 +86,21 @@ def test_pair_score_is_negrefines(bank, labels):
     assert len(texts.asked) == asked  # the pairs are kept
 
 
-def test_pairs_that_are_kept_are_bounded(bank, monkeypatch):
-    monkeypatch.setattr(terms, "_PAIRS_KEPT", 30)
+def test_pairs_that_are_kept_are_bounded(bank):
     texts = Texts()
-    detector = tanl.Fused(neglabel(bank), tanl.PairScore(texts))
+    detector = tanl.Fused(neglabel(bank), tanl.PairScore(texts, kept=30))
     z = unit(12, 16, seed=3)
     whole, one_by_one = detector.score(z), torch.cat([detector.score(row[None]) for row in z])
     torch.testing.assert_close(whole, one_by_one, atol=1e-5, rtol=1e-5)
-    assert len(detector.terms[0]._kept) == 30
     assert len(texts.asked) > len(set(texts.asked))
+    last = z[-1:]  # its 25 pairs are among the 30 that were needed last
+    before = len(texts.asked)
+    detector.score(last)
+    assert len(texts.asked) == before
+    detector.score(z[:1])
+    assert len(texts.asked) > before
+    with pytest.raises(ValueError, match="kept"):
+        tanl.PairScore(texts, kept=0)
 
 
 def test_the_detector_learns_as_alone_and_the_one_given_stays(bank, stream):

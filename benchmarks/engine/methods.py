@@ -98,6 +98,7 @@ def _neglabel(settings: dict[str, Any], given: Given) -> NegLabel:
 
 _TANL_MEMORY = "2 x 300 embeddings, about 2 x 16 sums of M numbers, 20 000 scores"
 _TANL_SOURCE = "CVPR 2026, arXiv 2603.25250"
+_PAIRS_KEPT = 250_000  # pairs of an ID set, for all of its streams
 
 
 def _tanl_methods() -> Iterable[Method]:
@@ -236,8 +237,8 @@ def _parts() -> Iterable[Method]:
         make = partial(_beside, own, lambda texts: VisualDictionary())
         kept, source = f"{memory}, 2 048 embeddings", "arXiv 2503.10468: its dictionary of outliers alone"
         yield Method(f"{base} + dictionary", make, "user", True, False, kept, source, by_default=False)
-        make = partial(_beside, own, lambda texts: PairScore(texts))
-        kept = f"{memory}, at most 20 000 embeddings of pairs"
+        make = partial(_beside, own, lambda texts: PairScore(texts, kept=_PAIRS_KEPT))
+        kept = f"{memory}, at most 250 000 embeddings of pairs"
         source = "arXiv 2507.09795: its score of pairs, without a language model"
         yield Method(f"{base} + pairs", make, "user", learns, False, kept, source, by_default=False)
         yield Method(

@@ -18,8 +18,6 @@ from ..labels.prompts import TEMPLATES, full_templates
 from .base import Detector
 from .saved import saved_tensor
 
-_PAIRS_KEPT = 20_000  # embeddings of pairs: 40 MB with 512 numbers each
-
 
 @dataclass(frozen=True)
 class VisualDictionary:
@@ -110,14 +108,15 @@ class PairScore:
     proper nouns out of the negatives by a language model, for which the removal "kinds" is a stand-in. From the public
     code; not checked against published outputs.
 
-    Texts are encoded when a pair is first needed, and 20 000 pairs are kept: a batch of B images asks for at most
-    ``labels^2 B`` texts, most of which come again with the next batch.
+    Texts are encoded when a pair is first needed, and the embeddings of ``kept`` pairs are kept: a batch of B images
+    asks for at most ``labels^2 B`` texts, most of which come again with the next batch.
 
     Args:
         encode_texts: texts to unit embeddings ``[n, D]``, as a backbone's ``encode_texts``.
         labels: k, how many ID labels and negatives are paired.
         weight: of the term beside the detector's score; NegRefine's is 2.
         template: of the pair, with ``{}`` where it goes.
+        kept: how many embeddings of pairs are kept, those that were last needed: 20 000 take 40 MB with D = 512.
 
     Raises:
         TypeError, ValueError: an unusable setting.
@@ -132,6 +131,7 @@ class PairScore:
         labels: int = 5,
         weight: float = 2.0,
         template: str = TEMPLATES["noun"],
+        kept: int = 20_000,
     ) -> None:
         if not callable(encode_texts):
             raise TypeError(f"encode_texts must be a function of texts, not {encode_texts!r}")
@@ -139,7 +139,8 @@ class PairScore:
         self.labels = whole_number(labels, "labels", at_least=1)
         self.weight = positive(weight, "weight")
         self.template = full_templates({"noun": template})["noun"]
-        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self.kept = whole_number(kept, "kept", at_least=1)
+        self._rows: OrderedDict[str, Tensor] = OrderedDict()
 
     def values(self, z: Tensor, detector: Detector) -> Tensor:
         """See `Term`.
@@ -169,17 +170,17 @@ class PairScore:
         return self.template.replace("{}", f"{label} and {negative}")
 
     def _embedded(self, texts: set[str], bank: LabelBank) -> dict[str, Tensor]:
-        found = {text: self._kept[text] for text in texts if text in self._kept}
+        found = {text: self._rows[text] for text in texts if text in self._rows}
         if missing := sorted(texts - found.keys()):
             rows = unit_embeddings(
                 self.encode_texts(missing), "embeddings of pairs", dim=bank.dim, device=bank.device
             )
             found.update(zip(missing, rows, strict=True))
         for text in sorted(texts):
-            self._kept[text] = found[text]
-            self._kept.move_to_end(text)
-        while len(self._kept) > _PAIRS_KEPT:
-            self._kept.popitem(last=False)
+            self._rows[text] = found[text]
+            self._rows.move_to_end(text)
+        while len(self._rows) > self.kept:
+            self._rows.popitem(last=False)
         return found
 
     def learnt(self, z: Tensor, scores: Tensor) -> PairScore:
