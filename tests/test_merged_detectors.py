@@ -9,6 +9,7 @@ from states import assert_same_state, state_of
 import tanl
 from conftest import unit
 from tanl.detectors import VisualDictionary
+from tanl.integrations.ray.workers import Merger, beginning_of
 from tools.speed.data import Features
 
 FEATURES = Features(30, 400, 24, 24, seed=1)
@@ -105,6 +106,40 @@ def test_adaneg_remembers_what_one_that_saw_everything_does():
     assert max(map(len, ours.values())) == 3
     z = FEATURES.batch(99)
     torch.testing.assert_close(shards[0].score(z), one.score(z), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("kind", STREAMS)
+def test_what_a_detector_knew_before_a_run_is_shared_counts_once(kind, workers):
+    """As the workers of a merged run on a cluster do: whoever is ready brings its state in, and goes on from all."""
+    known, rest = batches(4), [FEATURES.batch(10 + i)[:5] for i in range(2 * workers)]
+    detector, one = MAKERS[kind](BANK), MAKERS[kind](BANK)
+    for z in known:
+        detector(z), one(z)
+    merger = Merger(type(detector), beginning_of(detector))
+    shards = [MAKERS[kind](BANK) for _ in range(workers)]
+    for shard in shards:
+        shard.load_state_dict(merger.state())
+    for step in range(2):
+        for shard, z in zip(shards, rest[step * workers :], strict=False):
+            shard(z)
+            one(z)
+            shard.load_state_dict(merger.merge(shard.state_dict(compact=True)))
+    detector.load_state_dict(merger.state())
+    if kind == "AdaNeg":  # of which images it takes, and which of them stay, no batch decides
+        ours, theirs = (
+            {name: {row for _, row in rows} for name, rows in held_images(each).items()}
+            for each in (detector, one)
+        )
+        assert ours == theirs
+        return
+    state = detector.state
+    assert state.images == one.state.images == 4 * 24 + 2 * workers * 5
+    assert state.history_sizes.tolist()[-6:] == [24] * 4 + [5 * workers] * 2
+    seen_before = {row.numpy().tobytes() for row in torch.cat(known)}
+    rows = [row.numpy().tobytes() for row in state.negative.embeddings]
+    assert len(rows) == len(set(rows))
+    assert seen_before & set(rows)
 
 
 def held_images(detector):

@@ -357,3 +357,25 @@ def test_merged_has_each_image_once_and_learns_from_all(cluster, images, alone, 
     assert agree > 0.9 * COUNT
     with pytest.raises(ValueError, match="mode: 'merged' there, 'ordered' here"):
         judge(new_guard(), images, out, settings=SMALL, batch_size=BATCH)
+
+
+def test_a_merged_run_counts_once_what_its_guard_had_learnt(cluster, images, tmp_path):
+    guard = new_guard()
+    known = [images / f"{i:03d}.png" for i in range(0, 18, 2)]
+    verdicts = [*judge_images(ImageEncoder(guard.backbone), known, guard.detect_embeddings, batch_size=3)]
+    assert len(verdicts) == 3 and guard.detector.state.images == 9
+    history = guard.detector.state.history
+    settings = RaySettings(mode="merged", merge_every=2, unit_rows=9, workers=2)
+    done = judge(
+        guard,
+        images,
+        tmp_path / "out",
+        settings=settings,
+        backbone=lambda device: ColourBackbone(),
+        batch_size=BATCH,
+    )
+    assert done.rows == COUNT
+    state = guard.detector.state
+    assert state.images == 9 + COUNT - 1
+    assert len(state.history) == len(history) + COUNT - 1
+    assert state.history[: len(history)].equal(history)

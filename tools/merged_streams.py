@@ -23,7 +23,7 @@ from tanl.benchmarks.output.targets import add_json_option, check_targets, write
 from tanl.benchmarks.pictograms.tracks import TRACKS
 from tanl.detectors import Detector
 from tanl.detectors.registry import make_detector
-from tanl.integrations.ray.workers import Merger
+from tanl.integrations.ray.workers import Merger, beginning_of
 from tanl.io.arguments import positive_number
 from tanl.io.nested import split_tensors
 from tanl.labels.bank import LabelBank
@@ -177,7 +177,7 @@ def _judged(
     detectors: Sequence[Detector], embeddings: Tensor, batches: Sequence[Tensor], every: int
 ) -> tuple[Tensor, int, int]:
     """Scores ``[N]`` in the embeddings' order, how many merges there were, and the largest state's bytes."""
-    merger = Merger(type(detectors[0]), detectors[0].state_dict(compact=True))
+    merger = Merger(type(detectors[0]), beginning_of(detectors[0]))
     scores = torch.empty(len(embeddings), dtype=torch.float64)
     merges = size = 0
     for number, batch in enumerate(batches):

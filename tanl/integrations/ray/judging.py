@@ -29,7 +29,7 @@ from .attempts import Attempts
 from .cluster import plain_errors, session
 from .embedding import BackboneMaker, NamedBackbone, Work
 from .settings import RaySettings
-from .workers import EmbeddingWorker, JudgingWorker, Merger, Scoring, Task
+from .workers import EmbeddingWorker, JudgingWorker, Merger, Scoring, Task, beginning_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -247,9 +247,7 @@ class _Run:
         """Write what the workers judge, in its order, and hold what they have learnt."""
         ray, judgement, partitions = self._ray, self._judgement, self._partitions
         detector = judgement.detector
-        first = detector.state_dict(compact=True)
-        if detector.has_stream:  # what it has seen, all workers have seen: it counts once
-            first = detector.merged([first])
+        first = beginning_of(detector)
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )

@@ -133,8 +133,23 @@ class JudgingWorker:
         self._unmerged = 0
 
 
+def beginning_of(detector: Detector) -> dict[str, Any]:
+    """The state that all workers of a merged run go on from: what the detector has seen, each of them has seen.
+
+    Raises:
+        ValueError: the method's streams cannot be merged.
+    """
+    state = detector.state_dict(compact=True)
+    return detector.merged([state]) if detector.has_stream else state
+
+
 class Merger:
-    """What all workers of a merged run have learnt by now; the plain class of the actor."""
+    """What all workers of a merged run have learnt by now; the plain class of the actor.
+
+    Args:
+        kind: the method.
+        state: what all of them go on from, `beginning_of` a detector.
+    """
 
     def __init__(self, kind: type[Detector], state: Mapping[str, Any]) -> None:
         self._kind, self._state = kind, dict(state)
