@@ -3,6 +3,8 @@
 One cluster serves all of it. Its nodes have more logical cores than the machine: an actor that waits for one blocks.
 """
 
+import errno
+import gc
 import json
 import os
 import signal
@@ -10,13 +12,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import GeneratorType
 
 import pytest
+import torch
 from colour_backbone import COLOURS, ColourBackbone, paint
 from states import assert_same_state
 
 import tanl
 from tanl.cli.main import main
+from tanl.io.atomic import write_whole
 from tanl.streams.images import ImageEncoder, judge_images
 from tanl.streams.result_rows import row_of
 from tanl.streams.saved_results import read_results
@@ -26,6 +31,7 @@ pytest.importorskip("ray.data", reason='needs ray: pip install "tanl[ray]"')
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from tanl.integrations.ray import RaySettings, judge  # noqa: E402
+from tanl.integrations.ray.cluster import session  # noqa: E402
 
 PATH = f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parents[1]}"
 CORPUS = tanl.Corpus(("blue", "yellow", *(f"word {i}" for i in range(40))), ("noun", "adj") * 21, "of mine")
@@ -56,6 +62,7 @@ def cluster():
     """Two nodes of this machine, each with four cores that are not there."""
     patch = pytest.MonkeyPatch()
     patch.setenv("PYTHONPATH", PATH)  # of the workers, who load this file's classes
+    patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # or it asks the network
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 100_000_000})
     made.add_node(num_cpus=4, object_store_memory=100_000_000)
     ray.init(address=made.address, namespace="tanl", log_to_driver=False, logging_level="error")
@@ -236,6 +243,69 @@ def test_an_image_on_which_workers_die_is_left_out_and_named(cluster, tmp_path):
     assert "workers died on it again and again" in saved[2].error
 
 
+class Full(ColourBackbone):
+    """Has no memory for a batch that comes late."""
+
+    def __init__(self):
+        self._batches = 0
+
+    def encode_images(self, pixels):
+        self._batches += 1
+        if self._batches > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20.00 GiB.")
+        return super().encode_images(pixels)
+
+
+def open_iterations():
+    """Ray Data's that nobody has ended; what holds them may outlive the session."""
+    made = (each for each in gc.get_objects() if type(each) is GeneratorType)
+    return [each for each in made if each.__qualname__.endswith("_create_iterator") and each.gi_frame]
+
+
+@pytest.mark.parametrize(
+    "trouble", ["the disk is full", "a worker's memory is full"], ids=lambda told: told.replace(" ", "-")
+)
+def test_what_is_finished_stays_when_there_is_no_room_and_the_same_call_goes_on(
+    cluster, images, alone, tmp_path, monkeypatch, trouble
+):
+    out, full = tmp_path / "out", trouble == "the disk is full"
+
+    def run(backbone):
+        guard = new_guard()
+        return guard, judge(
+            guard,
+            images,
+            out,
+            settings=RaySettings(unit_rows=7, partition_rows=30, workers=1, encode_batch=7),
+            backbone=backbone,
+            batch_size=BATCH,
+        )
+
+    def no_room(path, content):
+        if Path(path).name == "part-00001.parquet":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_whole(path, content)
+
+    told = (
+        r"No space left on device.*part-00001\.parquet"
+        if full
+        else r"a worker failed: CUDA out of memory. Tried to allocate 20.00 GiB.*the same call goes on"
+    )
+    with monkeypatch.context() as patch:
+        if full:
+            patch.setattr("tanl.io.stores.write_whole", no_room)
+        with pytest.raises(OSError, match=told) as caught:
+            run(lambda device: ColourBackbone() if full else Full())
+    assert "\n" not in str(caught.value)
+    assert not open_iterations()
+    finished = rows_in(out)
+    assert 30 <= len(finished) < COUNT and finished == alone[0][: len(finished)]
+    guard, done = run(lambda device: ColourBackbone())
+    assert (done.before, done.rows) == (len(finished), COUNT)
+    assert rows_in(out) == alone[0]
+    assert_same_state(guard.detector.state_dict(), alone[1])
+
+
 def test_another_model_on_the_workers_is_told_in_one_line(cluster, images, tmp_path):
     class Other(ColourBackbone):
         fingerprint = "other"
@@ -261,6 +331,23 @@ def test_ray_that_is_missing_or_old_is_told_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"this needs Ray Data, 2.60 or newer: pip install 'tanl\[ray\]'"):
         judge(new_guard(), tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("address", "set_to", "expected"), [(None, None, "0"), (None, "1", "1"), ("auto", None, None)]
+)
+def test_a_cluster_of_its_own_reports_nothing_unless_asked(monkeypatch, address, set_to, expected):
+    name, seen = "RAY_USAGE_STATS_ENABLED", []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv(name, raising=False)
+    if set_to is not None:
+        monkeypatch.setenv(name, set_to)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **settings: seen.append(os.environ.get(name)))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with session(address):
+        pass
+    assert seen == [expected] and os.environ.get(name) == set_to
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 OLDEST = (2, 60)
 NAMESPACE = "tanl"
+_REPORTS = "RAY_USAGE_STATS_ENABLED"
 
 
 def ray() -> Any:
@@ -37,7 +38,8 @@ def ray() -> Any:
 def session(address: str | None) -> Iterator[Any]:
     """Ray, connected to a cluster: the one that the process is connected to, that of the address, or a new one.
 
-    A connection that was made here ends here.
+    A connection that was made here ends here. A cluster that is started here does not report to Ray's makers how it is
+    used, which Ray does by default, unless RAY_USAGE_STATS_ENABLED says so.
 
     Raises:
         ImportError: as `ray`.
@@ -47,14 +49,16 @@ def session(address: str | None) -> Iterator[Any]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     own = not library.is_initialized()
     if own:
+        place = address or os.environ.get("RAY_ADDRESS") or "local"
         try:
-            library.init(
-                address=address or os.environ.get("RAY_ADDRESS") or "local",
-                namespace=NAMESPACE,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                include_dashboard=None if address else False,
-            )
+            with _without_reports() if place == "local" else nullcontext():
+                library.init(
+                    address=place,
+                    namespace=NAMESPACE,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    include_dashboard=None if address else False,
+                )
         except (ConnectionError, ValueError, RuntimeError) as error:
             told = " ".join(str(error).split())
             raise OSError(f"no connection to a Ray cluster at {address or 'this machine'}: {told}") from error
@@ -63,6 +67,19 @@ def session(address: str | None) -> Iterator[Any]:
     finally:
         if own:
             library.shutdown()
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """What is started meanwhile reports nothing, unless the environment says otherwise."""
+    if _REPORTS in os.environ:
+        yield
+        return
+    os.environ[_REPORTS] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[_REPORTS]
 
 
 @contextmanager

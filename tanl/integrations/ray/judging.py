@@ -6,7 +6,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -198,26 +198,24 @@ class _Run:
         """Score what the workers embed, in its order, in this process."""
         judgement, partitions = self._judgement, self._partitions
         device = judgement.detector.bank.device
-        blocks = self._blocks(EmbeddingWorker, (self._work(), self._attempts()))
         behind: deque[Position] = deque()
         at = partitions.manifest.next
+        failed = False
 
-        def rows() -> Iterator[Ready | Unusable]:
-            for row in _in_order(blocks, at, self._shards):
-                behind.append(Position(row["unit"], row["row"] + 1))
-                if row["error"] is not None:
-                    yield Unusable(row["name"], row["error"])
-                else:
-                    z = torch.from_numpy(np.frombuffer(row["embedding"], dtype=np.float32).copy())
-                    yield Ready(row["name"], z)
+        def rows(blocks: Iterator[Any]) -> Iterator[Ready | Unusable]:
+            nonlocal failed
+            try:
+                for row in _in_order(blocks, at, self._shards):
+                    behind.append(Position(row["unit"], row["row"] + 1))
+                    if row["error"] is not None:
+                        yield Unusable(row["name"], row["error"])
+                    else:
+                        z = torch.from_numpy(np.frombuffer(row["embedding"], dtype=np.float32).copy())
+                        yield Ready(row["name"], z)
+            except Exception:
+                failed = True
+                raise
 
-        pump = Pump(
-            rows(),
-            lambda number, row: row,
-            lambda parts: torch.stack(list(parts)).to(device),
-            batch_size=self._batch_size,
-            threads=0,  # there is nothing to prepare
-        )
         rows_match_state = True
 
         def judge(z: Tensor) -> Iterable[Verdict]:
@@ -225,9 +223,21 @@ class _Run:
             rows_match_state = False  # from here on the method may have learnt from rows that nobody holds
             return judgement.judge(z)
 
-        with plain_errors(self._ray):
+        with (
+            plain_errors(self._ray),
+            self._blocks(EmbeddingWorker, (self._work(), self._attempts())) as blocks,
+        ):
+            pump = Pump(
+                rows(blocks),
+                lambda number, row: row,
+                lambda parts: torch.stack(list(parts)).to(device),
+                batch_size=self._batch_size,
+                threads=0,  # there is nothing to prepare
+            )
+            # A batch that an error has cut short is none of one process's: the next run has it whole.
+            whole = (batch for batch in pump if not failed)
             try:
-                for results in judged(pump, judge):
+                for results in judged(whole, judge):
                     for _ in results:
                         at = behind.popleft()
                     partitions.add(results, at)
@@ -261,12 +271,14 @@ class _Run:
             judgement.hidden,
             self._settings.merge_every,
         )
-        blocks = self._blocks(JudgingWorker, (self._work(), self._attempts(), scoring, merger))
 
         def learnt() -> None:
             detector.load_state_dict(ray.get(merger.state.remote()))
 
-        with plain_errors(ray):
+        with (
+            plain_errors(ray),
+            self._blocks(JudgingWorker, (self._work(), self._attempts(), scoring, merger)) as blocks,
+        ):
             try:
                 for row in _in_order(blocks, partitions.manifest.next, self._shards):
                     results = [_result(row["result"])]
@@ -303,8 +315,9 @@ class _Run:
         )
         return ray.remote(Attempts).options(num_cpus=0, scheduling_strategy=here).remote()
 
-    def _blocks(self, worker: type[Any], arguments: tuple[Any, ...]) -> Iterator[Any]:
-        """What the workers give, block by block, in the order of the units."""
+    @contextmanager
+    def _blocks(self, worker: type[Any], arguments: tuple[Any, ...]) -> Iterator[Iterator[Any]]:
+        """What the workers give, block by block, in the order of the units; they end with it."""
         ray, settings = self._ray, self._settings
         at = self._partitions.manifest.next
         tasks = [
@@ -313,7 +326,8 @@ class _Run:
             if number >= at.unit
         ]
         if not tasks:
-            return iter(())
+            yield iter(())
+            return
         most = settings.workers or self._room()
         data = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
             worker,
@@ -325,7 +339,12 @@ class _Run:
         )
         data.context.execution_options.preserve_order = True
         data.context.enable_progress_bars = False  # it would not know of the rows of earlier runs
-        return iter(data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
+        blocks = iter(data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
+        try:
+            yield blocks
+        finally:
+            # Not when it is collected: the session may be over then, and Ray would begin another one to end this.
+            blocks.close()
 
     def _room(self) -> int:
         """How many workers the cluster has room for."""
