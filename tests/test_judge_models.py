@@ -16,6 +16,7 @@ from PIL import Image
 
 import tanl
 from tanl.backbones import toys
+from tanl.cli.judge_told import threshold_told
 from tanl.cli.main import main
 from tanl.io.options import BATCH_SIZE, batch_size_for
 from tanl.streams.images import ImageEncoder
@@ -183,9 +184,20 @@ def test_a_calibrated_threshold_says_where_it_is_from(workplace, loaded, capsys)
     command = ["judge", "images", *LABELS, "--backbone", "m", "--batch-size", "8", "--out", "r.csv"]
     assert main([*command, "--calibrate", "known"]) == 0
     out, err = capsys.readouterr()
-    assert re.search(r"^threshold \d\.\d{4} from 40 of known, so that 95% of such pass$", out, re.MULTILINE)
+    assert re.search(
+        r"^threshold \d\.\d{4}, from 40 images of known, so that 95% of such pass", out, re.MULTILINE
+    )
     assert "learns from" not in out
     assert err == ""
+
+
+def test_a_threshold_that_moved_with_the_stream_is_told_at_both_ends():
+    made = {"of": "known", "count": 24, "tpr": 0.95, "threshold": 0.59574}
+    still = "threshold 0.5957, from 24 images of known, so that 95% of such pass"
+    assert threshold_told(0.59571, made, "images") == still
+    assert (
+        threshold_told(0.605, made, "images") == f"{still}; it follows the stream, and is 0.6050 at the end"
+    )
 
 
 def test_known_images_that_look_less_like_the_classes_than_the_stream_are_doubted(workplace, loaded, capsys):

@@ -310,6 +310,8 @@ def test_a_run_that_cannot_be_is_refused_before_it_starts(folder, tmp_path):
     (folder.path / FILE).unlink()
     with pytest.raises(FileNotFoundError, match="there is no run in"):
         RunFolder.open(folder.path)
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nothere$"):
+        RunFolder.open(tmp_path / "nothere")
 
 
 @pytest.mark.parametrize(

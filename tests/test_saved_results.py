@@ -141,5 +141,5 @@ def test_a_damaged_description_is_named(tmp_path, content):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="there is no file or directory"):
         read_results(tmp_path / "r.csv")

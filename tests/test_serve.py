@@ -314,6 +314,9 @@ def test_mistakes_are_told_before_anything_is_loaded(workplace, monkeypatch, cap
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main([*BASE, "--port", str(taken.getsockname()[1])]) == 2
     one_line(capsys, "already in use")
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main([argument for argument in BASE if argument != "--no-page"]) == 2
+    one_line(capsys, "the page needs Gradio: pip install 'tanl[serve]', or serve without it: --no-page")
     assert main(["serve", "--no-page"]) == 2
     one_line(capsys, "no labels: give --labels FILE")
     with pytest.raises(SystemExit):

@@ -6,8 +6,9 @@ import torch
 import tanl
 from tanl.benchmarks.data.splits import find_split
 from tanl.benchmarks.engine.methods import find_methods
-from tanl.cli.main import main
-from tanl.detectors.registry import METHODS
+from tanl.cli.judge_made import settings_told
+from tanl.cli.main import command_parser, main
+from tanl.detectors.registry import METHODS, known_method
 from tanl.io.text import did_you_mean, nearest_names
 
 
@@ -68,6 +69,26 @@ def test_unknown_methods_splits_presets_corpora_and_precisions_are_told_with_the
     for meant, call in refused.items():
         with pytest.raises(ValueError, match=f"did you mean '{meant}'"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("TANL (official-script)", "tanl-official-script"),
+        ("NegLabel", "neglabel"),
+        ("max-logit", "max_logit"),
+    ],
+)
+def test_methods_are_known_whatever_their_case_and_punctuation(name, known, tiny_backbone, tmp_path):
+    assert known_method(name) == known
+    assert command_parser(("judge",)).parse_args(["judge", "a", "--method", name]).method == known
+    words = ["a", "b", "c", "d", "e"]
+    made = [
+        tanl.Guard(tiny_backbone, ["cat", "dog"], corpus=words, method=each, cache_dir=tmp_path).detector
+        for each in (name, known)
+    ]
+    assert settings_told(made[0]) == settings_told(made[1])
+    assert find_methods([name]) == find_methods([known])
 
 
 @pytest.mark.parametrize(

@@ -261,5 +261,5 @@ def test_a_threshold_is_set_from_a_folder(watch):
     arrive(PICTURES[30])
     watching.wait_for(lambda: len(journal()) == 1)
     watching.end()
-    assert "from 20 images, of which 90% pass" in watching.told()
+    assert "from 20 images of known, so that 90% of such pass" in watching.told()
     assert tanl.Guard.load("guard", exact=False).detector.tpr == 0.9

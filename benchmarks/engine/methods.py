@@ -19,7 +19,7 @@ from tanl.detectors.registry import METHODS as NAMED
 from tanl.detectors.registry import MINED, make_detector
 from tanl.detectors.state import Activations
 from tanl.detectors.tanl import PRESETS
-from tanl.io.text import did_you_mean
+from tanl.io.text import did_you_mean, letters_of
 from tanl.labels.bank import LabelBank
 from tanl.labels.inter_modal import InterModal
 
@@ -280,16 +280,16 @@ def find_methods(names: Iterable[str]) -> tuple[str, ...]:
     Raises:
         ValueError: there is no method of a name, or no name.
     """
-    known = {_letters(name): name for name in METHODS}
+    known = {letters_of(name): name for name in METHODS}
     for name, (kind, preset) in NAMED.items():
         if kind == "TANL":
-            known[_letters(name)] = f"TANL ({'batch-adaptive' if preset == 'paper' else preset})"
+            known[letters_of(name)] = f"TANL ({'batch-adaptive' if preset == 'paper' else preset})"
     wanted = [name.strip() for name in names if name.strip()]
-    unknown = [name for name in wanted if _letters(name) not in known]
+    unknown = [name for name in wanted if letters_of(name) not in known]
     if unknown or not wanted:
         hint = did_you_mean(unknown[0], METHODS) if unknown else ""
         raise ValueError(f"no method {', '.join(unknown) or 'named'}; there are {', '.join(METHODS)}{hint}")
-    found = {known[_letters(name)] for name in wanted}
+    found = {known[letters_of(name)] for name in wanted}
     return tuple(name for name in METHODS if name in found)
 
 
@@ -308,7 +308,3 @@ def describe_methods() -> str:
         ]
     lines.append("Kept beside the label bank of C ID labels and M negatives, D numbers each.")
     return "\n".join(lines)
-
-
-def _letters(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum())

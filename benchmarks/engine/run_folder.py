@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tanl.io.paths import local_path
+from tanl.io.text import shown_path
 from tanl.metrics import METRICS
 
 from .run_database import FILE, FORMAT, TABLE, as_json, connection, is_whole, put, read_run, transaction
@@ -221,6 +222,8 @@ class RunFolder:
             with connection(folder) as database:
                 run = read_run(database, folder)
         if run is None:
+            if not folder.is_dir():
+                raise FileNotFoundError(f"there is no folder {shown_path(folder)}")
             raise FileNotFoundError(f"there is no run in {path}: it has no {FILE} with one in it")
         return cls(folder, run)
 

@@ -38,8 +38,10 @@ _EXTRAS: Mapping[str, str] = {
     "faiss": "faiss",
     "heif": "pillow_heif",
     "medical": "pydicom",
+    "beyond": "sklearn",
     "bench": "matplotlib",
     "pytorch-ood": "pytorch_ood",
+    "ray": "ray",
     "serve": "gradio",
 }
 _CORPORA = ("wordnet", "neglabel")

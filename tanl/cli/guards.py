@@ -10,6 +10,7 @@ from ..io.arguments import Arguments, a_path, positive
 from ..io.options import BATCH_SIZE
 from ..io.text import one_line, shown_path, some_of
 from .judge_made import calibrate_detector
+from .judge_told import calibration_told
 from .judged import corpus_of, image_files, loaded_backbone
 from .label_arguments import (
     OF_PHOTOGRAPHS,
@@ -132,7 +133,7 @@ def calibrate(guard: Guard, arguments: argparse.Namespace) -> None:
 
     paths, _ = image_files([arguments.calibrate])
     made = calibrate_detector(guard.detector, embed_images(ImageEncoder(guard.backbone), paths), arguments)
-    told(f"threshold {made['threshold']:.3f} from {made['count']} images, of which {made['tpr']:.0%} pass")
+    told(calibration_told(made, "images"))
 
 
 def _is_kept(arguments: argparse.Namespace) -> bool:

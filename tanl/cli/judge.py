@@ -248,7 +248,7 @@ def _judge(stream: Judged, arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         print(summary(counts, timings, stream.what))
         for line in (
-            threshold_told(detector.threshold, calibration),
+            threshold_told(detector.threshold, calibration, stream.what),
             advice(sum(counts.values()), stream.what, arguments) if told_size and stop is None else "",
         ):
             if line:

@@ -98,7 +98,7 @@ def judge_on_ray(arguments: argparse.Namespace) -> int:
         without = f"{done.counts['-']} judged without a verdict" if done.counts["-"] else ""
         before = f" ({done.before} of them before)" if done.before else ""
         print(f"{done.rows} images in {done.folder}{before}: {', '.join(filter(None, (counts, without)))}")
-        print(one_line(threshold_told(detector.threshold, calibration)))
+        print(one_line(threshold_told(detector.threshold, calibration, "images")))
     if calibration is not None and (doubtful := doubt(dict(done.counts), calibration)):
         print(f"tanl: warning: {one_line(doubtful)}", file=sys.stderr)
     return 1 if done.counts["unreadable"] or shards.unlisted or unlisted_known else 0

@@ -22,18 +22,26 @@ def warning(path: str | os.PathLike[str], reason: str) -> str:
     return f"tanl: warning: cannot read {kind}{one_line(f'{shown_path(path)}: {reason}')}"
 
 
-def threshold_told(threshold: float | None, calibration: dict[str, Any] | None) -> str:
-    """Where the threshold is from, and what to do for a better one."""
+def threshold_told(threshold: float | None, calibration: dict[str, Any] | None, what: str) -> str:
+    """Where the threshold is from, where it went since, and what to do for a better one."""
     if calibration is not None:
-        return (
-            f"threshold {calibration['threshold']:.4f} from {calibration['count']} of {calibration['of']}, so that "
-            f"{calibration['tpr']:.0%} of such pass"
-        )
+        told = calibration_told(calibration, what)
+        # Shown to as many places as scores are: else one may stand on the wrong side of it.
+        at_first, now = (f"{each:.4f}" for each in (calibration["threshold"], threshold))
+        return told if at_first == now else f"{told}; it follows the stream, and is {now} at the end"
     if threshold is None:  # the summary tells
         return ""
     return (
         f"threshold {threshold:.4f}, found in the stream; --calibrate DIR sets it from what is known to belong to the "
         "classes, and holds where outliers are few"
+    )
+
+
+def calibration_told(calibration: dict[str, Any], what: str) -> str:
+    """What a calibration gave, and from which images or embeddings."""
+    return (
+        f"threshold {calibration['threshold']:.4f}, from {calibration['count']} {what} of {calibration['of']}, so that "
+        f"{calibration['tpr']:.0%} of such pass"
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ..detectors.registry import METHODS
 from ..io.arguments import Arguments, a_name_or_path, a_path, positive_number, share
-from ..io.text import one_line
+from ..io.text import letters_of, one_line
 from ..labels.corpus import Corpus
 from ..labels.terms import REMOVALS
 from ..labels.wordnet import SELECTIONS
@@ -95,7 +95,14 @@ def removal_of(arguments: argparse.Namespace) -> str:
 
 def add_method_argument(group: Arguments) -> None:
     """Describe ``--method``."""
-    group.add_argument("--method", choices=tuple(METHODS), default="tanl", help="(default: %(default)s)")
+    group.add_argument(
+        "--method", type=_method, choices=tuple(METHODS), default="tanl", help="(default: %(default)s)"
+    )
+
+
+def _method(name: str) -> str:
+    # A name that nobody knows is for argparse to refuse: it says which argument it is of.
+    return next((known for known in METHODS if letters_of(known) == letters_of(name)), name)
 
 
 def add_calibration_arguments(group: Arguments, metavar: str, what: str) -> None:

@@ -90,7 +90,9 @@ def main(arguments: argparse.Namespace) -> int:
     from ..serve.service import Service
 
     if arguments.page:
-        from ..serve.page import add_page
+        from ..serve.page import add_page, need_gradio
+
+        need_gradio()
     host = arguments.host
     if not server.is_loopback(host):
         if not arguments.allow_remote:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..io.text import did_you_mean
+from ..io.text import did_you_mean, letters_of
 
 if TYPE_CHECKING:
     from ..checks import Embeddings
@@ -39,12 +39,18 @@ LEARNING = (*FROM_OUTLIERS, "adaneg")
 """Those that learn from their stream, once a batch."""
 
 
-def unknown_method(method: str) -> ValueError:
-    """The error about a method that has no such name."""
-    return ValueError(
-        f"no method {method!r}; there are {', '.join(METHODS)}, or give a function"
-        f"{did_you_mean(method, METHODS)}"
-    )
+def known_method(name: str) -> str:
+    """The name in `METHODS` that is meant, whatever its case and punctuation: "TANL (official-script)" is one.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    meant = [known for known in METHODS if letters_of(known) == letters_of(name)]
+    if not meant:
+        raise ValueError(
+            f"no method {name!r}; there are {', '.join(METHODS)}, or give a function{did_you_mean(name, METHODS)}"
+        )
+    return meant[0]
 
 
 CHOICES = {"TANL": "candidates", "NegLabel": "num_negatives", "AdaNeg": "num_negatives"}
@@ -62,7 +68,7 @@ def make_detector(
     """A detector of the method with that name.
 
     Args:
-        method: a name in `METHODS`.
+        method: a name in `METHODS`, as `known_method` takes it.
         bank: the labels.
         seed: of the method's random choices.
         initial_ood: ``[n, D]`` known outliers that those of `FROM_OUTLIERS` start from; the other methods use none.
@@ -72,8 +78,7 @@ def make_detector(
     Raises:
         ValueError: an unknown name, a bank that the method cannot use, ID images for a method that takes none.
     """
-    if method not in METHODS:
-        raise unknown_method(method)
+    method = known_method(method)
     kind, preset = METHODS[method]
     made: Any = getattr(import_module(__package__), kind)
     settings: dict[str, Any] = {} if preset is None else made.preset(preset)

@@ -26,7 +26,7 @@ from ..backbones.hugging_face import HuggingFaceBackbone
 from ..backbones.noise import noise_embeddings
 from ..checks import Embeddings, as_tensor, whole_number
 from ..detectors import Detector, Evidence
-from ..detectors.registry import FROM_OUTLIERS, METHODS, WITH_NEGATIVES, make_detector, unknown_method
+from ..detectors.registry import FROM_OUTLIERS, METHODS, WITH_NEGATIVES, known_method, make_detector
 from ..detectors.verdict import Answer, Detection, Verdict, answers, detect_embeddings
 from ..io.images import UnreadableImage
 from ..io.options import BATCH_SIZE
@@ -83,7 +83,8 @@ class Guard:
         corpus: the negative labels, as `build_bank` takes them; not used by "mcm", "max_logit", "energy".
         method: "tanl", with the preset "practice", which does not run away where outliers are rare; "tanl-paper" and
             "tanl-official-script", as published; "neglabel", "adaneg", "csp", "mcm", "max_logit", "energy", with the
-            settings of their papers; or a function from the `LabelBank` to a `Detector`.
+            settings of their papers; or a function from the `LabelBank` to a `Detector`. Case and punctuation of a name
+            do not count.
         templates: prompt per part of speech and for ID labels, as `build_bank` takes them.
         removal: which words leave the corpus for the labels, as `build_bank` takes it.
         id_images: a few images of the ID classes, which choose the negatives of "tanl...", "neglabel" and "adaneg"
@@ -118,8 +119,8 @@ class Guard:
         show_all: bool = False,
         progress: bool | None = None,
     ) -> None:
-        if isinstance(method, str) and method not in METHODS:
-            raise unknown_method(method)
+        if isinstance(method, str):
+            method = known_method(method)
         if not hasattr(backbone, "encode_texts"):  # not isinstance, which would ask for the fingerprint
             raise TypeError(
                 f"backbone must be a Backbone, not a {type(backbone).__name__}; tanl.load_backbone loads one by its "

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 
 from ..backbones.hugging_face import HuggingFaceBackbone
 from ..checks import whole_number
-from ..detectors.registry import METHODS, unknown_method
+from ..detectors.registry import known_method
 from ..guard.guard import Guard, Method
 from ..io.images import has_levels, read_image, to_rgb
 from ..labels.corpus import Corpus
@@ -70,8 +70,8 @@ def guard_pipeline(
     if getattr(pipe, "task", None) != _TASK:
         what = getattr(pipe, "task", None) or type(pipe).__name__
         raise TypeError(f"guard_pipeline takes a {_TASK} pipeline of transformers, not {what!r}")
-    if isinstance(method, str) and method not in METHODS:
-        raise unknown_method(method)
+    if isinstance(method, str):
+        method = known_method(method)
     label_sets = whole_number(label_sets, "label_sets", at_least=1)
     if corpus is not None and not isinstance(corpus, Corpus | str | PathLike):
         corpus = tuple(corpus)  # it is read once for every label set

@@ -59,15 +59,16 @@ def nearest_names(unknown: str, known: Iterable[str], shown: int, *, likeness: f
     """The names that are spelled most like this one, the nearest first; case and punctuation count for little."""
     from difflib import SequenceMatcher
 
-    wanted = _letters(unknown)
+    wanted = letters_of(unknown)
     ranked = sorted(
-        (-SequenceMatcher(None, wanted, _letters(name)).ratio(), place, name)
+        (-SequenceMatcher(None, wanted, letters_of(name)).ratio(), place, name)
         for place, name in enumerate(known)
     )
     return [name for ratio, _, name in ranked[:shown] if -ratio >= likeness]
 
 
-def _letters(name: str) -> str:
+def letters_of(name: str) -> str:
+    """A name without what people write otherwise: case, spaces and punctuation."""
     return re.sub(r"[\W_]+", "", name).casefold()
 
 

@@ -80,9 +80,7 @@ def background(results: SavedResults) -> list[str]:
     if about.get("complete") is False:
         said.append("Beware: the run was interrupted; what it had not judged by then is not here.")
     if found.unreadable:
-        said.append(
-            f"{_several(found.unreadable, noun(results))} could not be read, see the end of this page."
-        )
+        said.append(f"{_several(found.unreadable, noun(results))} could not be read.")
     return said
 
 

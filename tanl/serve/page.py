@@ -96,7 +96,7 @@ def add_page(app: Any, service: Service) -> None:
     """
     from fastapi.responses import RedirectResponse
 
-    gradio = _gradio()
+    gradio = need_gradio()
 
     app.add_api_route("/", lambda: RedirectResponse(f"{PATH}/"), include_in_schema=False, response_model=None)
     app.add_middleware(OnlyThePage)
@@ -214,7 +214,12 @@ def _asset(name: str) -> str:
     return (files("tanl.serve") / "assets" / name).read_text(encoding="utf-8")
 
 
-def _gradio() -> Any:
+def need_gradio() -> Any:
+    """Gradio.
+
+    Raises:
+        ImportError: it is not there.
+    """
     # Before it is imported: it would tell its makers that it was.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:

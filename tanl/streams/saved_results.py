@@ -59,6 +59,8 @@ def read_results(path: str | os.PathLike[str]) -> SavedResults:
         ImportError: Parquet without pyarrow.
     """
     file = local_path(path)
+    if not file.exists():
+        raise FileNotFoundError(f"there is no file or directory {shown_path(file)}")
     is_folder = (file / MANIFEST).is_file()
     if not is_folder and file.suffix.lower() not in _READERS:
         raise ValueError(
