@@ -149,7 +149,8 @@ def main(arguments: argparse.Namespace) -> int:
     if known:
         threshold = guard.calibrate([picture.path for picture in known], _KEPT)
         _say(
-            f"threshold  {threshold:.4f}, to keep {_KEPT:.0%} of animals: from {len(known)} that are not in the stream"
+            f"threshold  {threshold:.4f} at first, to keep {_KEPT:.0%} of animals: from {len(known)} that are not in "
+            "the stream, which it follows"
         )
     _say(f"stream     {len(stream)} images, animals and others shuffled, in batches of {BATCH_SIZE}\n")
 
@@ -162,7 +163,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     inside, outside = choose_examples(judged, _PICTURED // 2, random.Random(arguments.seed))
     _list([*inside[: _LISTED // 2], *outside[: _LISTED // 2]])
-    _say(f"\n{counts(judged)}\n")
+    _say(f"\n{counts(judged)}; threshold {guard.detector.threshold:.4f} at the end\n")
     picture = arguments.out / "verdicts.png"
     draw_picture(inside, outside, counts(judged), picture)
 
