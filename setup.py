@@ -1,5 +1,9 @@
-"""What has to be computed: the map from folders to packages, and the C++ library. All else is in pyproject.toml."""
+"""What has to be computed: the map from folders to packages, the C++ library, the README as a package index shows it.
 
+All else is in pyproject.toml.
+"""
+
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -73,10 +77,44 @@ class AnyPython(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-setup(
-    packages=packages,
-    package_dir={"tanl.corpora": "corpora", "tanl.benchmarks": "benchmarks"},
-    include_package_data=True,
-    ext_modules=[fused],
-    cmdclass={"build_py": PackedImages, "build_ext": PlainLibrary, "bdist_wheel": AnyPython},
-)
+SOURCE = None
+"""The public address of the repository, once there is one, such as "https://example.org/owner/tanl"."""
+
+_LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?!https?:|mailto:|#)(?P<path>[^)\s]+)\)")
+
+
+def for_an_index(readme: str, source: str | None) -> str:
+    """README.md without links that lead nowhere from a package index.
+
+    Links within the repository lead to its public address. Where there is none, they become the paths in the source
+    archive, and pictures are left out.
+    """
+
+    def link(found: re.Match[str]) -> str:
+        image, text, path = found["image"], found["text"], found["path"]
+        if source is not None:
+            return f"{image}[{text}]({source}/{'raw' if image else 'blob'}/HEAD/{path})"
+        return "" if image else text if text == path else f"{text} (`{path}`)"
+
+    shown = _LINK.sub(link, readme)
+    return shown if source is not None else f"{shown}\nThe paths above are those of the source archive.\n"
+
+
+def describe() -> dict[str, object]:
+    """What is told of the project by this file."""
+    return {
+        "long_description": for_an_index(Path("README.md").read_text(encoding="utf-8"), SOURCE),
+        "long_description_content_type": "text/markdown",
+        "project_urls": {} if SOURCE is None else {"Source": SOURCE},
+    }
+
+
+if __name__ == "__main__":  # and not where tests read it
+    setup(
+        **describe(),
+        packages=packages,
+        package_dir={"tanl.corpora": "corpora", "tanl.benchmarks": "benchmarks"},
+        include_package_data=True,
+        ext_modules=[fused],
+        cmdclass={"build_py": PackedImages, "build_ext": PlainLibrary, "bdist_wheel": AnyPython},
+    )

@@ -1,6 +1,7 @@
 """What a user meets first: a cheap import, the public names, typing."""
 
 import re
+import runpy
 import subprocess
 import sys
 from importlib import metadata, resources
@@ -104,3 +105,43 @@ def test_package_is_typed_and_carries_its_data():
     assert resources.files("tanl").joinpath("py.typed").is_file()
     for name in ("wordnet.tsv.gz", "WORDNET_LICENSE.txt", "neglabel.tsv.gz", "WORDNET31_LICENSE.txt"):
         assert resources.files("tanl.corpora").joinpath(name).is_file()
+
+
+# --- the description that a package index shows ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def for_an_index():
+    return runpy.run_path(str(ROOT / "setup.py"), run_name="read")["for_an_index"]
+
+
+def test_links_within_the_repository_become_paths_where_it_has_no_address(for_an_index):
+    readme = (
+        "![A run](docs/run.png)\n[How](docs/how.md#why), [LICENSE](LICENSE), [a paper](https://arxiv.org/abs/1), "
+        "[here](#top)"
+    )
+    assert for_an_index(readme, None) == (
+        "\nHow (`docs/how.md#why`), LICENSE, [a paper](https://arxiv.org/abs/1), [here](#top)\n"
+        "The paths above are those of the source archive.\n"
+    )
+
+
+def test_links_within_the_repository_lead_to_its_address(for_an_index):
+    readme = "![A run](docs/run.png) [How](docs/how.md#why), [a paper](https://arxiv.org/abs/1)"
+    assert for_an_index(readme, "https://example.org/tanl") == (
+        "![A run](https://example.org/tanl/raw/HEAD/docs/run.png) "
+        "[How](https://example.org/tanl/blob/HEAD/docs/how.md#why), [a paper](https://arxiv.org/abs/1)"
+    )
+
+
+def test_the_readme_has_no_link_that_leads_nowhere(for_an_index):
+    """Neither in the repository, where links are paths, nor on an index, where only addresses and headings are."""
+    readme = text("README.md")
+    paths = [link for link in re.findall(r"\]\(([^)]+)\)", readme) if not link.startswith(("https:", "#"))]
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path.partition("#")[0]).exists()] == []
+    for source in (None, "https://example.org/tanl"):
+        shown = for_an_index(readme, source)
+        assert [
+            link for link in re.findall(r"\]\(([^)]+)\)", shown) if not link.startswith(("https:", "#"))
+        ] == []
