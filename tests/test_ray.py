@@ -244,14 +244,17 @@ def test_an_image_on_which_workers_die_is_left_out_and_named(cluster, tmp_path):
 
 
 class Full(ColourBackbone):
-    """Has no memory for a batch that comes late."""
+    """Has no memory for a batch that comes late, when rows are finished."""
 
-    def __init__(self):
-        self._batches = 0
+    def __init__(self, manifest):
+        self._manifest, self._batches = manifest, 0
 
     def encode_images(self, pixels):
         self._batches += 1
         if self._batches > 6:
+            deadline = time.monotonic() + 120
+            while not self._manifest.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20.00 GiB.")
         return super().encode_images(pixels)
 
@@ -295,7 +298,7 @@ def test_what_is_finished_stays_when_there_is_no_room_and_the_same_call_goes_on(
         if full:
             patch.setattr("tanl.io.stores.write_whole", no_room)
         with pytest.raises(OSError, match=told) as caught:
-            run(lambda device: ColourBackbone() if full else Full())
+            run(lambda device: ColourBackbone() if full else Full(out / "manifest.json"))
     assert "\n" not in str(caught.value)
     assert not open_iterations()
     finished = rows_in(out)
