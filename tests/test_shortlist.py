@@ -247,10 +247,14 @@ def test_refusals_name_what_is_wrong(data: Any, index: LabelIndex) -> None:
             "both ID label and negative: give index.without",
         ),
         (lambda: tanl.TANL(other, activation=short), "make one for this bank"),
-        (lambda: tanl.TANL(bank, activation=short, memory="guarded"), 'memory="published"'),
-        (lambda: tanl.TANL(bank, activation=short, candidates=99), "needs all labels at once"),
+        (lambda: tanl.TANL(bank, activation=short, memory="guarded"), 'give memory="published", or'),
+        (lambda: tanl.TANL(bank, activation=short, **tanl.TANL.preset("practice")), 'memory="published"'),
+        (
+            lambda: tanl.TANL(bank, activation=short, candidates=99),
+            "candidates=99 needs all labels at once: leave it out",
+        ),
         (lambda: tanl.CapturedTANL(tanl.TANL(bank, activation=short), 8), "captured with activation='exact'"),
-        (lambda: tanl.TANL(bank, activation=short).relabelled(bank), "cannot follow to others"),
+        (lambda: tanl.TANL(bank, activation=short).relabelled(bank), "make a new TANL with Short"),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):

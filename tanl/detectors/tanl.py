@@ -404,6 +404,11 @@ class TANL(Detector):
                 follow to other labels.
         """
         self._check_same_backbone(bank)
+        if isinstance(self.activation, ShortlistActivation):
+            raise ValueError(
+                f"activation={self.activation!r} is of these labels and cannot follow to others; make a new TANL with "
+                "ShortlistActivation(bank, index.without([...])) or index.extended(...), which begins its stream anew"
+            )
         if not isinstance(self.activation, str):
             raise ValueError(
                 f"activation={self.activation!r} is of these labels and cannot follow to others; "
@@ -759,11 +764,13 @@ def _check_shortlist(
         )
     if guarded is not None:
         raise ValueError(
-            'the guarded memory compares all labels with the start, which a short list has not: memory="published"'
+            "the guarded memory compares all labels with those of the start, and a short list does not hold all: give "
+            'memory="published", or activation="exact"'
         )
     if candidates is not None:
         raise ValueError(
-            f"candidates={candidates!r} needs all labels at once: give index.without([...]) to the ShortlistActivation"
+            f"candidates={candidates!r} needs all labels at once: leave it out, and give the ShortlistActivation "
+            "index.without([...]) to keep labels out"
         )
 
 
