@@ -83,6 +83,16 @@ def test_detectors_take_it_in_place_of_a_number(bank, images, stream):
         tanl.NegLabel(bank, num_negatives=other, groups=3).load_state_dict(neglabel.state_dict())
 
 
+def test_images_that_a_stream_was_sure_of_choose_too(bank, stream):
+    detector = tanl.TANL(bank, num_selected=10, gap=0.0, capacity=40, initial_ood=unit(15, 16, seed=9))
+    for z in [*stream, near(bank.id_embeddings, 1.0, seed=4)]:
+        detector(z)
+    assert detector.state.admitted_id > 0
+    ring = detector.state.positive.embeddings
+    names = [bank.id_names[i] for i in (ring @ bank.id_embeddings.T).argmax(1).tolist()]
+    assert list(tanl.InterModal(ring)(bank).negative_names) == expected(bank, ring, names)
+
+
 def test_a_function_that_loses_labels_is_refused(bank):
     def lossy(bank):
         return tanl.LabelBank(bank.names[1:], bank.embeddings[1:], num_id=bank.num_id - 1)

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from states import assert_same_state, state_of
 
 import tanl
@@ -162,6 +164,40 @@ def test_parts_of_a_merge_are_merged_in_any_grouping(kind):
     )
     assert_same_state(left, whole)
     assert_same_state(right, whole)
+
+
+shards_of_batches = st.lists(st.lists(st.integers(1, 24), max_size=3), min_size=1, max_size=5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(before=st.integers(1, 24), sizes=shards_of_batches, random=st.randoms(use_true_random=False))
+def test_adanegs_memory_is_one_streams_however_many_shards_merge_in_whatever_order(before, sizes, random):
+    start, one = MAKERS["AdaNeg"](BANK), MAKERS["AdaNeg"](BANK)
+    for detector in (start, one):
+        detector(FEATURES.batch(0)[:before])
+    begun, states = beginning_of(start), []
+    for number, batches_of_shard in enumerate(sizes):
+        shard = MAKERS["AdaNeg"](BANK)
+        shard.load_state_dict(begun)
+        for step, size in enumerate(batches_of_shard):
+            z = FEATURES.batch(10 * number + step + 1)[:size]
+            shard(z), one(z)
+        states.append(shard.state_dict(compact=True))
+    at_once = tanl.AdaNeg.merged(states)
+    parts = list(states)
+    while len(parts) > 1:
+        place = random.randrange(len(parts) - 1)
+        parts[place : place + 2] = [tanl.AdaNeg.merged(parts[place : place + 2], partial=True)]
+    assert_same_state(tanl.AdaNeg.merged(parts), at_once)
+    random.shuffle(states)
+    for merged in (at_once, tanl.AdaNeg.merged(states)):
+        found = MAKERS["AdaNeg"](BANK)
+        found.load_state_dict(merged)
+        ours, theirs = (
+            {name: {row for _, row in rows} for name, rows in held_images(each).items()}
+            for each in (found, one)
+        )
+        assert ours == theirs
 
 
 @pytest.mark.parametrize("kind", STREAMS)

@@ -87,6 +87,17 @@ def test_partitions_hold_the_rows_of_a_results_file(place, tmp_path):
     }
 
 
+def test_partitions_are_a_data_set_of_hugging_faces(tmp_path):
+    datasets = pytest.importorskip("datasets", reason='needs datasets: pip install "tanl[ray]"')
+    write(tmp_path / "r", 0, 11, complete=True)
+    data = datasets.load_dataset(
+        "parquet", data_files=f"{tmp_path}/r/part-*.parquet", split="train", streaming=True
+    )
+    rows = list(data)
+    assert [row["path"] for row in rows] == [row.path for row in ROWS]
+    assert [row["error"] for row in rows] == [row.error for row in ROWS]
+
+
 def test_a_run_goes_on_behind_the_last_finished_row(place):
     manifest = write(place, 0, 7)  # six rows and one wait, four are finished
     assert (manifest.rows, manifest.next) == (4, Position(0, 4))
