@@ -469,3 +469,31 @@ def test_a_merged_run_counts_once_what_its_guard_had_learnt(cluster, images, tmp
     assert state.images == 9 + COUNT - 1
     assert len(state.history) == len(history) + COUNT - 1
     assert state.history[: len(history)].equal(history)
+
+
+def test_a_worker_of_a_merged_run_that_is_killed_loses_no_row_and_doubles_none(
+    cluster, images, alone, tmp_path
+):
+    told, killed, guard = tmp_path / "told", [], new_guard()
+    told.mkdir()
+
+    def trouble(results):
+        for worker in told.iterdir():
+            if not killed and worker.read_text():
+                killed.append(worker.name)
+                os.kill(int(worker.name), signal.SIGKILL)
+
+    done = judge(
+        guard,
+        images,
+        tmp_path / "out",
+        settings=RaySettings(mode="merged", merge_every=2, unit_rows=9, partition_rows=30, workers=2),
+        backbone=lambda device: Slow(told),
+        batch_size=BATCH,
+        seen=trouble,
+    )
+    assert killed and done.complete and done.counts["unreadable"] == 1
+    assert [row[0] for row in rows_in(tmp_path / "out")] == [row[0] for row in alone[0]]
+    # Not less than all: a unit is told when its worker has merged it. What the one that was killed had merged of its
+    # last unit is learnt again.
+    assert COUNT - 1 <= guard.detector.state.images <= COUNT - 1 + 9
