@@ -191,6 +191,36 @@ def test_a_calibrated_threshold_says_where_it_is_from(workplace, loaded, capsys)
     assert err == ""
 
 
+def test_settings_replace_those_of_the_method_and_are_in_the_results(workplace, loaded):
+    command = ["judge", "images", *LABELS, "--backbone", "m", "--quiet", "--out", "r.csv"]
+    assert main([*command, "--set", "gap=0.5", "--set", "candidates=none", "--set", "memory=published"]) == 0
+    settings = json.loads(Path("r.csv.json").read_text())["settings"]
+    assert (settings["gap"], settings["candidates"], settings["memory"]) == (0.5, None, "published")
+    assert settings["weighing"] == "balanced"  # the preset's
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "told"),
+    [
+        ("tanl", "gapp=0.5", "no setting 'gapp'; its settings are num_selected, .*; did you mean 'gap'"),
+        ("energy", "temperature=2", "no setting 'temperature'; it has none"),
+        ("tanl", "seed=3", "no setting 'seed'"),
+        ("tanl", "gap=-1", "gap must lie in .*, not -1"),
+        ("neglabel", "groups=many", "groups must be a whole number.*, not 'many'"),
+        ("tanl", "gap", "'gap' is not NAME=VALUE, such as gap=0.5"),
+    ],
+)
+def test_settings_that_a_method_has_not_are_refused(method, setting, told, workplace, loaded, capsys):
+    command = ["judge", "images", *LABELS, "--backbone", "m", "--method", method, "--set", setting]
+    try:
+        code = main(command)
+    except SystemExit as end:
+        code = end.code
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert re.search(told, err)
+
+
 def test_a_threshold_that_moved_with_the_stream_is_told_at_both_ends():
     made = {"of": "known", "count": 24, "tpr": 0.95, "threshold": 0.59574}
     still = "threshold 0.5957, from 24 images of known, so that 95% of such pass"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from ..detectors.registry import refuse_settings
 from ..integrations.ray.settings import RaySettings
 from ..io.arguments import a_path, a_path_or_address, positive_number
 from ..io.options import BATCH_SIZE, add_options
@@ -30,6 +31,7 @@ from .label_arguments import (
     add_normalize_argument,
     add_precision_argument,
     add_removal_argument,
+    add_settings_argument,
     labels_told,
     refuse_tpr_alone,
     removal_of,
@@ -123,6 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method = parser.add_argument_group("method")
     add_backbone_argument(method)
     add_method_argument(method)
+    add_settings_argument(method)
     method.add_argument(
         "--batch-size",
         metavar="N",
@@ -189,6 +192,8 @@ def main(arguments: argparse.Namespace) -> int:
 
     # All that can be wrong is looked at before the slow parts: the model, the corpus, the images.
     refuse_tpr_alone(arguments)
+    if arguments.settings:
+        refuse_settings(arguments.method, dict(arguments.settings))
     if arguments.engine == "ray":
         from .judge_ray import judge_on_ray
 

@@ -87,7 +87,7 @@ def image_method(arguments: argparse.Namespace) -> ImageMethod:
         outliers = saved.initial_ood
         if outliers is None and arguments.method in FROM_OUTLIERS:
             outliers = _noise(backbone, arguments)
-        detector = make_detector(arguments.method, saved.bank, seed=arguments.seed, initial_ood=outliers)
+        detector = _detector(arguments, saved.bank, outliers)
         return backbone, detector, _judging(detector, None, arguments)
 
     about = {"backbone": name, **_labels_in_words(arguments, labels, corpus)}
@@ -319,6 +319,16 @@ def _noise(backbone: Backbone, arguments: argparse.Namespace) -> Tensor:
     return noise_embeddings(backbone, seed=arguments.seed)
 
 
+def _detector(arguments: argparse.Namespace, bank: LabelBank, outliers: Tensor | None) -> Detector:
+    return make_detector(
+        arguments.method,
+        bank,
+        seed=arguments.seed,
+        initial_ood=outliers,
+        settings=dict(arguments.settings),
+    )
+
+
 def _guard(
     backbone: Backbone, arguments: argparse.Namespace, labels: Sequence[str], corpus: Corpus | None
 ) -> Guard:
@@ -329,7 +339,7 @@ def _guard(
     outliers = _noise(backbone, arguments) if arguments.method in FROM_OUTLIERS else None
 
     def detector(bank: LabelBank) -> Detector:
-        return make_detector(arguments.method, bank, seed=arguments.seed, initial_ood=outliers)
+        return _detector(arguments, bank, outliers)
 
     return Guard(
         backbone,
@@ -350,4 +360,4 @@ def _embeddings_detector(
     if arguments.bank is None:
         return _guard(loaded_backbone(arguments.backbone, arguments), arguments, labels, corpus).detector
     saved = _bank(arguments)
-    return make_detector(arguments.method, saved.bank, seed=arguments.seed, initial_ood=saved.initial_ood)
+    return _detector(arguments, saved.bank, saved.initial_ood)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from ..detectors.registry import METHODS
 from ..io.arguments import Arguments, a_name_or_path, a_path, positive_number, share
@@ -98,6 +100,29 @@ def add_method_argument(group: Arguments) -> None:
     group.add_argument(
         "--method", type=_method, choices=tuple(METHODS), default="tanl", help="(default: %(default)s)"
     )
+
+
+def add_settings_argument(group: Arguments) -> None:
+    """Describe ``--set``."""
+    group.add_argument(
+        "--set",
+        dest="settings",
+        metavar="NAME=VALUE",
+        type=_setting,
+        action="append",
+        default=[],
+        help="a setting of the method, in place of its own: gap=0.5; may be repeated. The results say which it has",
+    )
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, is_given, value = text.partition("=")
+    if not (name and is_given and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as gap=0.5")
+    try:
+        return name, {"none": None, "None": None}[value] if value in ("none", "None") else json.loads(value)
+    except ValueError:
+        return name, value  # a word, as of memory=guarded
 
 
 def _method(name: str) -> str:

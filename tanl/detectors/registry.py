@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +55,30 @@ def known_method(name: str) -> str:
     return meant[0]
 
 
+def refuse_settings(method: str, names: Iterable[str]) -> None:
+    """Refuse settings that a method has not.
+
+    Args:
+        method: a name in `METHODS`.
+        names: of the settings.
+
+    Raises:
+        ValueError: the method has no such setting; the message names those that it has.
+    """
+    parameters = inspect.signature(_made(METHODS[method][0])).parameters
+    known = [name for name in parameters if name not in ("bank", "seed", "initial_ood")]
+    for name in names:
+        if name not in known:
+            there = f"its settings are {', '.join(known)}" if known else "it has none"
+            raise ValueError(
+                f"the method {method!r} has no setting {name!r}; {there}{did_you_mean(name, known)}"
+            )
+
+
+def _made(kind: str) -> Any:
+    return getattr(import_module(__package__), kind)
+
+
 CHOICES = {"TANL": "candidates", "NegLabel": "num_negatives", "AdaNeg": "num_negatives"}
 """The classes that may choose their negatives by ID images, and the setting that says how."""
 
@@ -64,6 +90,7 @@ def make_detector(
     seed: int = 0,
     initial_ood: Embeddings | None = None,
     id_images: Embeddings | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Detector:
     """A detector of the method with that name.
 
@@ -74,25 +101,29 @@ def make_detector(
         initial_ood: ``[n, D]`` known outliers that those of `FROM_OUTLIERS` start from; the other methods use none.
         id_images: ``[n, D]`` a few ID images that choose the negatives (`InterModal`), as many as the method takes
             otherwise; None for the method's own choice.
+        settings: of the method's class, by name, in place of the preset's: ``{"gap": 0.5}``.
 
     Raises:
-        ValueError: an unknown name, a bank that the method cannot use, ID images for a method that takes none.
+        ValueError: an unknown name, a bank that the method cannot use, ID images for a method that takes none, an
+            unknown setting, a value that it cannot have.
     """
     method = known_method(method)
+    own = dict(settings or {})
+    refuse_settings(method, own)
     kind, preset = METHODS[method]
-    made: Any = getattr(import_module(__package__), kind)
-    settings: dict[str, Any] = {} if preset is None else made.preset(preset)
+    made = _made(kind)
+    chosen: dict[str, Any] = {**({} if preset is None else made.preset(preset)), **own}
     if method in WITH_NEGATIVES:
-        settings["seed"] = seed
+        chosen["seed"] = seed
     if method in FROM_OUTLIERS:
-        settings["initial_ood"] = initial_ood
+        chosen["initial_ood"] = initial_ood
     if id_images is not None:
         if kind not in CHOICES:
             takers = ", ".join(name for name, (its, _) in METHODS.items() if its in CHOICES)
             raise ValueError(f"the method {method!r} chooses nothing by ID images; {takers} do")
         from ..labels.inter_modal import InterModal
 
-        count = settings.get(CHOICES[kind], None if kind == "TANL" else MINED)
-        settings[CHOICES[kind]] = InterModal(id_images, count=count)
-    detector: Detector = made(bank, **settings)
+        count = chosen.get(CHOICES[kind], None if kind == "TANL" else MINED)
+        chosen[CHOICES[kind]] = InterModal(id_images, count=count)
+    detector: Detector = made(bank, **chosen)
     return detector
