@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import resource
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,9 @@ def _outcome(kept: dict[str, Any]) -> Outcome:
 
 
 def _carried_out(job: Job) -> list[Outcome]:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measured, (job,))
+    # Not a Pool, which waits for ever for a process that died.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measured, job).result()
 
 
 def own_memory() -> int:
