@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -455,7 +456,7 @@ def test_shards_make_the_same_index_and_a_stopped_build_goes_on(
     whole = LabelIndex(names(4003), embeddings, kind="ivf", lists=40)
     monkeypatch.setattr(lists_module, "_SHARD", 1000)
     filled: list[int] = []
-    add = lists_module.Lists.add
+    add = lists_module._Filling.add
 
     def stopped(self: Any, rows: Tensor, first: int) -> None:
         filled.append(first)
@@ -463,7 +464,7 @@ def test_shards_make_the_same_index_and_a_stopped_build_goes_on(
             raise KeyboardInterrupt
         add(self, rows, first)
 
-    monkeypatch.setattr(lists_module.Lists, "add", stopped)
+    monkeypatch.setattr(lists_module._Filling, "add", stopped)
     folder = tmp_path / "shards"
     with pytest.raises(KeyboardInterrupt):
         LabelIndex(names(4003), embeddings, kind="ivf", lists=40, folder=folder)
@@ -477,6 +478,31 @@ def test_shards_make_the_same_index_and_a_stopped_build_goes_on(
     for one, other in zip(index.candidates(z, 300).rows, whole.candidates(z, 300).rows, strict=True):
         assert len(set(one.tolist()) & set(other.tolist())) >= 299  # equal codes at the end may be either
     assert same(index.search(z, 30, fetch=300), whole.search(z, 30, fetch=300))
+
+
+def test_shards_keep_to_their_memory(tmp_path: Path) -> None:
+    """One list gets longer by whole blocks; where such lists are merged in the form for fast scans, the heap breaks.
+
+    In a process of its own, which a damaged heap ends.
+    """
+    script = f"""
+import torch
+import tanl.labels.lists as lists
+from tanl.labels.index import LabelIndex
+
+rows = torch.nn.functional.normalize(torch.randn(64 * 128, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+labels = [f"label {{i}}" for i in range(len(rows))]
+whole = LabelIndex(labels, rows, kind="ivf", lists=1)
+lists._SHARD = 64
+whole.save({str(tmp_path / "whole.safetensors")!r})
+for _ in range(3):
+    LabelIndex(labels, rows, kind="ivf", lists=1).save({str(tmp_path / "shards.safetensors")!r})
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    (whole, _), (shards, _) = (read_tensors(tmp_path / f"{name}.safetensors") for name in ("whole", "shards"))
+    assert whole.keys() == shards.keys()
+    assert all(torch.equal(whole[name], shards[name]) for name in whole)
 
 
 def test_shards_of_other_labels_or_damaged_ones_are_refused(tmp_path: Path) -> None:

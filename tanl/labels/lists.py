@@ -18,7 +18,7 @@ _LEAST_TRAINING = 16 * 40  # a code book has 16 words, and faiss warns below 39 
 _CODED = 16_384  # labels that are coded at once
 _SHARD = 1 << 20  # labels of a shard
 _FORMAT = "tanl-label-shard"
-_VERSION = 1
+_VERSION = 2
 
 
 class Lists:
@@ -52,26 +52,71 @@ class Lists:
         kept = None if folder is None else _Shards(folder, mark)
         empty = None if kept is None else kept.read("trained", 0)
         if empty is None:
-            empty = cls._trained(embeddings, seed, num_lists)
+            empty = _Filling.trained(embeddings, seed, num_lists)
             if kept is not None:
                 kept.write("trained", empty)
-        whole = cls.unpacked(empty.packed(), empty.mean)
+        whole = empty.copied()
         for start in range(0, count, _SHARD):
             shard = embeddings[start : start + _SHARD]
             name = f"shard-{start // _SHARD:04d}"
             filled = None if kept is None else kept.read(name, len(shard))
             if filled is None:
-                filled = cls.unpacked(empty.packed(), empty.mean)
+                filled = empty.copied()
                 for first in range(0, len(shard), _CODED):
                     filled.add(shard[first : first + _CODED], start + first)
                 if kept is not None:
                     kept.write(name, filled)
-            whole._index.merge_from(filled._index, 0)
-        return whole
+            whole.take(filled)
+        return whole.finished()
 
     @classmethod
-    def _trained(cls, embeddings: Tensor, seed: int, num_lists: int) -> Lists:
-        """Empty lists."""
+    def unpacked(cls, packed: Tensor, mean: Tensor) -> Lists:
+        """Lists of what `packed` gave.
+
+        Raises:
+            ValueError: it is no index of faiss.
+        """
+        return cls(_read(packed), mean)
+
+    def packed(self) -> Tensor:
+        """The lists as faiss keeps them, bytes, the mean not included."""
+        return torch.from_numpy(load_faiss().serialize_index(self._index))
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    @property
+    def nbytes(self) -> int:
+        """Their size when they are kept in a file."""
+        return len(self.packed())
+
+    def best(self, z: Tensor, count: int, probe: float) -> Tensor:
+        """Rows of the best ``count`` labels by their codes ``[B, count]``, in any order; -1 where there are no more.
+
+        The lists are chosen here and not by faiss, whose products depend on the batch.
+        """
+        num_lists = len(self._centres)
+        self._index.nprobe = max(1, round(probe * num_lists))
+        closeness, chosen = products(z, self._centres).topk(self._index.nprobe, dim=1)
+        _, rows = self._index.search_preassigned(z.numpy(), count, chosen.numpy(), closeness.numpy())
+        return torch.from_numpy(rows)
+
+
+class _Filling:
+    """Lists that are being filled.
+
+    Of faiss's lists for fast scans, which search takes, no two may be merged: `BlockInvertedLists.add_entries` (1.15)
+    writes past the end of a list whose length is a multiple of the bytes of a block of codes. So shards are plain
+    lists of the same codes, which are brought into the other form once, when all are there.
+    """
+
+    def __init__(self, index: Any, mean: Tensor) -> None:
+        self._index = index
+        self.mean = mean
+
+    @classmethod
+    def trained(cls, embeddings: Tensor, seed: int, num_lists: int) -> _Filling:
+        """Empty lists, their centres and code book made for these labels ``[N, D]``."""
         faiss = load_faiss()
         if embeddings.device.type != "cpu":
             raise ValueError(
@@ -94,51 +139,41 @@ class Lists:
         quantizer = faiss.IndexFlatL2(dim)
         quantizer.add(clustering.centroids)
         codes = dim // 2 if dim % 2 == 0 else dim
-        index = faiss.IndexIVFPQFastScan(quantizer, dim, num_lists, codes, 4, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.IndexIVFPQ(quantizer, dim, num_lists, codes, 4, faiss.METRIC_INNER_PRODUCT)
         index.by_residual = True
         index.train(sample)
         return cls(index, mean)
 
     @classmethod
-    def unpacked(cls, packed: Tensor, mean: Tensor) -> Lists:
-        """Lists of what `packed` gave.
-
-        Raises:
-            ValueError: it is no index of faiss.
-        """
-        faiss = load_faiss()
-        try:
-            return cls(faiss.deserialize_index(packed.numpy()), mean)
-        except RuntimeError as error:
-            raise ValueError(f"faiss does not read its lists: {error}") from error
+    def unpacked(cls, packed: Tensor, mean: Tensor) -> _Filling:
+        """What `packed` gave; ValueError where it is no index of faiss."""
+        return cls(_read(packed), mean)
 
     def packed(self) -> Tensor:
-        """The lists as faiss keeps them, bytes, the mean not included."""
+        """All but the mean, bytes."""
         return torch.from_numpy(load_faiss().serialize_index(self._index))
+
+    def copied(self) -> _Filling:
+        """The same, of which each may be filled by itself."""
+        return self.unpacked(self.packed(), self.mean)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
-
-    @property
-    def nbytes(self) -> int:
-        """Their size when they are kept in a file."""
-        return len(self.packed())
 
     def add(self, embeddings: Tensor, first_row: int) -> None:
         """Add labels of the rows from ``first_row`` on."""
         rows = torch.arange(first_row, first_row + len(embeddings), dtype=torch.int64, device="cpu")
         self._index.add_with_ids((embeddings.float() - self.mean).numpy(), rows.numpy())
 
-    def best(self, z: Tensor, count: int, probe: float) -> Tensor:
-        """Rows of the best ``count`` labels by their codes ``[B, count]``, in any order; -1 where there are no more.
+    def take(self, other: _Filling) -> None:
+        """Move what the other has to the end of these lists."""
+        self._index.merge_from(other._index, 0)
 
-        The lists are chosen here and not by faiss, whose products depend on the batch.
-        """
-        num_lists = len(self._centres)
-        self._index.nprobe = max(1, round(probe * num_lists))
-        closeness, chosen = products(z, self._centres).topk(self._index.nprobe, dim=1)
-        _, rows = self._index.search_preassigned(z.numpy(), count, chosen.numpy(), closeness.numpy())
-        return torch.from_numpy(rows)
+    def finished(self) -> Lists:
+        """The lists in the form that is searched; these are empty afterwards."""
+        whole = load_faiss().IndexIVFPQFastScan(self._index)
+        self._index.reset()
+        return Lists(whole, self.mean)
 
 
 class _Shards:
@@ -156,11 +191,11 @@ class _Shards:
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors"
 
-    def write(self, name: str, lists: Lists) -> None:
+    def write(self, name: str, lists: _Filling) -> None:
         about = {"format": _FORMAT, "version": str(_VERSION), "of": self._mark}
         write_tensors(self._path(name), {"lists": lists.packed(), "mean": lists.mean}, about)
 
-    def read(self, name: str, count: int) -> Lists | None:
+    def read(self, name: str, count: int) -> _Filling | None:
         """What was kept under that name, with so many labels; None where nothing is."""
         path = self._path(name)
         if not path.exists():
@@ -173,7 +208,7 @@ class _Shards:
                 )
             if about.get("of") != self._mark:
                 raise ValueError("it is of other labels or settings")
-            lists = Lists.unpacked(tensors["lists"], tensors["mean"])
+            lists = _Filling.unpacked(tensors["lists"], tensors["mean"])
             if len(lists) != count:
                 raise ValueError(f"it holds {len(lists)} labels, not {count}")
         except (ValueError, KeyError) as error:
@@ -181,6 +216,15 @@ class _Shards:
                 f"{path} is no shard of this index: {error}; delete it, or give another folder"
             ) from error
         return lists
+
+
+def _read(packed: Tensor) -> Any:
+    """An index of faiss from its bytes; ValueError where they are none."""
+    faiss = load_faiss()
+    try:
+        return faiss.deserialize_index(packed.numpy())
+    except RuntimeError as error:
+        raise ValueError(f"faiss does not read its lists: {error}") from error
 
 
 def rows_fingerprint(embeddings: Tensor) -> str:
