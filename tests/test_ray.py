@@ -3,6 +3,7 @@
 One cluster serves all of it. Its nodes have more logical cores than the machine: an actor that waits for one blocks.
 """
 
+import argparse
 import errno
 import gc
 import json
@@ -497,3 +498,24 @@ def test_a_worker_of_a_merged_run_that_is_killed_loses_no_row_and_doubles_none(
     # Not less than all: a unit is told when its worker has merged it. What the one that was killed had merged of its
     # last unit is learnt again.
     assert COUNT - 1 <= guard.detector.state.images <= COUNT - 1 + 9
+
+
+def test_the_study_of_throughput_times_what_comes_after_the_first_batch(cluster, monkeypatch, capsys):
+    from tools import ray_throughput as study
+
+    of_guard = study.Judgement.of_guard
+    monkeypatch.setattr(
+        study.Judgement, "of_guard", lambda guard: of_guard(guard, lambda device: ColourBackbone())
+    )
+    monkeypatch.setattr(study, "load_backbone", lambda name: None)
+    monkeypatch.setattr(study, "Guard", lambda *given, **settings: new_guard())
+    parser = argparse.ArgumentParser()
+    study.add_arguments(parser)
+    arguments = parser.parse_args(["--workers", "1", "--images", "60", "--batch-size", "8"])
+    assert study.main(arguments) == 0
+    heading, *rows = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert heading[:3] == ["mode", "workers", "images"]
+    # Merged results are told one by one, those of an ordered run batch by batch.
+    assert [row[:3] for row in rows] == [["ordered", "1", "52"], ["merged", "1", "59"]]
+    for mode, *_, rate, scoring in rows:
+        assert float(rate) > 0 and (0 < float(scoring) < 100) is (mode == "ordered")
