@@ -418,7 +418,11 @@ MISTAKES = {
     "out is a folder": ([*SCORE, "--out", "folder.csv"], "folder.csv: it is a directory"),
     "out in no folder": ([*SCORE, "--out", "no/where/r.csv"], "make the directory no/where first"),
     "calibrate on nothing": ([*SCORE, "--calibrate", "nothing"], "no images in or below nothing"),
-    "calibrate on too few": ([*BASE, "--calibrate", "images/00-red.png"], "1 ID scores are too few", "19"),
+    "calibrate on too few": (
+        [*BASE, "--calibrate", "images/00-red.png"],
+        "needs 19 images to calibrate with",
+        "has 1;",
+    ),
     "demo of nothing": (["demo", "--images", "3"], "--images 3 is too few"),
     "demo in a file": (["demo", "--out", "labels.txt"], "labels.txt: File exists"),
 }
@@ -438,17 +442,20 @@ def test_mistake_gets_one_line_and_exit_code_2(images, loaded, capsys, case):
     assert code == 2
     assert_one_line_error(capsys, *parts)
     # Whatever can be known beforehand is said before a model is loaded.
-    needs_model = ("empty label", "one label for MCM", "corpus of the labels", "calibrate on too few")
+    needs_model = ("empty label", "one label for MCM", "corpus of the labels")
     if case not in needs_model:
         assert loaded == []
     assert not list(Path.cwd().glob("*.partial"))
 
 
 def test_calibrate_on_broken_images_names_them(images, loaded, capsys):
-    Path("known.png").write_text("broken")
-    assert main([*BASE, "--calibrate", "known.png"]) == 2
-    warning, error = capsys.readouterr().err.splitlines()
-    assert warning.startswith("tanl: warning: cannot read known.png: ")
+    Path("known").mkdir()
+    for number in range(19):
+        Path("known", f"{number}.png").write_text("broken")
+    assert main([*BASE, "--calibrate", "known"]) == 2
+    *warnings, error = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 19
+    assert all(warning.startswith("tanl: warning: cannot read known/") for warning in warnings)
     assert error.startswith("tanl: error: nothing of what --calibrate names can be read; ")
 
 

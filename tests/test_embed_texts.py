@@ -19,7 +19,6 @@ from torch.nn.functional import normalize
 import tanl
 from conftest import unit
 from tanl.io.tensors import read_tensors, write_tensors
-from tanl.io.text_store import TextStore
 from tanl.labels import embedding
 from tanl.labels.embedding import embed_texts
 
@@ -325,7 +324,7 @@ def test_long_work_is_told_from_its_first_texts_on(tmp_path, small, monkeypatch,
     (estimate,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
     assert estimate == (
         "490 texts to embed with letters: about 10 min on this processor, once; they are kept in "
-        f"{TextStore(tmp_path, 'f0', '').folder}; corpus 'small' takes 60 s"
+        f"{tmp_path}; corpus 'small' takes 60 s"
     )
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
     assert lines == []

@@ -221,6 +221,18 @@ def test_settings_that_a_method_has_not_are_refused(method, setting, told, workp
     assert re.search(told, err)
 
 
+def test_too_few_images_to_calibrate_with_are_refused_before_anything_is_loaded(
+    workplace, monkeypatch, capsys
+):
+    monkeypatch.setattr("tanl.backbones.load_backbone", lambda *_, **__: pytest.fail("loaded"))
+    for number in range(18):
+        paint(Path("few") / f"{number}.png", "red")
+    told = "tanl: error: --tpr 0.95 needs 19 images to calibrate with, and few has 18; give more, or a lower --tpr\n"
+    for command in (["judge", "images"], ["watch", "images", "--out", "w.csv"]):
+        assert main([*command, *LABELS, "--calibrate", "few"]) == 2
+        assert capsys.readouterr().err == told
+
+
 def test_a_threshold_that_moved_with_the_stream_is_told_at_both_ends():
     made = {"of": "known", "count": 24, "tpr": 0.95, "threshold": 0.59574}
     still = "threshold 0.5957, from 24 images of known, so that 95% of such pass"

@@ -11,7 +11,7 @@ from ..io.options import BATCH_SIZE
 from ..io.text import one_line, shown_path, some_of
 from .judge_made import calibrate_detector
 from .judge_told import calibration_told
-from .judged import corpus_of, image_files, loaded_backbone
+from .judged import corpus_of, known_images, loaded_backbone
 from .label_arguments import (
     OF_PHOTOGRAPHS,
     add_backbone_argument,
@@ -72,14 +72,11 @@ def check(arguments: argparse.Namespace) -> None:
     """Refuse what can be refused before anything slow begins.
 
     Raises:
-        ValueError: options that contradict each other; no labels, or unusable ones.
+        ValueError: options that contradict each other; no labels, or unusable ones; too few images to calibrate with.
         OSError: a file that is named cannot be read.
     """
     refuse_tpr_alone(arguments)
-    if arguments.calibrate is not None and not arguments.calibrate.exists():
-        raise FileNotFoundError(
-            f"there is no file or directory {shown_path(arguments.calibrate)} to calibrate with"
-        )
+    arguments.calibration_images, _ = known_images(arguments, recursive=True)
     if not _is_kept(arguments):
         class_names(arguments)
 
@@ -121,18 +118,17 @@ def open_guard(arguments: argparse.Namespace) -> Guard:
 
 
 def calibrate(guard: Guard, arguments: argparse.Namespace) -> None:
-    """Set the threshold from the images that ``--calibrate`` names, if it does; tells what it is.
+    """Set the threshold from the images that `check` found, if there are any; tells what it is.
 
     Raises:
-        ValueError: too few of them, or none that can be read.
-        OSError: they cannot be listed.
+        ValueError: too few of them can be read.
     """
     if arguments.calibrate is None:
         return
     from ..streams.images import ImageEncoder, embed_images
 
-    paths, _ = image_files([arguments.calibrate])
-    made = calibrate_detector(guard.detector, embed_images(ImageEncoder(guard.backbone), paths), arguments)
+    known = embed_images(ImageEncoder(guard.backbone), arguments.calibration_images)
+    made = calibrate_detector(guard.detector, known, arguments)
     told(calibration_told(made, "images"))
 
 

@@ -13,6 +13,7 @@ from ..io.options import BATCH_SIZE, batch_size_for
 from ..io.progress import Progress
 from ..io.text import shown_path
 from .judge_told import warning
+from .label_arguments import DEFAULT_TPR
 
 if TYPE_CHECKING:
     from ..detectors import Detector
@@ -68,7 +69,7 @@ def calibrate_detector(
             "nothing of what --calibrate names can be read; give something else, or leave --calibrate out"
         )
     z = torch.cat(embeddings)
-    tpr = arguments.tpr or 0.95
+    tpr = arguments.tpr or DEFAULT_TPR
     threshold = detector.calibrate_embeddings(z, tpr, batch_size=arguments.batch_size)
     return {
         "of": shown_path(arguments.calibrate),

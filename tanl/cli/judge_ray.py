@@ -49,7 +49,7 @@ def judge_on_ray(arguments: argparse.Namespace) -> int:
     for note in shards.notes:
         print(f"tanl: warning: {one_line(note)}", file=sys.stderr)
     choose_batch_size(arguments, shards.count)
-    known, unlisted_known = known_images(arguments)
+    known, unlisted_known = known_images(arguments, arguments.recursive)
 
     from ..streams.images import ImageEncoder, embed_images
 

@@ -15,7 +15,7 @@ from ..detectors.registry import FROM_OUTLIERS, WITH_NEGATIVES, make_detector
 from ..io.arguments import refuse
 from ..io.text import one_line, shown_path
 from ..labels.corpus import Corpus
-from .label_arguments import OF_PHOTOGRAPHS, class_names, removal_of
+from .label_arguments import DEFAULT_TPR, OF_PHOTOGRAPHS, class_names, removal_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +102,7 @@ def judged_images(arguments: argparse.Namespace) -> Judged:
     )
     method = image_method(arguments)
     paths, unlisted = image_files(arguments.inputs, arguments.recursive)
-    known, unlisted_known = known_images(arguments)
+    known, unlisted_known = known_images(arguments, arguments.recursive)
     if arguments.shuffle:
         random.Random(arguments.seed).shuffle(paths)
 
@@ -128,9 +128,25 @@ def judged_images(arguments: argparse.Namespace) -> Judged:
     )
 
 
-def known_images(arguments: argparse.Namespace) -> tuple[list[Path], int]:
-    """The images that ``--calibrate`` names, none without it, and how many folders could not be listed."""
-    return image_files([arguments.calibrate] * bool(arguments.calibrate), arguments.recursive)
+def known_images(arguments: argparse.Namespace, recursive: bool) -> tuple[list[Path], int]:
+    """The images that ``--calibrate`` names, none without it, and how many folders could not be listed.
+
+    Raises:
+        ValueError: there are too few for ``--tpr``.
+        OSError: they cannot be listed.
+    """
+    from ..detectors.thresholds import fewest_at_tpr
+
+    if arguments.calibrate is None:
+        return [], 0
+    paths, unlisted = image_files([arguments.calibrate], recursive)
+    tpr = arguments.tpr or DEFAULT_TPR
+    if len(paths) < (needed := fewest_at_tpr(tpr)):
+        raise ValueError(
+            f"--tpr {tpr:g} needs {needed} images to calibrate with, and {shown_path(arguments.calibrate)} has "
+            f"{len(paths)}; give more, or a lower --tpr"
+        )
+    return paths, unlisted
 
 
 def _bank(arguments: argparse.Namespace) -> SavedBank:

@@ -17,6 +17,7 @@ from ..labels.wordnet import SELECTIONS
 
 OF_PHOTOGRAPHS = "mini-photo"
 """The model that images are judged with where none is named."""
+DEFAULT_TPR = 0.95
 _REMOVAL = "synonyms"
 
 
@@ -142,7 +143,7 @@ def add_calibration_arguments(group: Arguments, metavar: str, what: str) -> None
         "--tpr",
         metavar="SHARE",
         type=share,
-        help="with --calibrate: the share of them that is to pass (default: 0.95)",
+        help=f"with --calibrate: the share of them that is to pass (default: {DEFAULT_TPR})",
     )
 
 

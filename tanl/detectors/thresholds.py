@@ -32,11 +32,15 @@ def threshold_at_tpr(id_scores: Tensor, tpr: float = 0.95) -> float:
     # Rounding first: (19 + 1) * 0.95 must count as 19, whatever its last bit says.
     rank = max(1, math.ceil(round((len(scores) + 1) * tpr, 9)))
     if rank > len(scores):
-        needed = math.ceil(round(tpr / (1 - tpr), 9))
         raise ValueError(
-            f"{len(scores)} ID scores are too few for tpr = {tpr}: {needed} are needed, or a lower tpr"
+            f"{len(scores)} ID scores are too few for tpr = {tpr}: {fewest_at_tpr(tpr)} are needed, or a lower tpr"
         )
     return float(scores.sort().values[rank - 1])
+
+
+def fewest_at_tpr(tpr: float) -> int:
+    """How many ID scores `threshold_at_tpr` needs for a share in (0, 1): 19 for 0.95."""
+    return math.ceil(round(tpr / (1 - tpr), 9))
 
 
 def threshold_from_stream(scores: Tensor) -> float:

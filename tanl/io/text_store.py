@@ -58,6 +58,7 @@ class TextStore:
     def __init__(self, cache: Path, fingerprint: str, name: str) -> None:
         self._key = hashlib.sha256(f"{_FORMAT}\0{fingerprint}".encode()).hexdigest()
         self._name = name
+        self.cache = cache
         self.folder = cache / FOLDER / self._key
 
     def files(self) -> list[str]:

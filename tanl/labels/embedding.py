@@ -192,7 +192,7 @@ class _Run:
             f"{self._missing} texts to embed with {self._backbone.name}: about {duration(seconds)} on {where}, once"
         ]
         if self._store is not None:
-            parts.append(f"they are kept in {shown_path(self._store.folder)}")
+            parts.append(f"they are kept in {shown_path(self._store.cache)}")
         cheaper = None if self._cheaper is None else self._cheaper()
         if cheaper is not None:
             what, count = cheaper
