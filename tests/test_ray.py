@@ -32,7 +32,7 @@ pytest.importorskip("ray.data", reason='needs ray: pip install "tanl[ray]"')
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from tanl.integrations.ray import RaySettings, judge  # noqa: E402
-from tanl.integrations.ray.cluster import session  # noqa: E402
+from tanl.integrations.ray.cluster import plain_errors, session  # noqa: E402
 
 PATH = f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parents[1]}"
 CORPUS = tanl.Corpus(("blue", "yellow", *(f"word {i}" for i in range(40))), ("noun", "adj") * 21, "of mine")
@@ -64,6 +64,7 @@ def cluster():
     patch = pytest.MonkeyPatch()
     patch.setenv("PYTHONPATH", PATH)  # of the workers, who load this file's classes
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # or it asks the network
+    patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # or it kills where others fill the machine's memory
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 100_000_000})
     made.add_node(num_cpus=4, object_store_memory=100_000_000)
     ray.init(address=made.address, namespace="tanl", log_to_driver=False, logging_level="error")
@@ -205,7 +206,7 @@ def test_a_driver_that_is_killed_goes_on(cluster, images, alone, tmp_path):
     try:
         manifest = out / "manifest.json"
         deadline = time.monotonic() + 120
-        while not manifest.exists() or not json.loads(manifest.read_text())["partitions"]:
+        while not has_partitions(manifest):
             assert driver.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         with pytest.raises(ValueError, match="another run writes into"):
@@ -244,6 +245,22 @@ def test_an_image_on_which_workers_die_is_left_out_and_named(cluster, tmp_path):
     assert "workers died on it again and again" in saved[2].error
 
 
+def has_partitions(manifest):
+    return manifest.exists() and bool(json.loads(manifest.read_text())["partitions"])
+
+
+def test_what_ray_has_to_say_is_told_in_its_first_line():
+    full = ray.exceptions.OutOfMemoryError(
+        "7 worker(s) were killed.\nOOM kill reason: ...\nSelected to kill: ..."
+    )
+    with pytest.raises(OSError) as caught, plain_errors(ray):
+        raise full
+    assert str(caught.value) == (
+        "a worker failed: 7 worker(s) were killed. Take fewer workers, or a smaller encode_batch; "
+        "what is finished is kept, the same call goes on"
+    )
+
+
 class Full(ColourBackbone):
     """Has no memory for a batch that comes late, when rows are finished."""
 
@@ -254,7 +271,7 @@ class Full(ColourBackbone):
         self._batches += 1
         if self._batches > 6:
             deadline = time.monotonic() + 120
-            while not self._manifest.exists() and time.monotonic() < deadline:
+            while not has_partitions(self._manifest) and time.monotonic() < deadline:
                 time.sleep(0.02)
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20.00 GiB.")
         return super().encode_images(pixels)
@@ -470,6 +487,16 @@ def test_a_merged_run_counts_once_what_its_guard_had_learnt(cluster, images, tmp
     assert state.images == 9 + COUNT - 1
     assert len(state.history) == len(history) + COUNT - 1
     assert state.history[: len(history)].equal(history)
+    deadline = time.monotonic() + 30
+    while left := living("Attempts", "Merger"):
+        assert time.monotonic() < deadline, left
+
+
+def living(*kinds):
+    """Actors of these classes: what a run left on its cluster."""
+    from ray._private.state import actors
+
+    return [each for each in actors().values() if each["State"] != "DEAD" and each["ActorClassName"] in kinds]
 
 
 def test_a_worker_of_a_merged_run_that_is_killed_loses_no_row_and_doubles_none(

@@ -96,7 +96,13 @@ def plain_errors(library: Any) -> Iterator[None]:
         cause: BaseException = error
         while (deeper := getattr(cause, "cause", None) or cause.__cause__) is not None:
             cause = deeper
-        told = " ".join(str(cause).split()) or type(cause).__name__
+        # Ray's own errors go on for pages, with what they say in their first line.
+        lines = (
+            str(cause).strip().splitlines()[: 1 if isinstance(cause, library.exceptions.RayError) else None]
+        )
+        told = " ".join(" ".join(lines).split()) or type(cause).__name__
+        if isinstance(cause, library.exceptions.OutOfMemoryError):
+            told = f"{told.rstrip('.')}. Take fewer workers, or a smaller encode_batch"
         for kind in (ImportError, ValueError, TypeError):
             if isinstance(cause, kind):
                 raise kind(told) from error

@@ -6,7 +6,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -225,7 +225,8 @@ class _Run:
 
         with (
             plain_errors(self._ray),
-            self._blocks(EmbeddingWorker, (self._work(), self._attempts())) as blocks,
+            self._attempts() as attempts,
+            self._blocks(EmbeddingWorker, (self._work(), attempts)) as blocks,
         ):
             pump = Pump(
                 rows(blocks),
@@ -258,12 +259,6 @@ class _Run:
         ray, judgement, partitions = self._ray, self._judgement, self._partitions
         detector = judgement.detector
         first = beginning_of(detector)
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=False
-        )
-        merger = (
-            ray.remote(Merger).options(num_cpus=0, scheduling_strategy=here).remote(type(detector), first)
-        )
         scoring = Scoring(
             ray.put(detector),
             self._batch_size,
@@ -271,14 +266,16 @@ class _Run:
             judgement.hidden,
             self._settings.merge_every,
         )
-
-        def learnt() -> None:
-            detector.load_state_dict(ray.get(merger.state.remote()))
-
         with (
             plain_errors(ray),
-            self._blocks(JudgingWorker, (self._work(), self._attempts(), scoring, merger)) as blocks,
+            self._attempts() as attempts,
+            self._beside(Merger, type(detector), first) as merger,
+            self._blocks(JudgingWorker, (self._work(), attempts, scoring, merger)) as blocks,
         ):
+
+            def learnt() -> None:
+                detector.load_state_dict(ray.get(merger.state.remote()))
+
             try:
                 for row in _in_order(blocks, partitions.manifest.next, self._shards):
                     results = [_result(row["result"])]
@@ -307,13 +304,23 @@ class _Run:
             settings.num_gpus > 0,
         )
 
-    def _attempts(self) -> Any:
-        """The actor that knows who tried what, on this node: if that goes, all goes."""
+    @contextmanager
+    def _beside(self, kind: type[Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+        """An actor on this node, whose end would be that of all; it ends with the run."""
         ray = self._ray
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        return ray.remote(Attempts).options(num_cpus=0, scheduling_strategy=here).remote()
+        made = ray.remote(kind).options(num_cpus=0, scheduling_strategy=here, **options)
+        actor = made.remote(*arguments)
+        try:
+            yield actor
+        finally:
+            ray.kill(actor)
+
+    def _attempts(self) -> AbstractContextManager[Any]:
+        """The actor that knows who tried what; one that begins anew has but forgotten some of it."""
+        return self._beside(Attempts, max_restarts=-1, max_task_retries=-1)
 
     @contextmanager
     def _blocks(self, worker: type[Any], arguments: tuple[Any, ...]) -> Iterator[Iterator[Any]]:
