@@ -11,6 +11,7 @@ from PIL import Image
 from states import assert_same_state, state_of
 
 import tanl
+from tanl.detectors.registry import METHODS
 from tanl.detectors.thresholds import threshold_from_stream
 
 LABELS = ["red thing", "green thing", "blue thing"]
@@ -140,10 +141,61 @@ def test_calibrate_unlabelled_parts_the_scores_of_images_of_both_kinds(tiny_back
 
 
 def test_repr_says_what_it_is_of_and_is_short(guard, tiny_backbone, tmp_path):
-    assert repr(guard) == f"Guard(TANL, 3 ID labels, 30 negatives, backbone {tiny_backbone.name!r})"
+    assert repr(guard) == f"Guard(tanl, 3 ID labels, 30 negatives, backbone {tiny_backbone.name!r})"
     many = [f"label {i}" for i in range(1000)]
     mcm = tanl.Guard(ColourBackbone(), many, method="mcm")
-    assert repr(mcm) == "Guard(MCM, 1000 ID labels, 0 negatives, backbone 'colours')"
+    assert repr(mcm) == "Guard(mcm, 1000 ID labels, 0 negatives, backbone 'colours')"
+
+
+def small(method, tmp_path, **options):
+    options = {"corpus": CORPUS, "cache_dir": tmp_path, **options}
+    return tanl.Guard(ColourBackbone(), LABELS, method=method, **options)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "csp"])
+def test_a_guard_says_its_method_by_its_name_and_what_was_set_by_hand(method, tmp_path):
+    guard = small(method, tmp_path)
+    assert guard.method == (method, {})
+    assert (guard.health().method, guard.health().settings) == (method, {})
+    assert repr(guard).startswith(f"Guard({method}, 3 ID labels, ")
+
+
+def test_settings_that_were_set_by_hand_are_told_wherever_that_was(tmp_path):
+    by_hand = {"gap": 0.5, "memory": tanl.GuardedMemory(prior=20)}
+    guard = small("TANL (paper)", tmp_path, settings={**by_hand, "step": 1})  # 1 is the preset's own
+    told = {"gap": 0.5, "memory": repr(by_hand["memory"])}
+    assert guard.method == ("tanl-paper", told)
+    guard.detector.alpha = 0.25
+    assert guard.health().settings == {**told, "alpha": 0.25}
+    assert repr(guard).startswith(
+        f"Guard(tanl-paper with gap=0.5, alpha=0.25, memory={told['memory']!r}, 3 ID "
+    )
+    function = small(lambda bank: tanl.TANL(bank, gap=0.5, seed=7), tmp_path)
+    assert function.method == ("TANL", {"gap": 0.5})
+    guard.detector = tanl.NegLabel(guard.bank)  # no TANL any more
+    assert guard.method == ("NegLabel", {})
+
+
+def test_negatives_that_id_images_chose_are_no_setting_by_hand(tmp_path):
+    shown = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green")]
+    options = {"corpus": [*CORPUS, "blue"], "cache_dir": tmp_path, "settings": {"groups": 2}}
+    guard = tanl.Guard(ColourBackbone(), ["red", "green"], method="neglabel", id_images=shown, **options)
+    assert guard.method == ("neglabel", {"groups": 2})
+    assert repr(guard).endswith("negatives chosen by 2 ID images)")
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "told"),
+    [
+        ("tanl", {"gapp": 0.5}, "the method 'tanl' has no setting 'gapp'; .*did you mean 'gap'"),
+        ("neglabel", {"groups": "many"}, "groups must be a whole number"),
+        (tanl.TANL, {"gap": 0.5}, "settings are of a method by name; let the function set gap"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_embedded(method, settings, told, tmp_path):
+    with pytest.raises((TypeError, ValueError), match=told):
+        small(method, tmp_path / "cache", settings=settings)
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("backbone", ["mini", torch.nn.Linear(1, 1), None], ids=["name", "model", "None"])

@@ -326,6 +326,66 @@ def test_restore_names_what_differs_and_changes_nothing(make, tmp_path, options,
     assert_same_state(other.detector.state_dict(), before)
 
 
+BY_HAND = {
+    "tanl-paper": {"gap": 0.5, "candidates": 30},
+    "tanl": {"memory": "published", "weighing": "sum", "candidates": None},
+    "neglabel": {"groups": 2, "num_negatives": None},
+    "mcm": {"temperature": 2},
+}
+
+
+@pytest.mark.parametrize("compact", [False, True], ids=["full", "compact"])
+@pytest.mark.parametrize("method", BY_HAND)
+def test_settings_set_by_hand_go_on(make, load, tmp_path, method, compact):
+    guard = make(method, settings=BY_HAND[method])
+    guard(pixels(20))
+    guard.save(tmp_path / "saved", compact=compact)
+    again = load()
+    assert again.method == guard.method == (method, BY_HAND[method])
+    assert again.detector.settings == guard.detector.settings
+    close(list(guard(pixels(9, 3))), list(again(pixels(9, 3))))
+    load(method=method, settings=BY_HAND[method])  # the same again is no difference
+
+
+def test_a_setting_that_was_changed_in_use_goes_on(make, load, tmp_path):
+    guard = make("tanl")
+    guard.detector.gap = 0.75
+    guard.save(tmp_path / "saved")
+    assert load().method == ("tanl", {"gap": 0.75})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"settings": {"gap": 0.25}}, r"saved with gap=0\.5, not 0\.25; leave gap out to go on with it"),
+        ({"settings": {"alpha": 0.25}}, r"saved with alpha=0\.95, not 0\.25"),
+        ({"settings": {"gapp": 0.25}}, "no setting 'gapp'.*did you mean 'gap'"),
+        ({"method": "tanl"}, "saved with the method 'tanl-paper', not 'tanl'"),
+        ({"method": "neglabel"}, "saved with the method 'tanl-paper', not 'neglabel'"),
+    ],
+)
+def test_load_refuses_other_settings_by_name_before_anything_slow(
+    make, load, tmp_path, monkeypatch, options, message
+):
+    make("tanl-paper", settings={"gap": 0.5}).save(tmp_path / "saved")
+    monkeypatch.setattr("tanl.guard.guard.build_bank", lambda *_, **__: pytest.fail("embedded"))
+    with pytest.raises(ValueError, match=message):
+        load(**options)
+
+
+def test_a_setting_that_no_file_holds_is_asked_for_and_must_be_the_same(make, load, tmp_path):
+    memory = tanl.GuardedMemory(prior=20)
+    make("tanl-paper", settings={"gap": 0.5, "memory": memory}).save(tmp_path / "saved")
+    with pytest.raises(
+        ValueError, match=r"with memory=GuardedMemory\(.*prior=20.*settings={'memory': \.\.\.}"
+    ):
+        load()
+    again = load(settings={"memory": memory})
+    assert again.method == ("tanl-paper", {"gap": 0.5, "memory": repr(memory)})
+    with pytest.raises(ValueError, match=r"saved with memory=.*prior=20.*this one has .*prior=21"):
+        load(settings={"memory": tanl.GuardedMemory(prior=21)})
+
+
 def with_outliers(rows):
     return lambda bank: small_tanl(bank, initial_ood=rows)
 
@@ -431,11 +491,11 @@ def test_damaged_files_are_refused(make, load, tmp_path, method):
         load()
 
 
-@pytest.mark.parametrize("content", ["[]", "5", "{}", '{"format": 2, "tanl": "9.1", "sha256": ""}'])
+@pytest.mark.parametrize("content", ["[]", "5", "{}", '{"format": 9, "tanl": "9.1", "sha256": ""}'])
 def test_other_json_is_no_saved_guard(load, tmp_path, content):
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "guard.json").write_text(content)
-    message = "format 2, of tanl 9.1; this tanl reads format 1" if "9.1" in content else "no saved guard"
+    message = "format 9, of tanl 9.1; this tanl reads format 2" if "9.1" in content else "no saved guard"
     with pytest.raises(ValueError, match=message):
         load()
 

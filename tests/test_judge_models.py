@@ -210,15 +210,44 @@ def test_settings_replace_those_of_the_method_and_are_in_the_results(workplace, 
         ("tanl", "gap", "'gap' is not NAME=VALUE, such as gap=0.5"),
     ],
 )
-def test_settings_that_a_method_has_not_are_refused(method, setting, told, workplace, loaded, capsys):
-    command = ["judge", "images", *LABELS, "--backbone", "m", "--method", method, "--set", setting]
+@pytest.mark.parametrize("command", [["judge", "images"], ["watch", "images", "--out", "w.csv"], ["serve"]])
+def test_settings_that_a_method_has_not_are_refused_before_anything_is_loaded(
+    command, method, setting, told, workplace, monkeypatch, capsys
+):
+    monkeypatch.setattr("tanl.backbones.load_backbone", lambda *_, **__: pytest.fail("loaded"))
     try:
-        code = main(command)
+        code = main([*command, *LABELS, "--backbone", "m", "--method", method, "--set", setting])
     except SystemExit as end:
         code = end.code
     out, err = capsys.readouterr()
     assert (code, out) == (2, "")
     assert re.search(told, err)
+
+
+@pytest.mark.parametrize("command", [["watch", "images", "--out", "w.csv"], ["serve", "--no-page"]])
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--set", "gap=0.25"], "the guard was saved with gap=0.5, not 0.25; leave gap out to go on with it"),
+        (["--set", "gap=0.5", "--set", "alpha=0"], "the guard was saved with alpha=0.95, not 0;"),
+        (["--method", "tanl"], "the guard was saved with the method 'tanl-paper', not 'tanl';"),
+        (["--set", "gapp=0.5"], "the method 'tanl-paper' has no setting 'gapp'"),
+    ],
+)
+def test_a_kept_guard_goes_on_with_no_other_method_or_setting(
+    command, options, told, workplace, monkeypatch, capsys
+):
+    guard = tanl.Guard(
+        Named("m"), ["red", "green"], corpus="words.txt", method="tanl-paper", settings={"gap": 0.5}
+    )
+    guard.save("guard")
+    kept = Path("guard/guard.json").read_bytes()
+    monkeypatch.setattr("tanl.backbones.load_backbone", lambda *_, **__: pytest.fail("loaded"))
+    assert main([*command, *LABELS, "--guard", "guard", *options]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert told in err
+    assert Path("guard/guard.json").read_bytes() == kept
 
 
 def test_too_few_images_to_calibrate_with_are_refused_before_anything_is_loaded(

@@ -67,7 +67,7 @@ def test_the_first_ten_minutes(tmp_path, cache, monkeypatch):
     assert flagged["tools"] + flagged["buildings"] > 60
     assert flagged["animals"] + flagged["fish"] < 6
     assert "threshold 0." in text
-    assert "Guard(TANL, 24 ID labels, 9972 negatives, backbone 'mini-photo') ()" in text
+    assert "Guard(tanl, 24 ID labels, 9972 negatives, backbone 'mini-photo') ()" in text
     assert (tmp_path / "guard").is_dir()
 
 

@@ -17,7 +17,7 @@ pytest.importorskip("gradio", reason="needs Gradio: pip install 'tanl[serve]'")
 httpx = pytest.importorskip("httpx2", reason="needs an HTTP client: pip install httpx2")
 
 from tanl.serve.api import make_app  # noqa: E402, the packages above come first
-from tanl.serve.page import add_page, health_html  # noqa: E402
+from tanl.serve.page import add_page  # noqa: E402
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -114,28 +114,6 @@ def test_pages_of_others_are_refused_here_too(url):
     body = json.dumps({"data": ["red"], "fn_index": 0, "session_hash": "a"})
     headers = {"origin": "http://evil.example"}
     assert httpx.post(f"{url}/page/gradio_api/queue/join", content=body, headers=headers).status_code == 403
-
-
-def test_health_is_told_as_text():
-    service_health = {
-        "status": "warning",
-        "warnings": ["flood: <script>"],
-        "backbone": "<b>",
-        "method": "TANL",
-        "negatives": 5,
-        "threshold": None,
-        "calibrated_tpr": None,
-        "kept": True,
-        "saved_seconds_ago": 3.2,
-        "stream": {"images": 0, "flagged": None, "window": 0},
-    }
-    html = health_html(service_health)
-    assert "<script>" not in html
-    assert "flood: &lt;script&gt;" in html
-    assert "TANL, &lt;b&gt;" in html
-    assert "none yet" in html
-    assert "3 s ago" in html
-    assert "role='alert'" in html
 
 
 # --- in a browser -------------------------------------------------------------------------------------------

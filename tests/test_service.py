@@ -10,6 +10,7 @@ from serving import CORPUS, LABELS, colour_guard, picture
 from states import assert_same_state, state_of
 
 import tanl
+from tanl.serve.page import health_html
 from tanl.serve.service import Service, Upload, shown_name
 
 
@@ -42,6 +43,14 @@ def test_answers_are_the_guards_verdicts(service, tmp_path):
         }
     json.dumps(said, allow_nan=False)
     assert_same_state(state_of(service.guard.detector), state_of(twin.detector))
+
+
+def test_health_says_the_method_by_its_name_with_what_was_set_by_hand(service):
+    service.guard.detector.gap = 0.5
+    said = service.health()
+    assert (said["method"], said["settings"]) == ("tanl", {"gap": 0.5})
+    assert not {"method", "settings", "warnings"} & {*said["stream"]}
+    json.dumps(said, allow_nan=False)
 
 
 def test_scoring_learns_nothing_and_says_what_judging_would(service):
@@ -206,3 +215,26 @@ def test_a_guard_that_cannot_be_kept_is_told_of_and_the_end_fails(tmp_path):
     blocked.unlink()
     service.close()
     assert (blocked / "guard.json").exists()
+
+
+def test_health_is_told_as_text():
+    service_health = {
+        "status": "warning",
+        "warnings": ["flood: <script>"],
+        "backbone": "<b>",
+        "method": "tanl-paper",
+        "settings": {"gap": 0.5, "memory": "<i>"},
+        "negatives": 5,
+        "threshold": None,
+        "calibrated_tpr": None,
+        "kept": True,
+        "saved_seconds_ago": 3.2,
+        "stream": {"images": 0, "flagged": None, "window": 0},
+    }
+    html = health_html(service_health)
+    assert "<script>" not in html
+    assert "flood: &lt;script&gt;" in html
+    assert "tanl-paper with gap=0.5, memory=&#x27;&lt;i&gt;&#x27;, &lt;b&gt;" in html
+    assert "none yet" in html
+    assert "3 s ago" in html
+    assert "role='alert'" in html

@@ -6,9 +6,8 @@ import torch
 import tanl
 from tanl.benchmarks.data.splits import find_split
 from tanl.benchmarks.engine.methods import find_methods
-from tanl.cli.judge_made import settings_told
 from tanl.cli.main import command_parser, main
-from tanl.detectors.registry import METHODS, known_method
+from tanl.detectors.registry import METHODS, known_method, settings_told
 from tanl.io.text import did_you_mean, nearest_names
 
 

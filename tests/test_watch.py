@@ -253,6 +253,19 @@ def test_a_kept_guard_goes_on_with_its_own_labels_and_says_so(watch):
     assert kept.removal == "kinds"
 
 
+def test_settings_are_kept_with_the_guard_and_told_with_the_results(watch):
+    chosen = ["--method", "tanl-paper", "--set", "gap=0.5"]
+    for number, options in enumerate((chosen, chosen, [])):  # a restart says the same again, or nothing
+        watching = watch(*options)
+        arrive(PICTURES[number])
+        watching.wait_for(lambda: len(journal()) == number + 1)  # noqa: B023, it is waited for here
+        assert watching.end() == 0
+        assert "Guard(tanl-paper with gap=0.5, 4 ID labels, " in watching.told()
+        about = json.loads(Path("results.csv.json").read_text())
+        assert (about["method"], about["settings"]["gap"]) == ("tanl-paper", 0.5)
+    assert tanl.Guard.load("guard", exact=False).method == ("tanl-paper", {"gap": 0.5})
+
+
 def test_a_threshold_is_set_from_a_folder(watch):
     for number in range(20):
         Path("known").mkdir(exist_ok=True)

@@ -436,7 +436,7 @@ def test_names_of_the_model_are_listed_beside_the_guards(tmp_path):
     assert {"encode_text", "visual", "state_dict", "eval", "calibrate", "bank", "model"} <= set(names)
     assert names == sorted(set(names))
     assert all(hasattr(guarded, name) for name in names if name not in dir(type(guarded)))
-    assert repr(guarded).startswith("GuardedModel(TANL, 3 ID labels, 30 negatives, backbone ")
+    assert repr(guarded).startswith("GuardedModel(tanl, 3 ID labels, 30 negatives, backbone ")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from ..detectors.registry import refuse_settings
 from ..io.arguments import Arguments, a_path, positive
 from ..io.options import BATCH_SIZE
 from ..io.text import one_line, shown_path, some_of
@@ -13,6 +14,7 @@ from .judge_made import calibrate_detector
 from .judge_told import calibration_told
 from .judged import corpus_of, known_images, loaded_backbone
 from .label_arguments import (
+    DEFAULT_METHOD,
     OF_PHOTOGRAPHS,
     add_backbone_argument,
     add_calibration_arguments,
@@ -20,7 +22,7 @@ from .label_arguments import (
     add_device_argument,
     add_evidence_arguments,
     add_label_arguments,
-    add_method_argument,
+    add_method_arguments,
     add_precision_argument,
     add_removal_argument,
     class_names,
@@ -43,7 +45,7 @@ def add_guard_arguments(parser: argparse.ArgumentParser) -> Arguments:
     add_removal_argument(labels)
     method = parser.add_argument_group("method")
     add_backbone_argument(method)
-    add_method_argument(method)
+    add_method_arguments(method, default=None)
     add_calibration_arguments(method, "DIR", "images")
     add_device_argument(method)
     add_precision_argument(method)
@@ -54,7 +56,7 @@ def add_guard_arguments(parser: argparse.ArgumentParser) -> Arguments:
         metavar="DIR",
         type=a_path,
         help="keep the guard here: what it learnt, its labels and its threshold. A guard that is there goes on with "
-        "the labels, corpus, model and method that it has",
+        "the labels, corpus, model, method and settings that it has",
     )
     kept.add_argument(
         "--save-every",
@@ -72,12 +74,20 @@ def check(arguments: argparse.Namespace) -> None:
     """Refuse what can be refused before anything slow begins.
 
     Raises:
-        ValueError: options that contradict each other; no labels, or unusable ones; too few images to calibrate with.
+        ValueError: options that contradict each other; no labels, or unusable ones; too few images to calibrate with;
+            settings that the method has not; another method or other settings than the kept guard's.
         OSError: a file that is named cannot be read.
     """
+    from ..guard.saving import read_record
+
     refuse_tpr_alone(arguments)
     arguments.calibration_images, _ = known_images(arguments, recursive=True)
-    if not _is_kept(arguments):
+    settings = dict(arguments.settings)
+    if _is_kept(arguments):
+        read_record(arguments.guard).refuse_other_method(arguments.method, settings)
+    else:
+        arguments.method = arguments.method or DEFAULT_METHOD
+        refuse_settings(arguments.method, settings)
         class_names(arguments)
 
 
@@ -108,6 +118,7 @@ def open_guard(arguments: argparse.Namespace) -> Guard:
             corpus=corpus,
             removal=removal_of(arguments),
             method=arguments.method,
+            settings=dict(arguments.settings),
             evidence=arguments.evidence,
             show_all=arguments.show_all,
         )

@@ -27,11 +27,10 @@ from .label_arguments import (
     add_device_argument,
     add_evidence_arguments,
     add_label_arguments,
-    add_method_argument,
+    add_method_arguments,
     add_normalize_argument,
     add_precision_argument,
     add_removal_argument,
-    add_settings_argument,
     labels_told,
     refuse_tpr_alone,
     removal_of,
@@ -124,8 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     method = parser.add_argument_group("method")
     add_backbone_argument(method)
-    add_method_argument(method)
-    add_settings_argument(method)
+    add_method_arguments(method)
     method.add_argument(
         "--batch-size",
         metavar="N",
@@ -192,8 +190,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     # All that can be wrong is looked at before the slow parts: the model, the corpus, the images.
     refuse_tpr_alone(arguments)
-    if arguments.settings:
-        refuse_settings(arguments.method, dict(arguments.settings))
+    refuse_settings(arguments.method, dict(arguments.settings))
     if arguments.engine == "ray":
         from .judge_ray import judge_on_ray
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..detectors.registry import LEARNING
+from ..detectors.registry import LEARNING, settings_told
 from ..io.options import BATCH_SIZE, batch_size_for
 from ..io.progress import Progress
 from ..io.text import shown_path
@@ -38,12 +38,6 @@ def run_told(
         "shuffled": arguments.shuffle,
         "calibration": calibration,
     }
-
-
-def settings_told(detector: Detector) -> dict[str, Any]:
-    """The method's settings as JSON can hold them."""
-    plain = (str, int, float, bool, type(None))
-    return {name: each if isinstance(each, plain) else str(each) for name, each in detector.settings.items()}
 
 
 def calibrate_detector(

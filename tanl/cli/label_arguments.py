@@ -17,6 +17,7 @@ from ..labels.wordnet import SELECTIONS
 
 OF_PHOTOGRAPHS = "mini-photo"
 """The model that images are judged with where none is named."""
+DEFAULT_METHOD = "tanl"
 DEFAULT_TPR = 0.95
 _REMOVAL = "synonyms"
 
@@ -96,15 +97,15 @@ def removal_of(arguments: argparse.Namespace) -> str:
     return arguments.removal or _REMOVAL
 
 
-def add_method_argument(group: Arguments) -> None:
-    """Describe ``--method``."""
+def add_method_arguments(group: Arguments, *, default: str | None = DEFAULT_METHOD) -> None:
+    """Describe ``--method`` and ``--set``; ``default`` is what ``--method`` is where it is not given."""
     group.add_argument(
-        "--method", type=_method, choices=tuple(METHODS), default="tanl", help="(default: %(default)s)"
+        "--method",
+        type=_method,
+        choices=tuple(METHODS),
+        default=default,
+        help=f"(default: {DEFAULT_METHOD})",
     )
-
-
-def add_settings_argument(group: Arguments) -> None:
-    """Describe ``--set``."""
     group.add_argument(
         "--set",
         dest="settings",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..detectors.registry import settings_told
 from ..io.arguments import a_path, not_negative, positive, positive_number
 from ..io.arrivals import Arrivals, Stamp, key_of
 from ..io.keeping import Keeper
@@ -18,7 +19,6 @@ from ..io.text import shown_path
 from ..streams.result_files import ResultWriter, continue_results
 from . import guards
 from .guards import told
-from .judge_made import settings_told
 from .judge_told import warning
 from .signals import held
 from .table import Table
@@ -214,7 +214,7 @@ class _Watch:
             "corpus": None if guard.corpus is None else guard.corpus.name,
             "corpus_words": None if guard.corpus is None else len(guard.corpus),
             "removal": None if guard.corpus is None else guard.removal,
-            "method": type(guard.detector).__name__,
+            "method": guard.method.name,
             "settings": settings_told(guard.detector),
             "batch_size": arguments.batch_size,
             "watched": shown_path(arguments.folder),

@@ -394,7 +394,7 @@ class Detector:
             if state["method"] != cls.__name__:
                 raise ValueError(f"the state is one of a {state['method']}, not of a {cls.__name__}")
             for key in ("labels", "settings"):
-                if not _is_same(state[key], first[key]):
+                if not is_same(state[key], first[key]):
                     raise ValueError(
                         f"the states were saved with other {key}: {first[key]!r} and {state[key]!r}; give all the same"
                     )
@@ -517,7 +517,7 @@ class Detector:
         def step(offers: list[Any], rank: int) -> tuple[Now, Tensor]:
             for process, (_, _, identity) in enumerate(offers):
                 for key, own in offers[0][2].items():
-                    if not _is_same(identity[key], own):
+                    if not is_same(identity[key], own):
                         raise ValueError(
                             f"processes 0 and {process} have another {key}, {own!r} and {identity[key]!r}; make the "
                             "detectors alike, and synchronize() what they learnt apart"
@@ -561,7 +561,7 @@ class Detector:
                 f"the state lacks {', '.join(missing)}: it is not one of {type(self).__name__}'s state_dict()"
             )
         for key, own in self._identity(compact).items():
-            if not _is_same(state[key], own):
+            if not is_same(state[key], own):
                 raise ValueError(
                     f"the state was saved with another {key}: {state[key]!r}, while this detector has {own!r}"
                 )
@@ -615,16 +615,16 @@ def _told(value: Any) -> Any:
     return value if plain else repr(value)
 
 
-def _is_same(saved: object, own: object) -> bool:
+def is_same(saved: object, own: object) -> bool:
     """Whether a setting that was saved is this one; what is saved may be anything."""
     if isinstance(own, dict):
         return (
             isinstance(saved, dict)
             and saved.keys() == own.keys()
-            and all(_is_same(saved[key], own[key]) for key in own)
+            and all(is_same(saved[key], own[key]) for key in own)
         )
     if isinstance(own, tuple | list):
-        return isinstance(saved, tuple | list) and len(saved) == len(own) and all(map(_is_same, saved, own))
+        return isinstance(saved, tuple | list) and len(saved) == len(own) and all(map(is_same, saved, own))
     if isinstance(own, Real):
         return isinstance(saved, Real) and isinstance(saved, bool) == isinstance(own, bool) and saved == own
     return type(saved) is type(own) and saved == own

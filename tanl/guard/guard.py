@@ -26,7 +26,17 @@ from ..backbones.hugging_face import HuggingFaceBackbone
 from ..backbones.noise import noise_embeddings
 from ..checks import Embeddings, as_tensor, whole_number
 from ..detectors import Detector, Evidence
-from ..detectors.registry import FROM_OUTLIERS, METHODS, WITH_NEGATIVES, known_method, make_detector
+from ..detectors.registry import (
+    FROM_OUTLIERS,
+    METHODS,
+    WITH_NEGATIVES,
+    InUse,
+    held_settings,
+    known_method,
+    make_detector,
+    method_in_use,
+    refuse_settings,
+)
 from ..detectors.verdict import Answer, Detection, Verdict, answers, detect_embeddings
 from ..io.images import UnreadableImage
 from ..io.options import BATCH_SIZE
@@ -85,12 +95,13 @@ class Guard:
             "tanl-official-script", as published; "neglabel", "adaneg", "csp", "mcm", "max_logit", "energy", with the
             settings of their papers; or a function from the `LabelBank` to a `Detector`. Case and punctuation of a name
             do not count.
+        settings: of a method by name, in place of its own: ``{"gap": 0.5}``.
         templates: prompt per part of speech and for ID labels, as `build_bank` takes them.
         removal: which words leave the corpus for the labels, as `build_bank` takes it.
         id_images: a few images of the ID classes, which choose the negatives of "tanl...", "neglabel" and "adaneg"
             (`InterModal`); which class each shows is taken from the model. For calibration give others: what chose the
             negatives scores lower than new ID images do. A guard made with some is saved as one that a function made:
-            `load` takes ``method`` and ``id_images`` again.
+            `load` takes ``method``, ``settings`` and ``id_images`` again.
         cache_dir: where corpus embeddings are kept; None is the user's cache folder.
         dtype: what labels' embeddings are kept as: float32, or float16 for half the memory.
         evidence: how many negative labels an OOD verdict comes with; 0 for none.
@@ -100,7 +111,7 @@ class Guard:
         progress: show a progress bar while the corpus is embedded, as `build_bank` takes it.
 
     Raises:
-        TypeError, ValueError: unusable labels, corpus, method or dtype; the message names the value.
+        TypeError, ValueError: unusable labels, corpus, method, settings or dtype; the message names the value.
     """
 
     def __init__(
@@ -110,6 +121,7 @@ class Guard:
         *,
         corpus: Corpus | str | PathLike[str] | Iterable[str] | None = "wordnet",
         method: Method = "tanl",
+        settings: Mapping[str, Any] | None = None,
         templates: Mapping[str, str] | None = None,
         removal: str = "synonyms",
         id_images: Images | None = None,
@@ -121,6 +133,9 @@ class Guard:
     ) -> None:
         if isinstance(method, str):
             method = known_method(method)
+            refuse_settings(method, settings or {})
+        elif settings:
+            raise ValueError(f"settings are of a method by name; let the function set {', '.join(settings)}")
         if not hasattr(backbone, "encode_texts"):  # not isinstance, which would ask for the fingerprint
             raise TypeError(
                 f"backbone must be a Backbone, not a {type(backbone).__name__}; tanl.load_backbone loads one by its "
@@ -136,7 +151,7 @@ class Guard:
             corpus = None
         self._lock = threading.RLock()  # held by whatever reads or changes bank, detector or vocabulary
         self._editing = threading.Lock()  # taken before the other: one edit of the vocabulary at a time
-        self._method = method if isinstance(method, str) and id_images is None else None
+        self._method = method if isinstance(method, str) else None
         self.backbone = backbone
         if corpus is not None and not isinstance(corpus, Corpus):
             corpus = Corpus.load(corpus)
@@ -152,7 +167,7 @@ class Guard:
         )
         known = None if id_images is None else self.encode(id_images)
         self.id_images = 0 if known is None else len(known)
-        self.detector = self._detector(method, known)
+        self.detector = self._detector(method, known, settings)
         self.show_all = show_all
         self._monitor = Monitor()
         own = None if templates is None else dict(templates)
@@ -332,7 +347,7 @@ class Guard:
         it appears. They are about the stream since the guard was made, loaded or reset.
         """
         with self._lock:
-            return self._monitor.health(self.detector)
+            return self._monitor.health(self.detector, self.method)
 
     @overload
     def stream(
@@ -538,6 +553,7 @@ class Guard:
         *,
         backbone: Backbone | None = None,
         method: Method | None = None,
+        settings: Mapping[str, Any] | None = None,
         id_images: Images | None = None,
         cache_dir: str | PathLike[str] | None = None,
         device: torch.device | str = "cpu",
@@ -550,6 +566,8 @@ class Guard:
             folder: where it was saved.
             backbone: the one that it was saved with; None loads it by its name.
             method: the function that made the detector, for a guard that was made with one.
+            settings: of the method, those that are objects, which the folder does not hold. The others go on as they
+                were when the guard was saved, and may not be given otherwise.
             id_images: those that it was made with.
             cache_dir: where corpus embeddings are kept; None is the user's cache folder.
             device: where a backbone that is loaded by its name is put.
@@ -564,6 +582,10 @@ class Guard:
             BackboneError: the backbone cannot be fetched or read.
         """
         saved = read_record(folder)
+        if isinstance(method, str):
+            method = known_method(method)
+        if not callable(method):
+            saved.refuse_other_method(method, settings or {})
         if backbone is None:
             backbone = loaded_backbone(saved, device)
         refuse_other_backbone(saved, backbone.name, backbone.fingerprint)
@@ -579,6 +601,7 @@ class Guard:
             saved.labels,
             corpus=saved.corpus,
             method=method,
+            settings=settings if callable(method) else {**saved.by_hand, **(settings or {})},
             templates=saved.templates,
             removal=saved.removal,
             dtype=saved.dtype,
@@ -644,6 +667,11 @@ class Guard:
         """
         with self._lock:
             self.detector.synchronize(group)
+
+    @property
+    def method(self) -> InUse:
+        """The method's name, and those of its settings that are not its own."""
+        return method_in_use(self.detector, self._method, by_images=bool(self.id_images))
 
     @property
     def corpus(self) -> Corpus | None:
@@ -747,9 +775,9 @@ class Guard:
             self._monitor.reset()
 
     def __repr__(self) -> str:
-        detector, bank = self.detector, self.detector.bank
+        bank = self.detector.bank
         return (
-            f"{type(self).__name__}({type(detector).__name__}, {bank.num_id} ID labels, "
+            f"{type(self).__name__}({self.method}, {bank.num_id} ID labels, "
             f"{bank.num_negatives} negatives, backbone {self.backbone.name!r}"
             f"{f', negatives chosen by {self.id_images} ID images' if self.id_images else ''})"
         )
@@ -766,6 +794,9 @@ class Guard:
         name, fingerprint = self.backbone.name, self.backbone.fingerprint
         with self._lock:  # only while the state is copied, so that a stream goes on while it is written
             detector, bank, vocabulary = self.detector, self.bank, self._vocabulary
+            used = self.method
+            by_name = used.name in METHODS and not self.id_images
+            held = held_settings(detector, used.settings)
             return GuardRecord(
                 tanl=version("tanl"),
                 backbone=name,
@@ -776,7 +807,9 @@ class Guard:
                 removal=vocabulary.removal,
                 dtype=bank.dtype,
                 names_fingerprint=bank.names_fingerprint,
-                method=self._method,
+                method=used.name if by_name else None,
+                by_hand=held if by_name else {},
+                objects=tuple(name for name in used.settings if by_name and name not in held),
                 evidence=self.evidence,
                 show_all=self.show_all,
                 # A full state fits its labels' very bits alone; the small one beside it fits these labels anywhere.
@@ -791,7 +824,9 @@ class Guard:
             self.detector.load_state_dict(saved.state_for(self.detector.bank.fingerprint, exact))
             self._monitor.reset()
 
-    def _detector(self, method: Method, id_images: Tensor | None) -> Detector:
+    def _detector(
+        self, method: Method, id_images: Tensor | None, settings: Mapping[str, Any] | None
+    ) -> Detector:
         if not isinstance(method, str):
             if id_images is not None:
                 raise ValueError(
@@ -799,7 +834,7 @@ class Guard:
                 )
             return method(self.bank)
         outliers = noise_embeddings(self.backbone) if method in FROM_OUTLIERS else None
-        return make_detector(method, self.bank, initial_ood=outliers, id_images=id_images)
+        return make_detector(method, self.bank, initial_ood=outliers, id_images=id_images, settings=settings)
 
     def _edit(self, change: Callable[[Vocabulary], Vocabulary]) -> None:
         with self._editing:

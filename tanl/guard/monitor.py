@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..detectors import Detector
 from ..detectors.memory import MemoryReport, mean_cosine
+from ..detectors.registry import InUse, method_in_use
 from ..detectors.thresholds import calibration_doubt
 
 WINDOW = 256
@@ -31,6 +32,8 @@ class Health:
     """How a guard's stream and its method's memory are, from the latest 256 images.
 
     Attributes:
+        method: its name, as `Guard` takes it; of a detector that a function made, its class.
+        settings: those of the method's settings that are not its own.
         images: how many the monitor has seen, since the guard was made or loaded, or since `Guard.reset`.
         window: how many of them the shares below are of, at most 256.
         flagged: the share judged OOD; None while there is no threshold.
@@ -51,6 +54,8 @@ class Health:
             "calibration".
     """
 
+    method: str
+    settings: dict[str, Any]
     images: int
     window: int
     flagged: float | None
@@ -122,14 +127,16 @@ class Monitor:
             if report is not None:
                 self._admitted.append((report.images, report.admitted_id, report.admitted_ood))
             self._compare_with_start(detector)
-            self.warnings = self._health(detector, report).warnings
+            self.warnings = self._figures(detector, report)["warnings"]
         return self.warnings
 
-    def health(self, detector: Detector) -> Health:
-        """The figures of now."""
-        return self._health(detector, detector.memory_report())
+    def health(self, detector: Detector, used: InUse | None = None) -> Health:
+        """The figures of now; ``used`` says by what method the detector was made, None that a function made it."""
+        method, settings = used or method_in_use(detector, None)
+        figures = self._figures(detector, detector.memory_report())
+        return Health(method=method, settings=settings, **figures)
 
-    def _health(self, detector: Detector, report: MemoryReport | None) -> Health:
+    def _figures(self, detector: Detector, report: MemoryReport | None) -> dict[str, Any]:
         rows = torch.stack(list(self._rows)) if self._rows else None
         flags = [flag for flag in self._flagged if flag is not None]
         flagged = sum(flags) / len(flags) if flags else None
@@ -153,7 +160,7 @@ class Monitor:
         if detector.tpr is not None:
             doubt = calibration_doubt(self._flagged_since, self._judged_since, detector.tpr)
         warnings = _warnings(figures) + ((f"calibration: {doubt}",) if doubt else ())
-        return Health(**figures, warnings=warnings)
+        return {**figures, "warnings": warnings}
 
     def _gather(self, z: Tensor) -> None:
         self._first.append(z[: REFERENCE - sum(map(len, self._first))].clone())

@@ -18,6 +18,8 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as bytes_of_tensors
 
 from ..backbones import load_backbone
+from ..detectors.base import is_same
+from ..detectors.registry import refuse_settings
 from ..io.atomic import PART, write_whole
 from ..io.nested import joined_tensors, split_tensors
 from ..io.paths import local_path
@@ -28,7 +30,7 @@ from ..labels.wordnet import SELECTIONS
 if TYPE_CHECKING:
     from ..backbones import Backbone
 
-FORMAT = 1
+FORMAT = 2
 _JSON = "guard.json"
 _OTHERS = ("state-*.safetensors", f"state-*.safetensors*{PART}", f"{_JSON}*{PART}")
 _LOCK = ".guard.lock"
@@ -51,7 +53,9 @@ class GuardRecord:
         removal: which words leave the corpus for the labels.
         dtype: what the labels' embeddings are kept as.
         names_fingerprint: tells the bank's labels, by name.
-        method: the name of its method; None if a function made the detector.
+        method: the name of its method; None if a function made the detector, or ID images chose its negatives.
+        by_hand: the settings of a method by name that are not its own, and that JSON can hold.
+        objects: the names of those that it cannot hold.
         evidence: how many negative labels an OOD verdict comes with.
         show_all: whether any negative label is named as evidence.
         compact: the detector's compact state.
@@ -68,6 +72,8 @@ class GuardRecord:
     dtype: torch.dtype
     names_fingerprint: str
     method: str | None
+    by_hand: Mapping[str, Any]
+    objects: tuple[str, ...]
     evidence: int
     show_all: bool
     compact: dict[str, Any]
@@ -82,6 +88,37 @@ class GuardRecord:
     def settings(self) -> dict[str, Any]:
         """The detector's settings."""
         return dict(self.compact["settings"])
+
+    def refuse_other_method(self, method: str | None, settings: Mapping[str, Any]) -> None:
+        """Refuse another method by name, or other settings, than the guard goes on with, before anything slow.
+
+        Args:
+            method: a name; None for the guard's own.
+            settings: of the method. Those that are not among them go on as they were.
+
+        Raises:
+            ValueError: it names the difference; or a setting is missing that no file holds.
+            TypeError: a value that the setting cannot have.
+        """
+        if self.method is None:
+            return
+        if method not in (None, self.method):
+            raise ValueError(
+                f"the guard was saved with the method {self.method!r}, not {method!r}; go on with its own, or make "
+                "another guard, in another folder"
+            )
+        refuse_settings(self.method, settings)
+        for name, value in settings.items():
+            if name not in self.objects and not is_same(value, self.settings[name]):
+                raise ValueError(
+                    f"the guard was saved with {name}={self.settings[name]!r}, not {value!r}; leave {name} out to go "
+                    "on with it, or make another guard, in another folder"
+                )
+        if missing := [name for name in self.objects if name not in settings]:
+            raise ValueError(
+                f"the guard was saved with {missing[0]}={self.settings[missing[0]]}, which no file holds: load it "
+                f"with settings={{{missing[0]!r}: ...}}"
+            )
 
     def refuse_other(self, own: GuardRecord) -> None:
         """Refuse a guard that cannot go on with this one's stream.
@@ -181,6 +218,8 @@ def write_record(record: GuardRecord, folder: str | PathLike[str]) -> None:
         "dtype": str(record.dtype).removeprefix("torch."),
         "names_fingerprint": record.names_fingerprint,
         "method": record.method,
+        "settings": dict(record.by_hand),
+        "objects": list(record.objects),
         "evidence": record.evidence,
         "show_all": record.show_all,
         "state": tree,
@@ -226,6 +265,8 @@ def read_record(folder: str | PathLike[str]) -> GuardRecord:
         dtype=_DTYPES[about["dtype"]],
         names_fingerprint=about["names_fingerprint"],
         method=about["method"],
+        by_hand=about["settings"],
+        objects=tuple(about["objects"]),
         evidence=about["evidence"],
         show_all=about["show_all"],
         compact=states["compact"],

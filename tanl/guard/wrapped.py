@@ -34,6 +34,7 @@ def wrap(
     *,
     corpus: Corpus | str | PathLike[str] | Iterable[str] | None = "wordnet",
     method: Method = "tanl",
+    settings: Mapping[str, Any] | None = None,
     templates: Mapping[str, str] | None = None,
     removal: str = "synonyms",
     id_images: Images | None = None,
@@ -55,6 +56,7 @@ def wrap(
         labels: the ID classes.
         corpus: the negative labels, as `Guard` takes them.
         method: as `Guard` takes it.
+        settings: of the method, as `Guard` takes them.
         templates: prompt per part of speech and for ID labels, as `Guard` takes them.
         removal: which words leave the corpus for the labels, as `Guard` takes it.
         id_images: a few images of the ID classes, as `Guard` takes them.
@@ -73,6 +75,7 @@ def wrap(
         labels,
         corpus=corpus,
         method=method,
+        settings=settings,
         templates=templates,
         removal=removal,
         id_images=id_images,

@@ -36,6 +36,7 @@ def guard_pipeline(
     *,
     corpus: Corpus | str | PathLike[str] | Iterable[str] | None = "wordnet",
     method: Method = "tanl",
+    settings: Mapping[str, Any] | None = None,
     labels: Sequence[str] | None = None,
     templates: Mapping[str, str] | None = None,
     cache_dir: str | PathLike[str] | None = None,
@@ -54,6 +55,7 @@ def guard_pipeline(
         pipe: a ``zero-shot-image-classification`` pipeline, which stays as it is.
         corpus: the negative labels, as `Guard` takes them.
         method: as `Guard` takes it.
+        settings: of the method, as `Guard` takes them.
         labels: candidate labels of calls that name none. Their guard is made now, so that the first call waits
             for no corpus; without them each label set's is made at its first call.
         templates: the guard's prompt per part of speech, as `Guard` takes them.
@@ -78,6 +80,7 @@ def guard_pipeline(
     options = {
         "corpus": corpus,
         "method": method,
+        "settings": settings,
         "templates": templates,
         "cache_dir": cache_dir,
         "dtype": dtype,

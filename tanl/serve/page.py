@@ -14,6 +14,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from ..detectors.registry import InUse
 from ..io.text import shown_percentage
 from .gate import App, Message, Receive, Scope, Send, refuse
 from .service import Service
@@ -178,7 +179,7 @@ def health_html(health: dict[str, Any]) -> str:
         "Flagged": "-"
         if flagged is None
         else f"<b>{shown_percentage(flagged)}</b> of the latest {stream['window']}",
-        "Method": f"{escape(health['method'])}, {escape(health['backbone'])}",
+        "Method": escape(f"{InUse(health['method'], health['settings'])}, {health['backbone']}"),
         "Against": f"{health['negatives']} negative labels",
         "Kept": _kept(health),
     }
