@@ -101,7 +101,7 @@ class ShortlistActivation:
         Raises:
             OSError: the file that the index's labels are mapped from was written to.
         """
-        return Shortlist(self, rows, self._bank_of(rows, self._vectors(rows)))
+        return Shortlist(self, rows, self._bank_of(_picked(self.index.names, rows), self._vectors(rows)))
 
     def first(self, outliers: Tensor | None, fixed: int) -> Shortlist:
         """The list before a stream: labels near to known outliers ``[n, D]``, or without any those of the sample.
@@ -137,14 +137,25 @@ class ShortlistActivation:
             self.index.file.check()
         return self.index.vectors(rows)
 
-    def _bank_of(self, rows: Tensor, vectors: Tensor) -> LabelBank:
-        names = self.index.names
+    def _bank_of(
+        self, names: tuple[str, ...], vectors: Tensor, kept: Tensor | None = None, more: Tensor | None = None
+    ) -> LabelBank:
+        """The ID labels, then those of ``vectors`` at ``kept [k]`` (None is all), then ``more``.
+
+        Every batch makes such a bank, so that each row of it is written once.
+        """
         own = self.bank
+        first, last = own.num_id, own.num_id + len(vectors if kept is None else kept)
+        rows = vectors.new_empty(last + (0 if more is None else len(more)), own.dim)
+        rows[:first] = own.id_embeddings
+        if kept is None:
+            rows[first:last] = vectors
+        else:
+            torch.index_select(vectors, 0, kept, out=rows[first:last])
+        if more is not None:
+            rows[last:] = more
         return LabelBank.of_checked(
-            (*own.id_names, *(names[row] for row in rows.tolist())),
-            torch.cat([own.id_embeddings.to(vectors.dtype), vectors]),
-            num_id=own.num_id,
-            logit_scale=own.logit_scale,
+            (*own.id_names, *names), rows, num_id=own.num_id, logit_scale=own.logit_scale
         )
 
     def __deepcopy__(self, memo: dict[int, object]) -> ShortlistActivation:
@@ -185,9 +196,9 @@ class Shortlist:
         rest = torch.ones(len(self.rows), dtype=torch.bool, device=columns.device)
         rest[columns] = False
         order = torch.cat([columns, rest.nonzero()[:, 0]])
-        labels = self.bank.negative_embeddings[order]
-        rows = self.rows[order]
-        return Shortlist(self.whole, rows, self.whole._bank_of(rows, labels)), order
+        names = _picked(self.bank.negative_names, order)
+        bank = self.whole._bank_of(names, self.bank.negative_embeddings, order)
+        return Shortlist(self.whole, self.rows[order], bank), order
 
     def followed(self, outliers: Tensor, relevance: Tensor, fixed: int) -> tuple[Shortlist, Tensor] | None:
         """The list after a batch with these confident outliers ``[n, D]``, and where each label was, -1 if it is new.
@@ -216,8 +227,9 @@ class Shortlist:
             kept = torch.cat([kept[:fixed], chosen + fixed])
         columns = torch.cat([kept, kept.new_full((len(new),), -1)])
         rows = torch.cat([self.rows[kept], new])
-        vectors = torch.cat([self.bank.negative_embeddings[kept], whole._vectors(new)])
-        return Shortlist(whole, rows, whole._bank_of(rows, vectors)), columns
+        names = (*_picked(self.bank.negative_names, kept), *_picked(whole.index.names, new))
+        bank = whole._bank_of(names, self.bank.negative_embeddings, kept, whole._vectors(new))
+        return Shortlist(whole, rows, bank), columns
 
 
 def representatives_of(rows: Tensor, count: int) -> Tensor:
@@ -236,6 +248,10 @@ def representatives_of(rows: Tensor, count: int) -> Tensor:
         length = torch.linalg.vector_norm(means, dim=1, keepdim=True)
         centres = torch.where(length > 0, means / length.clamp(min=1e-12), centres)
     return centres
+
+
+def _picked(names: tuple[str, ...], rows: Tensor) -> tuple[str, ...]:
+    return tuple(map(names.__getitem__, rows.tolist()))
 
 
 def distinct(rows: Tensor) -> Tensor:
