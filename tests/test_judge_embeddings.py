@@ -341,7 +341,10 @@ MISTAKES = {
     "another D": (["judge", "narrow.npy", *BASE[2:]], "narrow.npy has D = 15, but the label bank has D = 16"),
     "known of another D": ([*BASE, "--calibrate", "narrow.npy"], "narrow.npy has D = 15"),
     "known are images": ([*BASE, "--calibrate", "photos"], "photos is a folder without numbered parts"),
-    "known are too few": ([*BASE, "--calibrate", "three.npy"], "3 ID scores are too few"),
+    "known are too few": (
+        [*BASE, "--calibrate", "three.npy"],
+        "--tpr 0.95 needs 19 usable embeddings to calibrate with, and three.npy has 3; give more, or a lower --tpr",
+    ),
     "no negatives": (["judge", "z.npy", "--bank", "plain.safetensors"], "needs negative labels"),
     "several columns": (["judge", "two.npz", *BASE[2:]], "'a', 'b'; choose one with --column"),
 }
@@ -350,7 +353,7 @@ MISTAKES = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_mistakes_are_one_line_and_leave_nothing(capsys, case):
     arguments, message = MISTAKES[case]
-    np.save("narrow.npy", unit(3, D - 1).numpy())
+    np.save("narrow.npy", unit(19, D - 1).numpy())
     np.save("three.npy", unit(3, D).numpy())
     np.savez("two.npz", a=unit(3, D).numpy(), b=unit(3, D).numpy())
     tanl.save_bank(tanl.LabelBank(NAMES[:7], unit(7, D), num_id=7), "plain.safetensors")
@@ -359,6 +362,34 @@ def test_mistakes_are_one_line_and_leave_nothing(capsys, case):
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err
+    assert not list(Path.cwd().glob("r.csv*"))
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet", "jsonl", "csv"])
+def test_too_few_embeddings_to_calibrate_with_are_refused_before_a_model_is_loaded(kind, monkeypatch, capsys):
+    """Of 20 rows, where 19 are needed, two cannot be used; and where one cannot, the model is loaded."""
+    monkeypatch.setattr("tanl.backbones.load_backbone", lambda *_, **__: pytest.fail("the model is loaded"))
+    command = ["judge", "z.npy", "--label", "a", "--label", "b", "--backbone", "mini", "--out", "r.csv"]
+    z = images(20).tolist()
+    for unusable in (1, 2):
+        z[unusable] = [0.0] * D
+        if kind == "npy":
+            np.save("known.npy", np.array(z, dtype=np.float32))
+        elif kind == "parquet":
+            pq.write_table(pa.table({"z": z}), "known.parquet")
+        elif kind == "jsonl":
+            Path("known.jsonl").write_text("".join(json.dumps({"z": row}) + "\n" for row in z))
+        else:
+            Path("known.csv").write_text("z\n" + "".join(f'"{row}"\n' for row in z))
+        if unusable == 1:
+            with pytest.raises(pytest.fail.Exception, match="the model is loaded"):
+                main([*command, "--calibrate", f"known.{kind}"])
+        else:
+            assert main([*command, "--calibrate", f"known.{kind}"]) == 2
+    assert capsys.readouterr().err == (
+        f"tanl: error: --tpr 0.95 needs 19 usable embeddings to calibrate with, and known.{kind} has 18; give more, or "
+        "a lower --tpr\n"
+    )
     assert not list(Path.cwd().glob("r.csv*"))
 
 

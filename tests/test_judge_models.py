@@ -262,6 +262,19 @@ def test_too_few_images_to_calibrate_with_are_refused_before_anything_is_loaded(
         assert capsys.readouterr().err == told
 
 
+@pytest.mark.parametrize(
+    "command", [["judge", "images"], ["watch", "images", "--out", "w.csv"], ["serve", "--no-page"]]
+)
+def test_images_are_not_calibrated_with_embeddings(command, workplace, monkeypatch, capsys):
+    monkeypatch.setattr("tanl.backbones.load_backbone", lambda *_, **__: pytest.fail("loaded"))
+    Path("known.npy").write_bytes(b"")
+    assert main([*command, *LABELS, "--calibrate", "known.npy"]) == 2
+    assert capsys.readouterr().err == (
+        "tanl: error: --calibrate known.npy names embeddings, and these are images: give a folder of images, or an "
+        "image\n"
+    )
+
+
 def test_a_threshold_that_moved_with_the_stream_is_told_at_both_ends():
     made = {"of": "known", "count": 24, "tpr": 0.95, "threshold": 0.59574}
     still = "threshold 0.5957, from 24 images of known, so that 95% of such pass"

@@ -255,7 +255,7 @@ def test_a_kept_guard_goes_on_with_its_own_labels_and_says_so(watch):
 
 def test_settings_are_kept_with_the_guard_and_told_with_the_results(watch):
     chosen = ["--method", "tanl-paper", "--set", "gap=0.5"]
-    for number, options in enumerate((chosen, chosen, [])):  # a restart says the same again, or nothing
+    for number, options in enumerate((chosen, [])):
         watching = watch(*options)
         arrive(PICTURES[number])
         watching.wait_for(lambda: len(journal()) == number + 1)  # noqa: B023, it is waited for here

@@ -132,21 +132,49 @@ def known_images(arguments: argparse.Namespace, recursive: bool) -> tuple[list[P
     """The images that ``--calibrate`` names, none without it, and how many folders could not be listed.
 
     Raises:
-        ValueError: there are too few for ``--tpr``.
+        ValueError: there are too few for ``--tpr``, or embeddings are named.
         OSError: they cannot be listed.
     """
-    from ..detectors.thresholds import fewest_at_tpr
+    from ..io.embeddings import is_embedding_file
 
     if arguments.calibrate is None:
         return [], 0
-    paths, unlisted = image_files([arguments.calibrate], recursive)
-    tpr = arguments.tpr or DEFAULT_TPR
-    if len(paths) < (needed := fewest_at_tpr(tpr)):
+    if is_embedding_file(arguments.calibrate):
         raise ValueError(
-            f"--tpr {tpr:g} needs {needed} images to calibrate with, and {shown_path(arguments.calibrate)} has "
-            f"{len(paths)}; give more, or a lower --tpr"
+            f"--calibrate {shown_path(arguments.calibrate)} names embeddings, and these are images: give a folder of "
+            "images, or an image"
         )
+    paths, unlisted = image_files([arguments.calibrate], recursive)
+    _refuse_too_few(len(paths), "images", arguments)
     return paths, unlisted
+
+
+def _known_embeddings(file: EmbeddingFile, arguments: argparse.Namespace) -> EmbeddingFile:
+    """The embeddings that ``--calibrate`` names, read as far as it takes to see that they are enough.
+
+    Raises:
+        ValueError: there are too few for ``--tpr``, or they cannot be used.
+        OSError: they cannot be read.
+    """
+    from ..detectors.thresholds import fewest_at_tpr
+
+    usable, needed = 0, fewest_at_tpr(arguments.tpr or DEFAULT_TPR)
+    batches = file.batches(needed, normalize=arguments.normalize)
+    while usable < needed and (batch := next(batches, None)) is not None:
+        usable += len(batch.ids) - len(batch.errors)
+    _refuse_too_few(usable, "usable embeddings", arguments)
+    return file
+
+
+def _refuse_too_few(count: int, what: str, arguments: argparse.Namespace) -> None:
+    from ..detectors.thresholds import fewest_at_tpr
+
+    tpr = arguments.tpr or DEFAULT_TPR
+    if count < (needed := fewest_at_tpr(tpr)):
+        raise ValueError(
+            f"--tpr {tpr:g} needs {needed} {what} to calibrate with, and {shown_path(arguments.calibrate)} has "
+            f"{count}; give more, or a lower --tpr"
+        )
 
 
 def _bank(arguments: argparse.Namespace) -> SavedBank:
@@ -255,7 +283,7 @@ def judged_embeddings(arguments: argparse.Namespace) -> Judged:
         open_embeddings(source, column=arguments.column, id_column=arguments.id_column)
         for source in arguments.inputs
     ]
-    known = None if arguments.calibrate is None else opened(arguments.calibrate)
+    known = None if arguments.calibrate is None else _known_embeddings(opened(arguments.calibrate), arguments)
     labels, corpus = (
         ([], None) if arguments.bank is not None else (class_names(arguments), corpus_of(arguments))
     )
