@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from importlib import metadata, resources
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tanl
-from tools.check_package import SOURCES, WANTED, faults_of_archive, faults_of_wheel
+from tools.check_package import SOURCES, WANTED, faults_of_archive, faults_of_demo, faults_of_wheel
 
 ROOT = Path(__file__).parents[1]
 
@@ -99,6 +100,31 @@ def test_a_source_archive_holds_what_a_wheel_is_made_from():
     assert faults_of_archive(SOURCES[1:]) == [f"it lacks {SOURCES[0]}"]
     for name in SOURCES:
         assert (ROOT / name).is_file()
+
+
+@pytest.fixture(scope="module")
+def archived(tmp_path_factory):
+    """The names of the files that setuptools puts into a source archive, without making one."""
+    folder = tmp_path_factory.mktemp("egg")
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(folder)]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    return (folder / "tanl.egg-info" / "SOURCES.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_source_archive_has_all_and_make_demo_finds_what_it_needs_in_it(archived, tmp_path):
+    assert faults_of_archive(archived) == []
+    for name in archived:
+        if name.startswith(("Makefile", "setup.py", "pyproject.toml", "MANIFEST.in", "tanl/kernels/native/")):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    assert faults_of_demo(tmp_path) == []
+    (tmp_path / "setup.py").unlink()
+    (fault,) = faults_of_demo(tmp_path)
+    assert "No rule to make target 'setup.py'" in fault
+    (tmp_path / "Makefile").unlink()
+    (fault,) = faults_of_demo(tmp_path)
+    assert "No rule to make target 'demo'" in fault
 
 
 def test_package_is_typed_and_carries_its_data():

@@ -56,16 +56,20 @@ UNWANTED = (
     r"|^tanl/benchmarks/pictograms/images/"  # they are in the archive
 )
 SOURCES = (
+    "Makefile",
     "setup.py",
     "pyproject.toml",
     "MANIFEST.in",
+    "tanl/kernels/native/fused.cpp",
     "tanl/kernels/native/variant.inc",
+    "tanl/backbones/mini_photo/open_clip_model.safetensors",
     "benchmarks/run.py",
+    "benchmarks/photographs/manifest.csv",
     "corpora/wordnet.tsv.gz",
     "docs/index.md",
     "mkdocs.yml",
 )
-"""What a wheel is made from, and the documentation: all of it must be in the source archive."""
+"""What a wheel and `make demo` are made from, and the documentation: all of it must be in the source archive."""
 
 USE = """
 import tanl, tanl.benchmarks, tanl.corpora
@@ -88,6 +92,12 @@ def faults_of_archive(names: Collection[str]) -> list[str]:
     return [f"it lacks {name}" for name in SOURCES if name not in names]
 
 
+def faults_of_demo(folder: Path) -> list[str]:
+    """Why ``make demo``, which the README names, cannot begin in a folder; nothing is run."""
+    done = subprocess.run(["make", "-n", "demo"], cwd=folder, capture_output=True, text=True)
+    return [f"make demo: {done.stderr.strip()}"] if done.returncode else []
+
+
 def main() -> int:
     """Check the one wheel and the one source archive of a folder; the exit code tells."""
     parser = argparse.ArgumentParser(
@@ -100,8 +110,13 @@ def main() -> int:
         names = opened.namelist()
     with tarfile.open(archive) as listed:
         sources = [name.partition("/")[2] for name in listed.getnames()]
+    with tempfile.TemporaryDirectory(prefix="tanl-archive-") as scratch:
+        with tarfile.open(archive) as packed:
+            packed.extractall(scratch, filter="data")
+        (unpacked,) = Path(scratch).iterdir()
+        without_demo = faults_of_demo(unpacked)
     faults = [f"{wheel.name}: {fault}" for fault in faults_of_wheel(names)]
-    faults += [f"{archive.name}: {fault}" for fault in faults_of_archive(sources)]
+    faults += [f"{archive.name}: {fault}" for fault in faults_of_archive(sources) + without_demo]
     if not re.fullmatch(r"tanl-[^-]+-py3-none-\w+\.whl", wheel.name):
         faults.append(f"{wheel.name}: the name ties it to one release of Python")
     print(f"{wheel.name}: {len(names)} files, {wheel.stat().st_size / 1e6:.1f} MB")
