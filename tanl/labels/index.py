@@ -163,7 +163,7 @@ class LabelIndex:
         """Labels, those that were struck out among them: rows keep their numbers."""
         return len(self.names)
 
-    @property
+    @cached_property
     def num_struck(self) -> int:
         """Labels that were struck out."""
         return 0 if self._struck is None else int(self._struck.sum())
@@ -254,7 +254,8 @@ class LabelIndex:
 
     def _edited(self, **edits: Any) -> LabelIndex:
         other = copy.copy(self)
-        other.__dict__.pop("fingerprint", None)
+        for name in ("fingerprint", "num_struck"):
+            other.__dict__.pop(name, None)
         other.__dict__.update(edits)
         return other
 
