@@ -52,8 +52,9 @@ def test_the_settings_are_chosen_by_the_rule() -> None:
         return Tried(Settings(16, candidates, 100, probe), overlap, 1.0)
 
     some = [tried(1024, 0.05, 0.9), tried(1024, 0.25, 0.96), tried(4096, 0.05, 0.97), tried(4096, 0.25, 0.99)]
-    assert chosen(some) == some[2].settings
-    assert chosen([*some[:1], tried(99, 0.1, 0.91)]) == Settings(16, 99, 100, 0.1)
+    assert chosen(some, 0.95) == some[2].settings
+    assert chosen(some, 0.9) == some[0].settings
+    assert chosen([*some[:1], tried(99, 0.1, 0.91)], 0.95) == Settings(16, 99, 100, 0.1)
 
 
 def test_what_names_an_id_label_is_left_out_of_words_and_pairs() -> None:
@@ -98,9 +99,10 @@ def test_the_tables_have_every_stream_and_mark_what_was_chosen() -> None:
             "memory": [asdict(held)],
             "tried": [asdict(Tried(settings, 0.96, 0.4))],
             "chosen": asdict(settings),
+            "fast": asdict(settings),
         }
     )
     assert "| 999 | exact | food | faces | 990 | 92.00 | 26.00 |  |" in table
     assert "| 999 | short list | food | faces | 990 | 91.23 | 25.00 | 97.0 |" in table
-    assert "| 999 | short list | 91.23 | 25.00 | 97.0 | 0.500 | 2 | 4 | 3 |" in table
+    assert "| 999 | short list | 91.23 | 25.00 | 97.0 / 97.0 | 0.500 | 2 | 4 | 3 |" in table
     assert "| **1024** | **0.1** | 96.0 | 0.400 |" in table

@@ -4,7 +4,7 @@ Labels are the embedded model's, in bfloat16, kept as float16: WordNet's words, 
 the beginning of a larger one. Streams are of pictograms, shuffled. The short list's settings are chosen on streams of
 the ID sets ``animals`` and ``food``, with a million labels: the least work (candidates times probe) whose selected
 labels are, on average over the batches of both, at least 95 % those of the exact sums; the best where none reaches
-that. ``travel`` and ``objects``, which had no say, report.
+that. Beside them, as *fast*, the least work with at least 90 %. ``travel`` and ``objects``, which had no say, report.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ REPORTING = (("travel", "food"), ("travel", "flags"), ("objects", "animals"), ("
 TRIED = tuple(
     Settings(16, candidates, 65_536, probe) for candidates in (1024, 4096) for probe in (0.05, 0.1, 0.25)
 )
-LEAST_OVERLAP = 0.95
-EXACT, SHORT = "exact", "short list"
+LEAST_OVERLAP, FAST_OVERLAP = 0.95, 0.9
+EXACT, SHORT, FAST = "exact", "short list", "short list, fast"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Line:
 
     Attributes:
         labels: as they were asked for.
-        method: ``exact`` or ``short list``.
+        method: ``exact``, ``short list`` or ``short list, fast``.
         track: ID set.
         ood: OOD set.
         negatives: labels less those that name ID labels.
@@ -98,7 +98,7 @@ class Memory:
 
     Attributes:
         labels: how many.
-        method: ``exact`` or ``short list``.
+        method: ``exact``, ``short list`` or ``short list, fast``.
         build: seconds that the index took; None where it was there, or there is none.
         index_bytes: of the index beside labels and names.
         peak: bytes at most, the mapped file's pages among them.
@@ -141,7 +141,7 @@ def run(config: Config, *, progress: bool = False) -> dict[str, object]:
     for settings, outcome in zip(TRIED, others, strict=True):
         seconds = [second for stream in outcome.streams for second in stream.seconds]
         tried.append(Tried(settings, _overlap(outcome.streams, truth.streams), median(seconds)))
-    best = chosen(tried)
+    best, fast = chosen(tried, LEAST_OVERLAP), chosen(tried, FAST_OVERLAP)
     if progress:
         print(tried, file=sys.stderr, flush=True)
     lines: list[Line] = []
@@ -149,7 +149,8 @@ def run(config: Config, *, progress: bool = False) -> dict[str, object]:
     for labels in config.labels:
         exact = carried_out(labels, REPORTING, None)[0] if labels in config.exact else None
         short = carried_out(labels, REPORTING, best)[0]
-        for method, found in ((EXACT, exact), (SHORT, short)):
+        faster = short if fast == best else carried_out(labels, REPORTING, fast)[0]
+        for method, found in ((EXACT, exact), (SHORT, short), (FAST, faster)):
             if found is not None:
                 memory.append(Memory(labels, method, found.build, found.index_bytes, found.peak, found.own))
                 lines += _lines(labels, method, found, exact)
@@ -165,14 +166,15 @@ def run(config: Config, *, progress: bool = False) -> dict[str, object]:
         },
         "tried": [asdict(each) for each in tried],
         "chosen": asdict(best),
+        "fast": asdict(fast),
         "lines": [asdict(each) for each in lines],
         "memory": [asdict(each) for each in memory],
     }
 
 
-def chosen(tried: list[Tried]) -> Settings:
-    """By the rule of the module."""
-    enough = [each for each in tried if each.overlap >= LEAST_OVERLAP]
+def chosen(tried: list[Tried], least: float) -> Settings:
+    """By the rule of the module: the least work with at least this overlap, the best where none reaches it."""
+    enough = [each for each in tried if each.overlap >= least]
     if not enough:
         return max(tried, key=lambda each: each.overlap).settings
     return min(enough, key=lambda each: each.settings.candidates * each.settings.probe).settings
@@ -193,28 +195,32 @@ def format_table(result: dict[str, object]) -> str:
         )
     text += [
         "",
-        "| labels | method | AUROC, mean | FPR95_ID, mean | least overlap % | s a batch | index, MB | own memory, MB | "
-        "with the file's pages, MB |",
+        "| labels | method | AUROC, mean | FPR95_ID, mean | overlap %, mean / least | s a batch | index, MB | "
+        "own memory, MB | with the file's pages, MB |",
         "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for held in [Memory(**each) for each in result["memory"]]:  # type: ignore[attr-defined]
         own = [line for line in lines if (line.labels, line.method) == (held.labels, held.method)]
-        overlaps = [line.overlap for line in own if line.overlap is not None and line.method == SHORT]
+        overlaps = [line.overlap for line in own if line.overlap is not None and line.method != EXACT]
         seconds = [line.seconds for line in own if line.seconds is not None]
         text.append(
             f"| {held.labels} | {held.method} | {100 * fmean(x.auroc for x in own):.2f} | "
-            f"{100 * fmean(x.fpr95_id for x in own):.2f} | {f'{100 * min(overlaps):.1f}' if overlaps else ''} | "
+            f"{100 * fmean(x.fpr95_id for x in own):.2f} | {_mean_and_least(overlaps)} | "
             f"{f'{median(seconds):.3f}' if seconds else ''} | {held.index_bytes / 1e6:.0f} | {held.own / 1e6:.0f} | "
             f"{held.peak / 1e6:.0f} |"
         )
     text += ["", "| candidates | probe | overlap %, choosing | s a batch |", "| ---: | ---: | ---: | ---: |"]
     for each in result["tried"]:  # type: ignore[attr-defined]
-        mark = "**" if each["settings"] == result["chosen"] else ""
+        mark = {True: "**", False: ""}[each["settings"] in (result["chosen"], result["fast"])]
         text.append(
             f"| {mark}{each['settings']['candidates']}{mark} | {mark}{each['settings']['probe']}{mark} | "
             f"{100 * each['overlap']:.1f} | {each['seconds']:.3f} |"
         )
     return "\n".join(text)
+
+
+def _mean_and_least(overlaps: list[float]) -> str:
+    return f"{100 * fmean(overlaps):.1f} / {100 * min(overlaps):.1f}" if overlaps else ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
