@@ -278,6 +278,14 @@ def start(*options):
     return process, said.partition(" at ")[2].partition(";")[0]
 
 
+def test_a_service_that_nobody_asked_keeps_nothing_and_says_so(workplace):
+    process, _ = start()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert Path("err.txt").read_text().endswith("tanl: ended; no guard was kept, as nothing changed\n")
+    assert not Path("guard").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_service_goes_on_where_it_was(workplace, number):
     process, url = start()

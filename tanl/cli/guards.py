@@ -83,7 +83,7 @@ def check(arguments: argparse.Namespace) -> None:
     refuse_tpr_alone(arguments)
     arguments.calibration_images, _ = known_images(arguments, recursive=True)
     settings = dict(arguments.settings)
-    if _is_kept(arguments):
+    if is_kept(arguments):
         read_record(arguments.guard).refuse_other_method(arguments.method, settings)
     else:
         arguments.method = arguments.method or DEFAULT_METHOD
@@ -100,7 +100,7 @@ def open_guard(arguments: argparse.Namespace) -> Guard:
     from ..guard.guard import Guard
     from ..guard.saving import read_record
 
-    if _is_kept(arguments):
+    if is_kept(arguments):
         # After edits of labels, or on another machine, the last bits of their embeddings may be others.
         backbone = loaded_backbone(read_record(arguments.guard).backbone, arguments)
         guard = Guard.load(arguments.guard, backbone=backbone, exact=False)
@@ -143,7 +143,8 @@ def calibrate(guard: Guard, arguments: argparse.Namespace) -> None:
     told(calibration_told(made, "images"))
 
 
-def _is_kept(arguments: argparse.Namespace) -> bool:
+def is_kept(arguments: argparse.Namespace) -> bool:
+    """Whether ``--guard`` names a folder that holds a guard."""
     from ..guard.saving import holds_guard
 
     return arguments.guard is not None and holds_guard(arguments.guard)

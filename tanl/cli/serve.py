@@ -126,7 +126,13 @@ def main(arguments: argparse.Namespace) -> int:
         finally:
             with held():
                 service.close()
-    kept = "" if arguments.guard is None else f"; the guard is kept in {shown_path(arguments.guard)}"
+    kept = ""
+    if arguments.guard is not None:
+        kept = (
+            f"; the guard is kept in {shown_path(arguments.guard)}"
+            if guards.is_kept(arguments)
+            else "; no guard was kept, as nothing changed"
+        )
     told(f"ended{kept}")
     return 0
 
