@@ -608,14 +608,17 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_others_are_judged(
 ):
     locked = images / "lost+found"
     locked.mkdir()
-    scandir = os.scandir
 
-    def refuse(path):
-        if Path(path).name == locked.name:
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
+    def refusing(ask):
+        def refuse(path="."):
+            if Path(path).name == locked.name:
+                raise PermissionError(13, "Permission denied", str(path))
+            return ask(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
+        return refuse
+
+    for name in ("scandir", "listdir"):  # pathlib asks one or the other, as its version has it
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
     assert main([*BASE, "--out", "results.csv"]) == 1
     err = capsys.readouterr().err
     assert f"tanl: warning: cannot list the folder {Path('images', 'lost+found')}: permission denied\n" in err

@@ -26,12 +26,18 @@ Opener = Callable[[Path], EmbeddingFile]
 
 
 def has_parts(folder: Path, beside_images: bool) -> bool:
-    """Whether a folder holds numbered .npy files, or clip-retrieval's folders; and no images, unless they may be."""
-    if not _sets(folder, (".npy",)):
+    """Whether a folder holds numbered .npy files, or clip-retrieval's folders; and no images, unless they may be.
+
+    One that cannot be listed holds none: it is named where its images are looked for.
+    """
+    try:
+        if not _sets(folder, (".npy",)):
+            return False
+        return beside_images or not any(
+            str(guess_type(path.name)[0]).startswith("image/") for path in folder.iterdir()
+        )
+    except PermissionError:
         return False
-    return beside_images or not any(
-        str(guess_type(path.name)[0]).startswith("image/") for path in folder.iterdir()
-    )
 
 
 def _sets(folder: Path, endings: tuple[str, ...]) -> dict[str, list[tuple[int, Path]]]:
