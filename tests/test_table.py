@@ -9,7 +9,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -23,7 +23,7 @@ from tanl.benchmarks.data.splits import SPLITS
 from tanl.benchmarks.engine.bootstrap import resample_counts, resampled_metrics
 from tanl.benchmarks.engine.methods import METHODS
 from tanl.benchmarks.engine.protocol import StreamScores
-from tanl.benchmarks.engine.run_folder import CellScores, RunFolder
+from tanl.benchmarks.engine.run_folder import Cell, CellScores, RunFolder
 from tanl.benchmarks.output import remarks, report, summary, table
 from tanl.benchmarks.output.brief import brief
 from tanl.benchmarks.output.gain import gain_markdown, gains
@@ -174,22 +174,29 @@ def test_means_by_hand(tmp_path: Path) -> None:
     assert "55.0 ± 21.2" in table.text_table(run)
 
 
+def resampled_by_hand(folder: RunFolder, cells: Sequence[Cell]) -> Callable[[Cell], Any]:
+    """The metrics of a cell's resamples: the ID images are resampled first, then each OOD set."""
+    generator = np.random.default_rng(0)
+    id_counts = resample_counts(cells[0].num_id, 1000, generator)
+    sets = dict.fromkeys(cell.ood for cell in cells)
+    counts = {ood: resample_counts(cells[0].num_ood, 1000, generator) for ood in sets}
+
+    def sampled(cell: Cell) -> Any:
+        scores = StreamScores(*(part.astype(np.float64) for part in folder.scores(cell)[:2]))
+        return resampled_metrics(scores, id_counts, counts[cell.ood])
+
+    return sampled
+
+
 def test_intervals_are_those_of_resampled_scores_paired_over_methods(folder: RunFolder) -> None:
     """By hand: the ID images are resampled first, then each OOD set; seeds and sets share the resamples."""
     (block,) = [each for each in summarise(folder, ["id-first"], intervals=True) if each.track == "animals"]
-    generator = np.random.default_rng(0)
     cells = [cell for cell in folder.cells() if cell.track == "animals"]
-    sets = list(dict.fromkeys(cell.ood for cell in cells))
-    id_counts = resample_counts(cells[0].num_id, 1000, generator)
-    counts = {ood: resample_counts(cells[0].num_ood, 1000, generator) for ood in sets}
+    sampled = resampled_by_hand(folder, cells)
     for method in block.methods:
         for each in block.columns:
             samples = [
-                resampled_metrics(
-                    StreamScores(*(part.astype(np.float64) for part in folder.scores(cell)[:2])),
-                    id_counts,
-                    counts[cell.ood],
-                )
+                sampled(cell)
                 for cell in cells
                 if cell.method == method and cell.ood in each.sets and cell.order in ("any", "id-first")
             ]
@@ -205,26 +212,14 @@ def test_gains_are_means_of_differences_with_paired_intervals(folder: RunFolder)
     """By hand, for a method with a state and one without: over orders, seeds, and near and far sets."""
     found = gains(folder, TANL)
     cells = [cell for cell in folder.cells() if cell.track == "animals"]
-    generator = np.random.default_rng(0)
-    id_counts = resample_counts(cells[0].num_id, 1000, generator)
-    counts = {
-        ood: resample_counts(cells[0].num_ood, 1000, generator)
-        for ood in dict.fromkeys(cell.ood for cell in cells)
-    }
+    sampled = resampled_by_hand(folder, cells)
     kept = [cell for cell in cells if cell.role != "extreme"]
     assert {cell.ood for cell in kept} < {cell.ood for cell in cells}
 
     def of(method: str) -> tuple[Any, Any]:
         own = [cell for cell in kept if cell.method == method]
-        samples = [
-            resampled_metrics(
-                StreamScores(*(part.astype(np.float64) for part in folder.scores(cell)[:2])),
-                id_counts,
-                counts[cell.ood],
-            )
-            for cell in own
-        ]
-        return {name: mean(cell.metrics[name] for cell in own) for name in HEADLINE}, np.mean(samples, axis=0)
+        samples = np.mean([sampled(cell) for cell in own], axis=0)
+        return {name: mean(cell.metrics[name] for cell in own) for name in HEADLINE}, samples
 
     over, over_samples = of(TANL)
     for method in ("AdaNeg", "NegLabel"):

@@ -238,7 +238,7 @@ def _parts() -> Iterable[Method]:
         kept, source = f"{memory}, 2 048 embeddings", "arXiv 2503.10468: its dictionary of outliers alone"
         yield Method(f"{base} + dictionary", make, "user", True, False, kept, source, by_default=False)
         make = partial(_beside, own, lambda texts: PairScore(texts, kept=_PAIRS_KEPT))
-        kept = f"{memory}, at most 250 000 embeddings of pairs"
+        kept = f"{memory}, at most {_PAIRS_KEPT // 1000} 000 embeddings of pairs"
         source = "arXiv 2507.09795: its score of pairs, without a language model"
         yield Method(f"{base} + pairs", make, "user", learns, False, kept, source, by_default=False)
         yield Method(

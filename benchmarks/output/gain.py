@@ -13,7 +13,16 @@ from ..engine.bootstrap import Floats, interval, mean_of_sets
 from ..engine.run_folder import ANY_ORDER, Cell, RunFolder
 from .markdown import escaped, pipes
 from .remarks import INTERVALS, MEANINGS, caption, notes
-from .summary import columns_of, in_brackets, orders_of, overall, percent, resampled, resamples_of
+from .summary import (
+    cells_of,
+    columns_of,
+    in_brackets,
+    overall,
+    percent,
+    resampled,
+    resamples_of,
+    wanted_orders,
+)
 
 Stream = tuple[str, str, int | None]
 """OOD set, order and seed."""
@@ -50,21 +59,15 @@ def gains(
     Raises:
         ValueError: the run has no cell yet, or none of a method or an order that is wanted; damaged scores.
     """
-    cells = folder.cells()
-    if not cells:
-        raise ValueError(f"{folder.path} has no results yet")
-    for wanted, there, what in (
-        ([over], tuple(dict.fromkeys(cell.method for cell in cells)), "method"),
-        (orders or (), orders_of(folder, cells), "order"),
-    ):
-        for name in wanted:
-            if name not in there:
-                hint = did_you_mean(name, there)
-                raise ValueError(f"{folder.path} has no {what} {name}; it has {', '.join(there)}{hint}")
+    cells = cells_of(folder)
+    methods = tuple(dict.fromkeys(cell.method for cell in cells))
+    if over not in methods:
+        hint = did_you_mean(over, methods)
+        raise ValueError(f"{folder.path} has no method {over}; it has {', '.join(methods)}{hint}")
+    orders = wanted_orders(folder, cells, orders)
     found: dict[tuple[str, str, str], Gain] = {}
     for track in dict.fromkeys(cell.track for cell in cells):
-        members = [cell for cell in cells if cell.track == track]
-        found |= _of_track(folder, track, members, over, orders or orders_of(folder, cells))
+        found |= _of_track(folder, track, [cell for cell in cells if cell.track == track], over, orders)
     return found
 
 
@@ -105,9 +108,8 @@ def gain_markdown(folder: RunFolder, over: str, orders: Sequence[str] | None = N
     """A table for each metric: rows are methods, columns ID sets, their mean, and on how many a gain is clear."""
     found = gains(folder, over, orders)
     cells = folder.cells()
-    methods = [
-        name for name in dict.fromkeys(cell.method for cell in cells) if any(key[0] == name for key in found)
-    ]
+    there = {method for method, _, _ in found}
+    methods = [name for name in dict.fromkeys(cell.method for cell in cells) if name in there]
     tracks = list(dict.fromkeys(cell.track for cell in cells))
     parts = [
         f"**{escaped(caption(folder))}**",
@@ -131,9 +133,11 @@ def gain_markdown(folder: RunFolder, over: str, orders: Sequence[str] | None = N
         for method in methods:
             own = [found.get((method, track, metric)) for track in tracks]
             shown = [_shown(gain, sign, best[track]) for track, gain in zip(tracks, own, strict=True)]
-            there = [gain for gain in own if gain is not None]
-            mean = _signed(fmean(gain.mean for gain in there)) if len(there) == len(tracks) else "not run"
-            clear = [sign * gain.mean > 0 for gain in there if gain.is_clear]
+            measured = [gain for gain in own if gain is not None]
+            mean = (
+                _signed(fmean(gain.mean for gain in measured)) if len(measured) == len(tracks) else "not run"
+            )
+            clear = [sign * gain.mean > 0 for gain in measured if gain.is_clear]
             lines.append(pipes([escaped(method), *shown, mean, f"{sum(clear)} / {len(clear) - sum(clear)}"]))
         parts.append("\n".join(lines))
     parts += [escaped(line) for line in notes(folder)]

@@ -125,24 +125,36 @@ def summarise(
     Raises:
         ValueError: the run has no cell yet, or none of an order that is wanted; damaged scores.
     """
-    cells = folder.cells()
-    if not cells:
-        raise ValueError(f"{folder.path} has no results yet")
-    there = orders_of(folder, cells)
-    missing = [order for order in orders or () if order not in there]
-    if missing:
-        hint = did_you_mean(missing[0], there)
-        raise ValueError(f"{folder.path} has no order {', '.join(missing)}; it has {', '.join(there)}{hint}")
+    cells = cells_of(folder)
+    orders = wanted_orders(folder, cells, orders)
     tracks = dict.fromkeys(cell.track for cell in cells)
     blocks = []
     for track in tracks:
         members = [cell for cell in cells if cell.track == track]
         samples = {}
         if intervals:
-            wanted = [cell for cell in members if cell.order in (*(orders or there), ANY_ORDER)]
+            wanted = [cell for cell in members if cell.order in (*orders, ANY_ORDER)]
             samples = resampled(folder, resamples_of(folder, members), wanted)
-        blocks += [_block(members, track, order, samples) for order in orders or there]
+        blocks += [_block(members, track, order, samples) for order in orders]
     return blocks
+
+
+def cells_of(folder: RunFolder) -> Sequence[Cell]:
+    """The run's cells; ValueError where it has none yet."""
+    cells = folder.cells()
+    if not cells:
+        raise ValueError(f"{folder.path} has no results yet")
+    return cells
+
+
+def wanted_orders(folder: RunFolder, cells: Sequence[Cell], orders: Sequence[str] | None) -> Sequence[str]:
+    """Those orders, None for all that there are; ValueError where one is not there."""
+    there = orders_of(folder, cells)
+    missing = [order for order in orders or () if order not in there]
+    if missing:
+        hint = did_you_mean(missing[0], there)
+        raise ValueError(f"{folder.path} has no order {', '.join(missing)}; it has {', '.join(there)}{hint}")
+    return orders or there
 
 
 def resamples_of(folder: RunFolder, cells: Iterable[Cell]) -> PairedResamples:

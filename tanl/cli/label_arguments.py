@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ..detectors.registry import METHODS
+from ..detectors.registry import METHODS, known_method
 from ..io.arguments import Arguments, a_name_or_path, a_path, positive_number, share
-from ..io.text import letters_of, one_line
+from ..io.text import one_line
 from ..labels.corpus import Corpus
 from ..labels.terms import REMOVALS
 from ..labels.wordnet import SELECTIONS
@@ -129,7 +129,10 @@ def _setting(text: str) -> tuple[str, Any]:
 
 def _method(name: str) -> str:
     # A name that nobody knows is for argparse to refuse: it says which argument it is of.
-    return next((known for known in METHODS if letters_of(known) == letters_of(name)), name)
+    try:
+        return known_method(name)
+    except ValueError:
+        return name
 
 
 def add_calibration_arguments(group: Arguments, metavar: str, what: str) -> None:

@@ -211,7 +211,7 @@ def format_table(result: dict[str, object]) -> str:
         )
     text += ["", "| candidates | probe | overlap %, choosing | s a batch |", "| ---: | ---: | ---: | ---: |"]
     for each in result["tried"]:  # type: ignore[attr-defined]
-        mark = {True: "**", False: ""}[each["settings"] in (result["chosen"], result["fast"])]
+        mark = "**" if each["settings"] in (result["chosen"], result["fast"]) else ""
         text.append(
             f"| {mark}{each['settings']['candidates']}{mark} | {mark}{each['settings']['probe']}{mark} | "
             f"{100 * each['overlap']:.1f} | {each['seconds']:.3f} |"
